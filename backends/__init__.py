@@ -1,0 +1,1 @@
+"""The backends that come with Registrator, one module per kind of registry."""

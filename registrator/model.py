@@ -1,0 +1,142 @@
+"""The words that all modules share: what a container is, what it offers, what a registry holds.
+
+All of it is immutable and without behaviour beyond its own data, so that threads may share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a container. `host_port` is 0 where it is exposed but not published."""
+
+    private: int
+    protocol: str
+    host_ip: str = ""
+    host_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the agent needs to know of one container; a fraction of what inspecting it returns.
+
+    `env` and `labels` hold the pairs that can matter (see `docker_engine`), `networks` the
+    container's own address in each network, its main network first. `started_at` is the engine's
+    timestamp (RFC 3339, UTC: it sorts as text). `exit_code` is None while the container runs.
+    """
+
+    id: str
+    name: str
+    image: str
+    hostname: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    network_mode: str = ""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    started_at: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One instance of a service: a port of a container, as it is to be registered.
+
+    `port` is the port that clients connect to at `address`, `private_port` the container's.
+    `attrs` are the container's other ``SERVICE_*`` keys, lower-case.
+    """
+
+    id: str
+    name: str
+    address: str
+    port: int
+    private_port: int
+    protocol: str = "tcp"
+    tags: tuple[str, ...] = ()
+    attrs: Mapping[str, str] = field(default_factory=dict)
+    container_id: str = ""
+    container_name: str = ""
+    container_hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every service that this host's engine runs now, by id: the desired state.
+
+    `addresses` are those that this host registers services with; an entry without an owner's
+    mark is never ours at any other address.
+    """
+
+    services: Mapping[str, Service] = field(default_factory=dict)
+    addresses: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are in the registries.
+
+    `owner` is the Docker engine's id, since hostnames repeat across cloned machines; `hostname`
+    is the first part of service ids.
+    """
+
+    owner: str
+    hostname: str
+
+
+class Mark(Enum):
+    """Whose an entry is, by what the registry itself says of it."""
+
+    OURS = "ours"
+    OTHERS = "another owner's"
+    NONE = "unmarked"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A service as a backend would write it.
+
+    `key` is unique in the registry, `content` is what is compared with a listing. A service whose
+    key another one has takes `alternate`, where the registry's layout gives it one.
+    """
+
+    key: str
+    content: str
+    service: Service
+    alternate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """An entry as a registry holds it.
+
+    `held` is False where it would not live on with this process (its lease or session is
+    another's), so that it has to be written again. `id` and `address` are the service's,
+    as far as the registry tells.
+    """
+
+    content: str
+    mark: Mark = Mark.OURS
+    held: bool = True
+    id: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The writes that turn a registry's actual state into the desired one.
+
+    `conflicts` are the desired keys that somebody else holds, with the reason; they are not
+    written. Backends register before they deregister, so that a renamed service has no gap.
+    """
+
+    register: tuple[Entry, ...] = ()
+    deregister: tuple[str, ...] = ()
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.register or self.deregister)

@@ -1,0 +1,99 @@
+"""Registry URIs: ``scheme://[user[:password]@]host[:port][,host[:port]…][/path][?option=value]``.
+
+A secret in a URI is never shown: `str` and `repr` put ``***`` in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+HIDDEN = "***"
+
+
+class Address(NamedTuple):
+    """One server: a host name or IP address (IPv6 without brackets), and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class RegistryURI:
+    """A parsed registry URI. A port that was not given is 0 (see `servers`)."""
+
+    scheme: str
+    addresses: tuple[Address, ...] = ()
+    path: str = ""
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def servers(self, default_port: int, default_host: str = "127.0.0.1") -> tuple[Address, ...]:
+        """The addresses with the scheme's default port, or the default address for none."""
+        given = self.addresses or (Address(default_host, 0),)
+        return tuple(Address(a.host, a.port or default_port) for a in given)
+
+    def unknown_options(self, *known: str) -> list[str]:
+        """The names of the options that are none of `known` nor the core's own (`timeout`)."""
+        return sorted(set(self.options) - {*known, "timeout"})
+
+    def __str__(self) -> str:
+        hosts = ",".join(str(a) if a.port else str(a).removesuffix(":0") for a in self.addresses)
+        who = HIDDEN + "@" if self.user or self.password else ""
+        query = "&".join(
+            f"{k}={HIDDEN if _is_secret(k) else v}" for k, v in sorted(self.options.items())
+        )
+        return f"{self.scheme}://{who}{hosts}{self.path}{'?' + query if query else ''}"
+
+    __repr__ = __str__
+
+
+def _is_secret(name: str) -> bool:
+    return re.search("token|pass|secret|auth", name, re.IGNORECASE) is not None
+
+
+def parse(text: str) -> RegistryURI:
+    """Parse a registry URI; raises `ValueError` with what is wrong, without a secret in it."""
+    match = re.fullmatch(
+        r"([a-zA-Z][a-zA-Z0-9+.-]*)://((?:[^/?@]*@)?)([^/?]*)([^?]*)(?:\?(.*))?", text, re.DOTALL
+    )
+    if match is None:
+        scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=:)", text)
+        shown = f"{scheme[0]}:…" if scheme else "it"
+        raise ValueError(f"{shown} does not have the form scheme://host:port[,host:port…][/path]")
+    scheme, userinfo, hosts, path, query = match.groups()
+    if re.search(r"[\x00-\x20\x7f]", text):
+        raise ValueError(f"{scheme}://… contains a blank or a control character")
+    if "@" in hosts:
+        raise ValueError(f"{scheme}://… has more than one '@'; write it as %40 in a password")
+    user, _, password = userinfo.removesuffix("@").partition(":")
+    pairs = parse_qsl(query or "", keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) != len(pairs):
+        raise ValueError(f"{scheme}://… gives an option more than once")
+    return RegistryURI(
+        scheme.lower(),
+        tuple(_address(scheme, part) for part in hosts.split(",")) if hosts else (),
+        unquote(path),
+        unquote(user),
+        unquote(password),
+        options,
+    )
+
+
+def _address(scheme: str, text: str) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.%]+)\]|([^\[\]:]+))(?::(\d+))?", text)
+    if match is None:
+        shown = "an address is empty" if not text else f"{text!r} is no address"
+        raise ValueError(f"{scheme}://…: {shown}; write host:port, or [IPv6]:port")
+    port = int(match[3] or 0)
+    if match[3] and not 0 < port < 65536:
+        raise ValueError(f"{scheme}://…: port {port} of {match[1] or match[2]!r} is out of range")
+    return Address(match[1] or match[2], port)
