@@ -1,0 +1,343 @@
+"""What a container offers: from its ports and its ``SERVICE_*`` metadata to services. Pure.
+
+The rules are gliderlabs/registrator's, made deterministic; ``docs/services.md`` states them for
+users. What a container sets is untrusted input: a service whose metadata breaks a limit is left
+out with one warning that names container and key, and all the others go on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from registrator.model import Container, Port, Service
+
+PREFIX = "SERVICE_"
+
+# Keys that say what a service is; every other one is an attribute.
+OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore"})
+
+# Limits, sizes in bytes of UTF-8. Registries take far longer names, but no reader does (a DNS name
+# has 253 characters), and a service's metadata has to fit the smallest of them: Consul KV takes
+# 512 KiB a value, ZooKeeper 1 MiB a node, and a transaction carries many.
+MAX_NAME = 255
+MAX_TAG = 4096
+MAX_ATTRIBUTES = 256
+MAX_METADATA = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator said about how services are made.
+
+    `hostname` is the first part of ids, `host_ip` the host's own address as found out, `forced_ip`
+    that of ``-ip``, `ip_label` the label of ``-useIpFromLabel``, `network` the one whose address
+    `internal` takes (empty: the container's main one).
+    """
+
+    hostname: str
+    host_ip: str = ""
+    forced_ip: str = ""
+    internal: bool = False
+    network: str = ""
+    explicit: bool = False
+    ip_label: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Rejection(Exception):
+    """This service must not be registered; the text says which key or fact is why."""
+
+
+class Setting(NamedTuple):
+    """A metadata value, and its key as the container spells it."""
+
+    value: str
+    key: str
+
+
+@dataclass
+class _Metadata:
+    """A container's ``SERVICE_*`` pairs, keys in lower case without prefix and port."""
+
+    generic: dict[str, Setting] = field(default_factory=dict)
+    of_port: dict[str, dict[str, Setting]] = field(default_factory=dict)
+
+    def settings(self, port: int) -> dict[str, Setting]:
+        """What holds for one internal port."""
+        return self.generic | self.of_port.get(str(port), {})
+
+    def has_own(self, port: int, key: str) -> bool:
+        """Whether the key is set, and not empty, for this very port."""
+        own = self.of_port.get(str(port), {}).get(key)
+        return own is not None and own.value.strip() != ""
+
+
+def services(
+    container: Container, rules: Rules, peer: Container | None = None
+) -> tuple[tuple[Service, ...], tuple[str, ...]]:
+    """The services of a running container, by port, and warnings about those left out.
+
+    `peer` is the container whose network this one shares (``--network container:…``).
+    """
+    metadata = _metadata(container)
+    ports = _eligible(container, rules, peer)
+    found: dict[str, Service] = {}
+    refused: dict[str, list[Port]] = {}
+    for port in ports:
+        settings = metadata.settings(port.private)
+        if "ignore" in settings and settings["ignore"].value:
+            continue
+        try:
+            name = _name(container, port, metadata, rules, grouped=len(ports) > 1)
+            if name is None:
+                continue
+            service = _service(container, port, name, settings, rules, peer)
+            if service.id in found:
+                taken = settings["id"].key if "id" in settings else "its id"
+                raise Rejection(f"{taken} is the id of another of its ports as well")
+        except Rejection as reason:
+            refused.setdefault(str(reason), []).append(port)
+        else:
+            found[service.id] = service
+    return tuple(found.values()), tuple(
+        f"container {_shown(container.name)} ({_shown(container.id[:12])}): {reason};"
+        f" not registered: {', '.join(f'{port.private}/{port.protocol}' for port in left_out)}"
+        for reason, left_out in refused.items()
+    )
+
+
+def split_tags(text: str) -> tuple[str, ...]:
+    r"""The tags of a comma-separated list, in order; ``\,`` is a comma within a tag."""
+    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
+    return tuple(part for part in parts if part)
+
+
+def default_name(image: str) -> str:
+    """An image's last path segment without tag and digest."""
+    return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
+
+
+def ip_address(text: str) -> str | None:
+    """The address in its usual spelling; None for what a client could not connect to.
+
+    That is: text that is no IP address, the unspecified ones, and those with a zone (a zone holds
+    on one machine only).
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return None if address.is_unspecified or "%" in text else str(address)
+
+
+def unprintable(text: str) -> bool:
+    """Whether text has control characters, line separators or halves of surrogate pairs."""
+    if text.isascii() and text.isprintable():
+        return False
+    return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
+
+
+def _metadata(container: Container) -> _Metadata:
+    """The container's pairs; a label wins over a variable of the same key.
+
+    Of two spellings of one key in one source the one in upper case wins, which sorts first.
+    """
+    found = _Metadata()
+    for source in (container.env, container.labels):
+        for key in sorted((k for k in source if k.startswith(PREFIX)), reverse=True):
+            # Without a rest after the port (`SERVICE_80`), it is an attribute of that name.
+            match = re.fullmatch(r"(?:([0-9]+)_)?(.+)", key[len(PREFIX) :], re.DOTALL)
+            if match is not None:
+                port, name = match.groups()
+                target = found.generic if port is None else found.of_port.setdefault(port, {})
+                target[name.lower()] = Setting(source[key], key)
+    return found
+
+
+def _eligible(container: Container, rules: Rules, peer: Container | None) -> list[Port]:
+    """The ports to register, each once and in order, with the binding that counts."""
+    bindings: dict[tuple[int, str], list[Port]] = {}
+    for port in container.ports:
+        bindings.setdefault((port.private, port.protocol), []).append(port)
+    if rules.internal or _shares_network(container) or _on_host_network(container, peer):
+        return [Port(private, protocol) for private, protocol in sorted(bindings)]
+    published = ([p for p in bindings[key] if p.host_port] for key in sorted(bindings))
+    return [_first_ipv4(candidates) for candidates in published if candidates]
+
+
+def _first_ipv4(candidates: list[Port]) -> Port:
+    return next((port for port in candidates if ":" not in port.host_ip), candidates[0])
+
+
+def _shares_network(container: Container) -> bool:
+    return container.network_mode.startswith("container:")
+
+
+def _on_host_network(container: Container, peer: Container | None) -> bool:
+    where = peer if _shares_network(container) and peer is not None else container
+    return where.network_mode == "host"
+
+
+def _name(
+    container: Container, port: Port, metadata: _Metadata, rules: Rules, *, grouped: bool
+) -> str | None:
+    """The service's name; None where only named ones are wanted and this one has none."""
+    setting = metadata.settings(port.private).get("name", Setting("", "its image's name"))
+    name = setting.value.strip()
+    if not name and rules.explicit:
+        return None
+    name = name or default_name(container.image)
+    if not name:
+        raise Rejection(f"{PREFIX}NAME is not set, and its image has no name")
+    if grouped and not metadata.has_own(port.private, "name"):
+        name += f"-{port.private}"
+    _check_name(name, setting.key)
+    return name
+
+
+def _service(
+    container: Container,
+    port: Port,
+    name: str,
+    settings: Mapping[str, Setting],
+    rules: Rules,
+    peer: Container | None,
+) -> Service:
+    _check_size(settings)
+    udp = port.protocol == "udp"
+    tags = settings.get("tags", Setting("", ""))
+    return Service(
+        id=_id(container, port, settings, rules),
+        name=name,
+        address=_address(container, port, settings, rules, peer),
+        port=_number(port.host_port or port.private),
+        private_port=_number(port.private),
+        protocol=port.protocol,
+        tags=(*_own_tags(tags), *rules.tags, *(("udp",) if udp else ())),
+        attrs=_attributes(settings.items()),
+        container_id=container.id,
+        container_name=container.name,
+        container_hostname=container.hostname,
+    )
+
+
+def _id(container: Container, port: Port, settings: Mapping[str, Setting], rules: Rules) -> str:
+    """The service's id. Of the protocols only UDP is told apart, as in the original."""
+    given = settings.get("id", Setting("", ""))
+    if own := given.value.strip():
+        _check_name(own, given.key)
+        return own
+    suffix = ":udp" if port.protocol == "udp" else ""
+    made = f"{rules.hostname}:{container.name}:{port.private}{suffix}"
+    _check_name(made, "its id, made of host, container and port,")
+    return made
+
+
+def _address(
+    container: Container,
+    port: Port,
+    settings: Mapping[str, Setting],
+    rules: Rules,
+    peer: Container | None,
+) -> str:
+    """Where clients reach this port; the first that is set of the ways to say it."""
+    label = container.labels.get(rules.ip_label, "").partition("/")[0].strip()
+    if rules.ip_label and label:
+        return _valid_ip(label, f"its label {_shown(rules.ip_label)}")
+    if "ip" in settings and (own := settings["ip"].value.strip()):
+        return _valid_ip(own, _shown(settings["ip"].key))
+    if _on_host_network(container, peer):
+        return _valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
+    if _shares_network(container):
+        if peer is None:
+            raise Rejection("it shares the network of a container that is not there")
+        return _container_ip(
+            peer, rules, f"container {_shown(peer.name)}, whose network it shares,"
+        )
+    if rules.internal:
+        return _container_ip(container, rules, "it")
+    bound = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip
+    return _valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
+
+
+def _container_ip(container: Container, rules: Rules, who: str) -> str:
+    if rules.network and rules.network not in container.networks:
+        raise Rejection(f"{who} is not on the network {_shown(rules.network)}")
+    own = container.networks
+    address = own[rules.network] if rules.network else next(filter(None, own.values()), "")
+    if not address:
+        raise Rejection(f"{who} has no address of its own")
+    return _valid_ip(address, "its own address")
+
+
+def _valid_ip(text: str, what: str) -> str:
+    address = ip_address(text)
+    if address is None:
+        raise Rejection(f"{what} is {'no usable IP address' if text else 'not known'}")
+    return address
+
+
+def _number(port: int) -> int:
+    if not 0 < port < 65536:
+        raise Rejection(f"port {port} is out of range")
+    return port
+
+
+def _own_tags(setting: Setting) -> tuple[str, ...]:
+    tags = split_tags(setting.value)
+    for tag in tags:
+        _check_text(tag, setting.key, MAX_TAG, "a tag")
+    return tags
+
+
+def _attributes(settings: Iterable[tuple[str, Setting]]) -> dict[str, str]:
+    attrs = {}
+    for name, (value, key) in sorted(settings):
+        if name in OWN_KEYS:
+            continue
+        _check_text(name, key, MAX_NAME, "a name")
+        # A check's script may well have several lines.
+        if unprintable(re.sub(r"[\t\n\r]", "", value)):
+            raise Rejection(f"{_shown(key)} has control characters")
+        attrs[name] = value
+    if len(attrs) > MAX_ATTRIBUTES:
+        raise Rejection(f"it has {len(attrs)} {PREFIX}* attributes, more than {MAX_ATTRIBUTES}")
+    return attrs
+
+
+def _check_size(settings: Mapping[str, Setting]) -> None:
+    sizes = {s.key: len(s.key.encode(errors="replace")) + _size(s.value) for s in settings.values()}
+    if sum(sizes.values()) > MAX_METADATA:
+        largest = max(sorted(sizes), key=sizes.__getitem__)
+        raise Rejection(
+            f"its {PREFIX}* metadata has over {MAX_METADATA} bytes, most of them {_shown(largest)}"
+        )
+
+
+def _check_name(text: str, key: str) -> None:
+    """Names and ids become parts of paths: none may lead out of its own place."""
+    _check_text(text, key, MAX_NAME, "a text")
+    if any(segment in (".", "..") for segment in text.split("/")):
+        raise Rejection(f"{_shown(key)} has a path segment '.' or '..'")
+
+
+def _check_text(text: str, key: str, limit: int, what: str) -> None:
+    if _size(text) > limit:
+        raise Rejection(f"{_shown(key)} has {what} of over {limit} bytes")
+    if unprintable(text):
+        raise Rejection(f"{_shown(key)} has control characters")
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _shown(text: str) -> str:
+    """Untrusted text, fit for one log line."""
+    short = text if len(text) <= 80 else text[:79] + "…"
+    return ascii(short) if unprintable(short) else short
