@@ -25,8 +25,8 @@ class Container:
     """What the agent needs to know of one container; a fraction of what inspecting it returns.
 
     `env` and `labels` hold the pairs that can matter (see `docker_engine`), `networks` the
-    container's own address in each network, its main network first. `started_at` is the engine's
-    timestamp (RFC 3339, UTC: it sorts as text). `exit_code` is None while the container runs.
+    container's own address in each network, its main network first. `started_at` is in ns since
+    the epoch, by the engine's clock. `exit_code` is None while the container runs.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Container:
     network_mode: str = ""
     networks: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
-    started_at: str = ""
+    started_at: int = 0
     exit_code: int | None = None
 
 
@@ -67,12 +67,15 @@ class Service:
 class Snapshot:
     """Every service that this host's engine runs now, by id: the desired state.
 
-    `addresses` are those that this host registers services with; an entry without an owner's
-    mark is never ours at any other address.
+    In the order in which their containers were started. `addresses` are those that this host
+    registers services with; an entry without an owner's mark is never ours at any other address.
+    `complete` is False while a running container could not be inspected even once: nothing may
+    be taken for dangling then.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
     addresses: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ def parse(text: str) -> RegistryURI:
         r"([a-zA-Z][a-zA-Z0-9+.-]*)://((?:[^/?@]*@)?)([^/?]*)([^?]*)(?:\?(.*))?", text, re.DOTALL
     )
     if match is None:
-        scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=:)", text)
-        shown = f"{scheme[0]}:…" if scheme else "it"
+        start = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=:)", text)
+        shown = f"{start[0]}:…" if start else "the registry URI"
         raise ValueError(f"{shown} does not have the form scheme://host:port[,host:port…][/path]")
     scheme, userinfo, hosts, path, query = match.groups()
     if re.search(r"[\x00-\x20\x7f]", text):

@@ -1,0 +1,225 @@
+"""The threads that make an agent, its signals, and its end.
+
+One thread reads the engine's events and marks containers dirty, one turns these into snapshots,
+one per registry reconciles. They share an immutable snapshot and a wake-up each, nothing else.
+The agent ends by a signal, by spent ``-retry-attempts``, or by a bug: a thread that dies of one
+ends the process, so that its supervisor starts it again; it never limps on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from registrator import __version__, backend
+from registrator.config import Config
+from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable
+from registrator.hostaddr import host_address, host_addresses
+from registrator.inventory import Inventory
+from registrator.model import Identity, Snapshot
+from registrator.outage import Outage, backoff
+from registrator.reconciler import GaveUp, Reconciler
+
+log = logging.getLogger("registrator.agent")
+
+# How often the engine is asked whether it still answers: its event stream tells neither way.
+HEARTBEAT = 10.0
+
+# All threads together get this long to end by themselves; one that still waits is left behind.
+GRACE = 1.5
+
+
+def run(config: Config) -> int:
+    """Run an agent until a signal or a failure; returns the exit code."""
+    return Agent(config).run()
+
+
+def identify(config: Config, engine: Engine) -> Identity:
+    """Who this host is in the registries.
+
+    A hostname of 12 hex digits is that of the agent's own container: it changes with every
+    recreation of that, and all ids with it, so that the engine's name is taken in its place.
+    """
+    hostname = config.hostname or socket.gethostname()
+    if not config.hostname and re.fullmatch("[0-9a-f]{12}", hostname) and engine.name:
+        log.warning(
+            "the agent runs without --net=host: its hostname %s would change with its container; "
+            "ids start with the engine's name %s, give -hostname for another",
+            hostname, engine.name,
+        )  # fmt: skip
+        hostname = engine.name
+    return Identity(engine.id or hostname, hostname)
+
+
+class Agent:
+    """One run of the agent."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        self._failed = False
+        self._threads: list[threading.Thread] = []
+        self._reconcilers: list[Reconciler] = []
+        self._inventory: Inventory | None = None
+        self._engine = DockerEngine(
+            config.environ, labels=(config.ip_label,) if config.ip_label else ()
+        )
+
+    def run(self) -> int:
+        """Run until a signal or a failure; returns the exit code."""
+        for number, handler in (
+            (signal.SIGTERM, self._end),
+            (signal.SIGINT, self._end),
+            (signal.SIGHUP, self._resync),
+        ):
+            signal.signal(number, handler)
+        log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
+        engine = self._await_engine()
+        if engine is not None:
+            self._start(engine)
+            self._stop.wait()
+        self._shut_down()
+        return 1 if self._failed else 0
+
+    def _end(self, number: int, _: FrameType | None) -> None:
+        log.info("%s: ending; the entries stay", signal.Signals(number).name)
+        self._stop.set()
+
+    def _resync(self, _number: int, _: FrameType | None) -> None:
+        log.info("SIGHUP: listing the engine and the registries")
+        if self._inventory is not None:
+            self._inventory.resync()
+        for reconciler in self._reconcilers:
+            reconciler.wake()
+
+    def _await_engine(self) -> Engine | None:
+        """Who the engine is, as soon as it answers; None where the agent is to end before."""
+        outage = Outage("Docker engine", log)
+        while not self._stop.is_set():
+            try:
+                engine = self._engine.identify()
+            except EngineUnavailable as error:
+                outage.failed(f"none answers at {self._engine.address} ({error})")
+                self._stop.wait(backoff(outage.failures))
+            else:
+                outage.over()
+                log.info("Docker engine %s at %s", engine.version, self._engine.address)
+                return engine
+        return None
+
+    def _start(self, engine: Engine) -> None:
+        config = self._config
+        identity = identify(config, engine)
+        host_ip = config.ip or host_address(identity.hostname)
+        log.info(
+            "ids start with %s, published ports are registered at %s",
+            identity.hostname, host_ip or "no address: none was found, give one with -ip",
+        )  # fmt: skip
+        self._reconcilers = [
+            Reconciler(
+                str(uri),
+                functools.partial(self._backend, uri, identity),
+                identity,
+                cleanup=config.cleanup,
+                resync=config.resync,
+                attempts=config.retry_attempts,
+                first_wait=config.retry_interval,
+            )
+            for uri in config.uris
+        ]
+        self._inventory = Inventory(
+            self._engine,
+            config.rules(identity.hostname, host_ip),
+            self._publish,
+            keep_failed=config.deregister == "on-success",
+            addresses=host_addresses() | ({host_ip} if host_ip else set()),
+        )
+        self._spawn("events", functools.partial(self._read_events, self._inventory))
+        self._spawn("inventory", functools.partial(self._take_stock, self._inventory))
+        for reconciler in self._reconcilers:
+            self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
+
+    def _backend(
+        self, uri: backend.RegistryURI, identity: Identity, wake: Callable[[], None]
+    ) -> backend.Backend:
+        return backend.load(uri.scheme)(self._config.context(uri, identity, wake))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        for reconciler in self._reconcilers:
+            reconciler.publish(snapshot)
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run a thread's work; however it fails, the agent ends with it."""
+        try:
+            work()
+        except GaveUp as error:
+            log.error("giving up, as -retry-attempts are spent: %s", error)
+            self._failed = True
+        except BaseException:
+            log.critical("a bug ended a thread, and the agent with it", exc_info=True)
+            self._failed = True
+        finally:
+            self._stop.set()
+
+    def _read_events(self, inventory: Inventory) -> None:
+        """Mark what events tell of, over all reconnects; each means a full listing."""
+        outage = Outage("Docker events", log)
+        last: int | None = None
+        while not self._stop.is_set():
+            reason = "the engine ended the stream"
+            try:
+                for event in self._engine.events(last):
+                    if event is None:
+                        outage.over()
+                        inventory.resync()
+                    else:
+                        last = event.time
+                        inventory.mark(event)
+            except EngineUnavailable as error:
+                reason = str(error)
+            if not self._stop.is_set():
+                outage.failed(reason)
+                self._stop.wait(backoff(outage.failures))
+
+    def _take_stock(self, inventory: Inventory) -> None:
+        """Turn what is dirty into snapshots; find out when the engine stalls, and list on time."""
+        outage = Outage("Docker engine", log)
+        resync = self._config.resync or float("inf")
+        listing = time.monotonic() + resync
+        while not self._stop.is_set():
+            try:
+                if not inventory.wait(min(HEARTBEAT, max(0.0, listing - time.monotonic()))):
+                    self._engine.ping()
+                if time.monotonic() >= listing:
+                    listing = time.monotonic() + resync
+                    inventory.resync()
+                inventory.step()
+                outage.over()
+            except EngineUnavailable as error:
+                outage.failed(error)
+                self._engine.interrupt()
+                self._stop.wait(backoff(outage.failures))
+
+    def _shut_down(self) -> None:
+        """Let the threads end by themselves, but not for long."""
+        if self._inventory is not None:
+            self._inventory.resync()
+        for reconciler in self._reconcilers:
+            reconciler.wake()
+        self._engine.interrupt()
+        deadline = time.monotonic() + GRACE
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        log.info("ended")

@@ -1,0 +1,323 @@
+"""The Docker client: who the engine is, what runs, and a stream of what changes.
+
+The SDK's low-level client finds the engine (variables, TLS, API version) and owns the connection
+pool; requests go straight to that pool, which costs half of what they cost through `requests`.
+Every request has a deadline but the event stream, which is silent on a quiet host: `interrupt`
+ends it from another thread once the engine is known not to answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import docker
+import requests
+import urllib3
+from docker.context import ContextAPI
+from urllib3.util import Timeout
+
+from registrator.model import Container, Port
+
+log = logging.getLogger("registrator.docker")
+
+ENV_PREFIX = "SERVICE_"
+SOCKETS = (Path("/var/run/docker.sock"), Path("/tmp/docker.sock"))
+
+# What can change a container's services. `die` also ends it, `destroy` matters to on-success.
+EVENTS = {
+    "type": ["container", "network"],
+    "event": ["start", "die", "destroy", "rename", "connect", "disconnect"],
+}
+
+
+class EngineUnavailable(Exception):
+    """The engine did not answer, or not in time, or not as an engine does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What an engine says of itself. `id` is empty where it has none that lasts."""
+
+    id: str
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A hint that a container changed. `time` is the engine's clock in nanoseconds."""
+
+    container_id: str
+    action: str
+    time: int
+    exit_code: int | None = None
+
+
+class DockerEngine:
+    """One engine, over as many reconnects as it takes.
+
+    `labels` names labels that are kept besides ``SERVICE_*``. `timeout` is the deadline of a
+    request in seconds. All methods raise `EngineUnavailable`; `interrupt` may be called from any
+    thread, the others from one each.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], labels: tuple[str, ...] = (), timeout: float = 5.0
+    ) -> None:
+        self._environ = environ
+        self._labels = labels
+        self._timeout = timeout
+        self._client: Any = None
+        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._stream: urllib3.BaseHTTPResponse | None = None
+        self.address = self._find().get("base_url", "")
+
+    def identify(self) -> Engine:
+        """Ask the engine who it is.
+
+        Asks twice: Podman's API makes up a new id for every answer, and an owner must last.
+        """
+        first, second = self._get("/info"), self._get("/info")
+        lasting = first.get("ID") if first.get("ID") == second.get("ID") else ""
+        return Engine(lasting or "", first.get("Name") or "", first.get("ServerVersion") or "")
+
+    def ping(self) -> None:
+        """Return if the engine answers."""
+        self._request("/_ping", versioned=False)
+
+    def running(self) -> dict[str, int]:
+        """Every running container's id, with a digest of what the listing says of it.
+
+        The digest differs where an inspection could tell something new. Complete, or it raises.
+        """
+        rows = self._get("/containers/json")
+        return {row["Id"]: _fingerprint(row) for row in rows}
+
+    def inspect(self, container_id: str) -> Container | None:
+        """The container as it is now; None where it is gone."""
+        answer = self._get(f"/containers/{container_id}/json", missing_ok=True)
+        return None if answer is None else container_of(answer, self._labels)
+
+    def events(self, since: int | None) -> Iterator[Event | None]:
+        """Yield None once subscribed, then what happens from `since` on (ns, exclusive).
+
+        Ends when the engine ends it; raises where it cannot be had, or after `interrupt`.
+        """
+        query = {"filters": json.dumps(EVENTS)}
+        if since is not None:
+            # Inclusive, and an integer would lose the fraction of the second.
+            query["since"] = f"{(since + 1) // 10**9}.{(since + 1) % 10**9:09d}"
+        stream = self._request(f"/events?{urlencode(query)}", stream=True)
+        self._stream = stream
+        try:
+            sock = getattr(stream.connection, "sock", None)
+            if sock is not None:
+                sock.settimeout(None)
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            yield None
+            yield from (event for line in _lines(stream) for event in parse_event(line))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise EngineUnavailable(f"event stream: {_reason(error)}") from error
+        finally:
+            self._stream = None
+            stream.close()
+
+    def interrupt(self) -> None:
+        """End the event stream, wherever it is read."""
+        stream = self._stream
+        if stream is not None:
+            # It may be ending by itself at this moment, and then there is nothing to shut down.
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                stream.shutdown()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.interrupt()
+        if self._client is not None:
+            self._client.close()
+
+    def _get(self, path: str, missing_ok: bool = False) -> Any:
+        response = self._request(path, missing_ok=missing_ok)
+        if response.status == 404:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise EngineUnavailable(f"{path}: the answer is no JSON") from error
+
+    def _request(
+        self, path: str, *, stream: bool = False, missing_ok: bool = False, versioned: bool = True
+    ) -> urllib3.BaseHTTPResponse:
+        pool = self._connect()
+        url = f"/v{self._client.api_version}{path}" if versioned else path
+        try:
+            response = pool.urlopen(
+                "GET",
+                url,
+                retries=False,
+                preload_content=not stream,
+                timeout=Timeout(connect=self._timeout, read=self._timeout),
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise EngineUnavailable(_reason(error)) from error
+        if response.status >= 400 and not (missing_ok and response.status == 404):
+            text = response.data[:200].decode(errors="replace").strip()
+            raise EngineUnavailable(f"{path.partition('?')[0]}: status {response.status}: {text}")
+        return response
+
+    def _connect(self) -> urllib3.HTTPConnectionPool:
+        """The connection pool; the first use finds out the API version that both speak."""
+        if self._pool is None:
+            try:
+                found = self._find()
+                self.address = found.get("base_url", "")
+                client = docker.APIClient(timeout=self._timeout, **found)
+                adapter = client.get_adapter(client.base_url)
+                probe = requests.Request("GET", client.base_url + "/").prepare()
+                self._client = client
+                self._pool = adapter.get_connection_with_tls_context(
+                    probe, verify=client.verify, cert=client.cert, proxies={}
+                )
+            except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+                raise EngineUnavailable(_reason(error)) from error
+        return self._pool
+
+    def _find(self) -> dict[str, Any]:
+        """The client's arguments, from the variables that the Docker CLI reads."""
+        environ = self._environ
+        found: dict[str, Any] = docker.utils.kwargs_from_env(environment=dict(environ))
+        found["version"] = environ.get("DOCKER_API_VERSION") or "auto"
+        if "base_url" not in found and environ.get("DOCKER_CONTEXT", "default") != "default":
+            context = ContextAPI.get_context(environ["DOCKER_CONTEXT"])
+            if context is None:
+                raise EngineUnavailable(f"no Docker context {environ['DOCKER_CONTEXT']!r}")
+            found |= {"base_url": context.Host, "tls": context.TLSConfig or False}
+        if "base_url" not in found:
+            present = [path for path in SOCKETS if path.exists()]
+            found["base_url"] = f"unix://{(present or SOCKETS)[0]}"
+        return found
+
+
+def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Container:
+    """The part of an inspection's answer that matters.
+
+    Read defensively: engines from 20.10 to 29 and Podman leave out or null different parts.
+    """
+    config = answer.get("Config") or {}
+    host = answer.get("HostConfig") or {}
+    state = answer.get("State") or {}
+    runs = bool(state.get("Running")) and not state.get("Restarting")
+    mode = host.get("NetworkMode") or ""
+    pairs = (text.partition("=") for text in config.get("Env") or ())
+    return Container(
+        id=answer["Id"],
+        name=(answer.get("Name") or "").removeprefix("/"),
+        image=config.get("Image") or "",
+        hostname=config.get("Hostname") or "",
+        env={key: value for key, _, value in pairs if key.startswith(ENV_PREFIX)},
+        labels={
+            key: value
+            for key, value in (config.get("Labels") or {}).items()
+            if key.startswith(ENV_PREFIX) or key in labels
+        },
+        network_mode=mode,
+        networks=_networks(answer.get("NetworkSettings") or {}, mode),
+        ports=_ports(answer),
+        started_at=_nanoseconds(state.get("StartedAt") or ""),
+        exit_code=None if runs else int(state.get("ExitCode") or 0),
+    )
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """RFC 3339 as ns since the epoch, exact to the microsecond; 0 for a container never started."""
+    try:
+        return int(datetime.fromisoformat(timestamp).timestamp() * 10**6) * 1000
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
+    """Each network's address of the container, the one it was started with first."""
+    found = settings.get("Networks") or {}
+    main = "bridge" if mode in ("", "default") else mode
+    names = sorted(found, key=lambda name: (name != main, name))
+    addresses = {
+        name: (found[name] or {}).get("IPAddress") or (found[name] or {}).get("GlobalIPv6Address")
+        for name in names
+    }
+    if not found and settings.get("IPAddress"):
+        addresses = {main: settings["IPAddress"]}
+    return {name: address for name, address in addresses.items() if address}
+
+
+def _ports(answer: Mapping[str, Any]) -> tuple[Port, ...]:
+    """Every port: one row a binding, and one without a host port where there is none."""
+    bound = (answer.get("NetworkSettings") or {}).get("Ports") or {}
+    exposed = (answer.get("Config") or {}).get("ExposedPorts") or {}
+    found = []
+    for spec in sorted({*bound, *exposed}, key=_port_order):
+        number, _, protocol = spec.partition("/")
+        if not number.isdigit():
+            continue
+        rows = [row for row in bound.get(spec) or () if str(row.get("HostPort") or "").isdigit()]
+        found += [
+            Port(int(number), protocol or "tcp", row.get("HostIp") or "", int(row["HostPort"]))
+            for row in rows
+        ] or [Port(int(number), protocol or "tcp")]
+    return tuple(found)
+
+
+def _port_order(spec: str) -> tuple[int, str]:
+    number, _, protocol = spec.partition("/")
+    return (int(number) if number.isdigit() else 0, protocol)
+
+
+def parse_event(line: bytes) -> Iterator[Event]:
+    """The container that an event's line is about, if any; raises `ValueError` on no JSON."""
+    event = json.loads(line)
+    actor = event.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    network = event.get("Type") == "network"
+    container_id = attributes.get("container") if network else actor.get("ID") or event.get("id")
+    if container_id:
+        code = attributes.get("exitCode", "")
+        yield Event(
+            container_id,
+            event.get("Action") or event.get("status") or "",
+            event.get("timeNano") or event.get("time", 0) * 10**9,
+            int(code) if code.lstrip("-").isdigit() else None,
+        )
+
+
+def _lines(stream: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for chunk in stream.read_chunked() if stream.chunked else stream.stream(1):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line.strip())
+
+
+def _fingerprint(row: Mapping[str, Any]) -> int:
+    """What a listing says of a container, without its age and the order of its ports."""
+    ports = sorted(json.dumps(port, sort_keys=True) for port in row.get("Ports") or ())
+    rest = [row.get(key) for key in ("Names", "State", "Labels", "NetworkSettings")]
+    return hash(json.dumps([ports, rest], sort_keys=True))
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message: the libraries wrap a refused connection four times."""
+    while True:
+        inner = error.__cause__ or error.__context__
+        if inner is None or isinstance(inner, KeyError):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,286 @@
+"""What this host's engine runs: dirty container ids in, a `Snapshot` out.
+
+The guarantees:
+
+- Level-triggered: an event only says that a container may have changed; what counts is what
+  inspecting it says now. So events may be missed, doubled or reordered.
+- Coalescing comes from working: what became dirty during a round is the next round.
+- A container that is gone has no services. One that cannot be inspected keeps what was known of
+  it and is tried again; the others do not wait for it.
+- A snapshot is published after a complete listing only, and says whether all of it is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from registrator.docker_engine import EngineUnavailable, Event
+from registrator.model import Container, Service, Snapshot
+from registrator.services import Rules, services
+
+log = logging.getLogger("registrator.inventory")
+
+RETRY_FIRST, RETRY_MOST = 0.5, 30.0
+
+# A container that starts this often within so many seconds is in a restart loop; it is looked at
+# again only once it has been left alone for SETTLE seconds, or registries would see every round.
+LOOP_STARTS, LOOP_SECONDS, SETTLE = 4, 10.0, 1.0
+
+
+class Engine(Protocol):
+    """The part of `DockerEngine` that an inventory needs."""
+
+    def ping(self) -> None: ...  # noqa: D102 (as in DockerEngine)
+    def running(self) -> dict[str, int]: ...  # noqa: D102
+    def inspect(self, container_id: str) -> Container | None: ...  # noqa: D102
+
+
+# Why an id is dirty: when its container ended, in ns of the engine's clock, or INSPECT to look.
+INSPECT = None
+Dirty = dict[str, float | None]
+
+
+@dataclass(slots=True)
+class _Known:
+    """A container, the one whose network it shares (or ""), and what became of it."""
+
+    container: Container
+    peer_id: str
+    services: tuple[Service, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Inventory:
+    """The containers of one engine. `mark` and `resync` may be called from any thread.
+
+    `publish` is called with each new snapshot, from the thread that calls `step`. With
+    `keep_failed` the services of a container that ended with an exit code of 1 to 127 stay
+    (``-deregister on-success``).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rules: Rules,
+        publish: Callable[[Snapshot], None],
+        *,
+        keep_failed: bool = False,
+        addresses: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._rules = rules
+        self._publish = publish
+        self._keep_failed = keep_failed
+        self._addresses = addresses
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._dirty: Dirty = {}
+        self._listing_due = False
+        self._known: dict[str, _Known] = {}
+        self._listed: dict[str, int] = {}
+        self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
+        self._unknown: set[str] = set()  # those that never could be inspected
+        self._starts: dict[str, list[float]] = {}
+        self._claims: set[tuple[str, str, str]] = set()
+        self._snapshot: Snapshot | None = None
+
+    def mark(self, event: Event) -> None:
+        """Note that a container may have changed."""
+        gone = event.action == "destroy" or (
+            event.action == "die"
+            and (not self._keep_failed or not _failed(event.exit_code, default=True))
+        )
+        with self._changed:
+            self._dirty[event.container_id] = event.time if gone else INSPECT
+            if event.action == "start":
+                self._starts.setdefault(event.container_id, []).append(self._clock())
+            self._changed.notify()
+
+    def resync(self) -> None:
+        """Have the engine listed in full by the next step."""
+        with self._changed:
+            self._listing_due = True
+            self._changed.notify()
+
+    def wait(self, timeout: float) -> bool:
+        """Return once there is something to do, or after `timeout` seconds; says which."""
+        with self._changed:
+            due = min((when for when, _ in self._later.values()), default=None)
+            if due is not None:
+                timeout = min(timeout, max(0.0, due - self._clock()))
+            return self._changed.wait_for(lambda: bool(self._dirty or self._listing_due), timeout)
+
+    def step(self) -> None:
+        """Do all that is due, and publish the snapshot if it is another one.
+
+        Raises `EngineUnavailable` where the engine does not answer at all; nothing is forgotten
+        then, and the next step goes on with it.
+        """
+        dirty, listing = self._take()
+        try:
+            if listing:
+                self._list(dirty)
+                listing = False
+            changed = self._look(dirty)
+        except EngineUnavailable:
+            with self._changed:
+                # What was marked meanwhile is the newer word.
+                self._dirty = dirty | self._dirty
+                self._listing_due |= listing
+            raise
+        self._refresh(changed)
+        before = self._snapshot
+        if changed or before is None or before.complete == bool(self._unknown):
+            self._assemble()
+
+    def _take(self) -> tuple[Dirty, bool]:
+        now = self._clock()
+        with self._changed:
+            dirty, self._dirty = self._dirty, {}
+            listing, self._listing_due = self._listing_due or self._snapshot is None, False
+            for container_id, (when, _) in list(self._later.items()):
+                if when <= now:
+                    dirty.setdefault(container_id, INSPECT)
+            self._hold_loops(dirty, now)
+        return dirty, listing
+
+    def _hold_loops(self, dirty: Dirty, now: float) -> None:
+        """Put off looking at containers that are in a restart loop; their services are gone."""
+        for container_id, starts in list(self._starts.items()):
+            recent = [start for start in starts if start > now - LOOP_SECONDS]
+            if not recent:
+                del self._starts[container_id]
+                continue
+            self._starts[container_id] = recent
+            until = recent[-1] + SETTLE
+            if len(recent) >= LOOP_STARTS and now < until and container_id in dirty:
+                dirty[container_id] = math.inf
+                self._later[container_id] = (until, RETRY_FIRST)
+
+    def _list(self, dirty: Dirty) -> None:
+        """Mark what a full listing shows to be new, changed or gone."""
+        listed = self._engine.running()
+        for container_id in self._known.keys() - listed.keys():
+            dirty.setdefault(container_id, INSPECT)
+        for container_id, digest in listed.items():
+            if container_id not in self._known or self._listed.get(container_id) != digest:
+                dirty.setdefault(container_id, INSPECT)
+        self._unknown &= listed.keys()
+        self._listed = listed
+
+    def _look(self, dirty: Dirty) -> set[str]:
+        """Bring what is known of the dirty containers up to date; returns the ids that changed."""
+        changed = set()
+        for container_id, ended in list(dirty.items()):
+            container = None
+            if ended is INSPECT:
+                try:
+                    container = self._engine.inspect(container_id)
+                except EngineUnavailable as error:
+                    self._put_off(container_id, error)
+                    continue
+                self._later.pop(container_id, None)
+            elif self._started_after(container_id, ended):
+                del dirty[container_id]
+                continue
+            self._unknown.discard(container_id)
+            if self._settle(container_id, container):
+                changed.add(container_id)
+            del dirty[container_id]
+        return changed
+
+    def _started_after(self, container_id: str, ended: float) -> bool:
+        """Whether what is known is newer than an end, as when a stream repeats old events."""
+        known = self._known.get(container_id)
+        return known is not None and known.container.started_at > ended
+
+    def _put_off(self, container_id: str, error: EngineUnavailable) -> None:
+        """Try this container again later; raises where it is not the container but the engine."""
+        self._engine.ping()
+        wait = min(RETRY_MOST, 2 * self._later.get(container_id, (0, RETRY_FIRST / 2))[1])
+        self._later[container_id] = (self._clock() + wait, wait)
+        if container_id not in self._known:
+            self._unknown.add(container_id)
+        log.warning(
+            "container %s cannot be inspected (%s); what is known of it stays, next try in %.0f s",
+            container_id[:12], error, wait,
+        )  # fmt: skip
+
+    def _settle(self, container_id: str, container: Container | None) -> bool:
+        """Take in what is known now; returns whether that is news."""
+        if container is not None and container.exit_code is not None:
+            kept = self._known.get(container_id)
+            if kept is not None and self._keep_failed and _failed(container.exit_code):
+                return False
+            container = None
+        if container is None:
+            return self._known.pop(container_id, None) is not None
+        known = self._known.get(container_id)
+        if known is not None and known.container == container:
+            return False
+        if known is not None and known.container.started_at != container.started_at:
+            del self._known[container_id]  # to the end: the order is that of the starts
+        warned = known.warnings if known else ()
+        self._known[container_id] = _Known(container, _peer_id(container), warnings=warned)
+        return True
+
+    def _refresh(self, changed: set[str]) -> None:
+        """Derive the services of what changed, and of those that share a changed one's network."""
+        if not changed:
+            return
+        for container_id, known in self._known.items():
+            if container_id not in changed and known.peer_id not in changed:
+                continue
+            peer = self._known.get(known.peer_id)
+            known.services, warnings = services(
+                known.container, self._rules, peer.container if peer else None
+            )
+            for warning in warnings:
+                if warning not in known.warnings:
+                    log.warning("%s", warning)
+            known.warnings = warnings
+
+    def _assemble(self) -> None:
+        if self._snapshot is None:
+            ordered = sorted(self._known.items(), key=lambda item: item[1].container.started_at)
+            self._known = dict(ordered)
+        found: dict[str, Service] = {}
+        claims: set[tuple[str, str, str]] = set()
+        for known in self._known.values():
+            for service in known.services:
+                earlier = found.pop(service.id, None)
+                if earlier is not None:
+                    claims.add((service.id, earlier.container_name, service.container_name))
+                found[service.id] = service
+        self._warn_of(claims - self._claims)
+        self._claims = claims
+        addresses = self._addresses.union(service.address for service in found.values())
+        snapshot = Snapshot(found, addresses, complete=not self._unknown)
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self._publish(snapshot)
+
+    def _warn_of(self, claims: Iterable[tuple[str, str, str]]) -> None:
+        for service_id, loser, winner in sorted(claims):
+            log.warning(
+                "service id %s is claimed by containers %s and %s; %s has it, as it started last",
+                service_id, loser, winner, winner,
+            )  # fmt: skip
+
+
+def _failed(exit_code: int | None, default: bool = False) -> bool:
+    """Whether a container ended by itself and badly: 128 and up is a signal."""
+    return default if exit_code is None else 0 < exit_code < 128
+
+
+def _peer_id(container: Container) -> str:
+    """The container whose network this one shares, or an empty text."""
+    mode, _, peer = container.network_mode.partition(":")
+    return peer if mode == "container" else ""

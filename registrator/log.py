@@ -1,0 +1,56 @@
+"""Log lines on stderr, as text or as JSON: what happened, to what, and what comes next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+
+# Libraries that log each of their retries; what matters of it, the reconciler says once.
+NOISY = ("kazoo", "urllib3", "docker", "consul", "etcd3", "grpc")
+
+
+class _Text(logging.Formatter):
+    """``2026-01-31T03:00:00.123Z WARN  text``: the time is UTC, as in the engine's own log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = {"WARNING": "WARN", "CRITICAL": "ERROR"}.get(record.levelname, record.levelname)
+        text = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
+        return f"{_time(record)} {level:<5} {text}{_traceback(self, record)}"
+
+
+class _Json(logging.Formatter):
+    """One object a line: time, level, logger, message, and error for a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if trace := _traceback(self, record):
+            line["error"] = trace.strip()
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""
+
+
+def setup(level: str, form: str) -> None:
+    """Log to stderr from `level` on; a library's own lines from warnings on, at debug all."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)

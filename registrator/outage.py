@@ -1,0 +1,61 @@
+"""A fault as the operator reads of it: when it begins, now and then while it lasts, when it ends.
+
+Also how long to wait between the attempts that it takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_GROWTH = 0.1, 30.0, 1.2
+
+
+def backoff(
+    attempt: int, first: float = BACKOFF_FIRST, draw: Callable[[], float] = random.random
+) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row.
+
+    Grows slowly, so that the wait stays near a sixth of what the outage has lasted: a server that
+    returns is found soon, one that stays away is left in peace. No herd forms, since each wait is
+    drawn from half of it to the whole.
+    """
+    grown: float = min(BACKOFF_MOST, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
+    return grown * (0.5 + 0.5 * draw())
+
+
+class Outage:
+    """The failures in a row of one thing, logged: the first, every tenth, and the recovery."""
+
+    def __init__(
+        self, name: str, log: logging.Logger, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._clock = clock
+        self._since = 0.0
+        self.failures = 0
+
+    def failed(self, reason: object) -> None:
+        """Count a failure; `reason` says what happened and must be fit for the log."""
+        self.failures += 1
+        if self.failures == 1:
+            self._since = self._clock()
+            self._log.warning("%s: %s; trying again until it is right", self._name, reason)
+        elif self.failures % 10 == 0:
+            self._log.warning(
+                "%s: still failing after %.0f s and %d attempts: %s",
+                self._name, self._clock() - self._since, self.failures, reason,
+            )  # fmt: skip
+
+    def over(self, outcome: object = "") -> bool:
+        """Note a success; returns whether that ended an outage. `outcome` is what was put right."""
+        if not self.failures:
+            return False
+        lasted = self._clock() - self._since
+        detail = f": {outcome}" if outcome else ""
+        self._log.info("%s: right again after %.1f s%s", self._name, lasted, detail)
+        self.failures = 0
+        return True
