@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from registrator import backend
+from registrator.backend import Backend, ConfigError, Context, load
 from registrator.model import Identity
 from registrator.services import MAX_NAME, MAX_TAG, Rules, ip_address, split_tags, unprintable
 from registrator.uri import RegistryURI, parse
@@ -34,8 +34,7 @@ class Config:
     """What the operator said. Times are in seconds; an empty text stands for "not given".
 
     `tags` are appended to those of every service; `resync` 0 is never, `retry_attempts` -1 without
-    end, `ttl` 0 for entries that live until they are removed. `environ` is where backends read
-    their credentials.
+    end, `ttl` 0 for entries that live until they are removed.
     """
 
     uris: tuple[RegistryURI, ...]
@@ -43,7 +42,7 @@ class Config:
     internal: bool = False
     network: str = ""
     explicit: bool = False
-    ip_label: str = ""
+    use_ip_from_label: str = ""
     tags: tuple[str, ...] = ()
     hostname: str = ""
     deregister: str = "always"
@@ -55,7 +54,6 @@ class Config:
     retry_interval: float = 2
     log_level: str = "info"
     log_format: str = "text"
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def rules(self, hostname: str, host_ip: str) -> Rules:
         """How services are made on this host, whose own name and address were found out."""
@@ -66,25 +64,28 @@ class Config:
             internal=self.internal,
             network=self.network,
             explicit=self.explicit,
-            ip_label=self.ip_label,
+            ip_label=self.use_ip_from_label,
             tags=self.tags,
         )
 
-    def context(
+    def backend(
         self,
         uri: RegistryURI,
-        identity: Identity | None = None,
-        wake: Callable[[], None] = lambda: None,
-    ) -> backend.Context:
-        """All that the backend of one of the `uris` is made from."""
-        return backend.Context(
-            uri=uri,
-            identity=identity or Identity("", self.hostname),
-            ttl=self.ttl,
-            ttl_refresh=self.ttl_refresh,
-            timeout=_timeout(uri),
-            environ=self.environ,
-            wake=wake,
+        identity: Identity,
+        wake: Callable[[], None],
+        environ: Mapping[str, str],
+    ) -> Backend:
+        """The backend of one of the `uris`; raises `ConfigError` where something is wrong."""
+        return load(uri.scheme)(
+            Context(
+                uri=uri,
+                identity=identity,
+                ttl=self.ttl,
+                ttl_refresh=self.ttl_refresh,
+                timeout=_timeout(uri),
+                environ=environ,
+                wake=wake,
+            )
         )
 
 
@@ -172,7 +173,7 @@ OPTIONS = (
            "Register exposed ports with the container's own address.", _boolean),
     Option("network", "network", "Addresses", "NAME", "the container's main one",
            "Network whose address -internal takes.", _word),
-    Option("useIpFromLabel", "ip_label", "Addresses", "LABEL", "",
+    Option("useIpFromLabel", "use_ip_from_label", "Addresses", "LABEL", "",
            "Take the address from this container label (a /mask is cut off); wins over all.",
            _word),
     Option("explicit", "explicit", "Services", "", "false",
@@ -181,9 +182,9 @@ OPTIONS = (
            "Append these tags, separated by commas, to those of every service.", _tags),
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", _word),
-    Option("deregister", "deregister", "Keeping in step", "always|on-success", "always",
-           "Deregister when a container ends; on-success: only after exit 0, a signal, or when "
-           "the container is gone already.", _one_of("always", "on-success")),
+    Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
+           "When a container ends, deregister always, or on-success: only after exit 0, a signal, "
+           "or when the container is gone already.", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", _boolean),
     Option("resync", "resync", "Keeping in step", "SECONDS", "60",
@@ -201,8 +202,8 @@ OPTIONS = (
     Option("log-level", "log_level", "Log", "LEVEL", "info",
            "Least level to log: debug, info, warning or error.",
            _one_of("debug", "info", "warning", "error")),
-    Option("log-format", "log_format", "Log", "text|json", "text",
-           "Log lines for people, or a JSON object each.", _one_of("text", "json")),
+    Option("log-format", "log_format", "Log", "FORMAT", "text",
+           "Log lines as text for people, or as a json object each.", _one_of("text", "json")),
 )  # fmt: skip
 
 
@@ -221,11 +222,11 @@ def configure(
     values = _values(given, environ, found)
     _contradictions(values, found)
     parsed = _uris(uris, found)
-    config = Config(parsed, environ=environ, **values)
+    config = Config(parsed, **values)
     for uri in parsed:
         try:
-            backend.load(uri.scheme)(config.context(uri)).close()
-        except (backend.ConfigError, ValueError) as error:
+            config.backend(uri, Identity("", ""), lambda: None, environ).close()
+        except ConfigError as error:
             found.append(f"{uri}: {error}")
     if found:
         raise ConfigErrors(found)
@@ -282,7 +283,7 @@ def _timeout(uri: RegistryURI) -> float:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", text)
     seconds = float(match[1]) * {"ms": 0.001, "m": 60}.get(match[2], 1) if match else 0
     if not 0 < seconds <= MAX_TIMEOUT:
-        raise ValueError(
+        raise ConfigError(
             f"timeout must be seconds, or a duration such as 500ms, up to {MAX_TIMEOUT:g} s"
         )
     return seconds

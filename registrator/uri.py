@@ -71,8 +71,11 @@ def parse(text: str) -> RegistryURI:
     scheme, userinfo, hosts, path, query = match.groups()
     if re.search(r"[\x00-\x20\x7f]", text):
         raise ValueError(f"{scheme}://… contains a blank or a control character")
-    if "@" in hosts:
-        raise ValueError(f"{scheme}://… has more than one '@'; write it as %40 in a password")
+    if "@" in hosts + path + (query or ""):
+        raise ValueError(
+            f"{scheme}://… has an '@' that ends no user or password; in these write"
+            " %40 for '@', %2F for '/' and %3F for '?', elsewhere %40"
+        )
     user, _, password = userinfo.removesuffix("@").partition(":")
     pairs = parse_qsl(query or "", keep_blank_values=True)
     options = dict(pairs)
@@ -91,7 +94,7 @@ def parse(text: str) -> RegistryURI:
 def _address(scheme: str, text: str) -> Address:
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.%]+)\]|([^\[\]:]+))(?::(\d+))?", text)
     if match is None:
-        shown = "an address is empty" if not text else f"{text!r} is no address"
+        shown = "an address is empty" if not text else "an address is wrong"
         raise ValueError(f"{scheme}://…: {shown}; write host:port, or [IPv6]:port")
     port = int(match[3] or 0)
     if match[3] and not 0 < port < 65536:

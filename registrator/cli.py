@@ -1,0 +1,142 @@
+"""The command: Go-style flags, as users of gliderlabs/registrator write them.
+
+An option is ``-name`` or ``--name``, its value follows after ``=`` or as the next word; a boolean
+takes one only after ``=``. Of an option given twice the last one counts, as in Go. Options may
+stand before and after the URIs; ``--`` ends them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import click
+
+from registrator import __version__
+from registrator.config import ENVIRONMENT_PREFIX, OPTIONS, ConfigErrors, Option, configure
+
+EXAMPLES = (
+    ("a Consul agent on this host", "registrator consul://127.0.0.1:8500"),
+    (
+        "published ports at an address of your choice",
+        "registrator -ip 192.0.2.10 consul://127.0.0.1:8500",
+    ),
+    (
+        "a registry with several addresses, and failover",
+        "registrator zookeeper://zk1:2181,zk2:2181,zk3:2181/services",
+    ),
+    (
+        "entries that go when the host is dead",
+        "registrator -ttl 30 -ttl-refresh 10 etcd://127.0.0.1:2379/services",
+    ),
+    ("several registries", "registrator consul://127.0.0.1 file:///run/services.json"),
+)
+
+
+class Words(NamedTuple):
+    """A command line taken apart. `wrong` says what is wrong with its form."""
+
+    given: dict[str, str]
+    uris: list[str]
+    wrong: list[str]
+
+
+def split(args: Iterable[str]) -> Words:
+    """Take a command line apart into options by name and registry URIs."""
+    options = {option.name: option for option in OPTIONS}
+    words = Words({}, [], [])
+    rest = iter(args)
+    for word in rest:
+        if word == "--":
+            words.uris.extend(rest)
+        elif not word.startswith("-") or word == "-":
+            words.uris.append(word)
+        else:
+            name, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
+            option = options.get(name)
+            if option is None:
+                words.wrong.append(_unknown(name))
+            elif equals:
+                words.given[name] = value
+            elif not option.metavar:
+                words.given[name] = "true"
+            elif (following := next(rest, None)) is not None:
+                words.given[name] = following
+            else:
+                words.wrong.append(f"-{name} lacks its value")
+    return words
+
+
+def _unknown(name: str) -> str:
+    """Names the option, unless it might be something else, such as a secret gone astray."""
+    known = re.fullmatch(r"[A-Za-z][A-Za-z-]{0,30}", name)
+    return f"unknown option -{name}" if known else "something that starts with - is no option"
+
+
+class Command(click.Command):
+    """A click command with Go's flags, whose help is grouped."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words apart, and let click act on its own options."""
+        before = args[: args.index("--")] if "--" in args else args
+        for param in self.get_params(ctx):
+            if set(before).intersection(param.opts):
+                return super().parse_args(ctx, [param.opts[0]])
+        ctx.params["words"] = split(args)
+        return []
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line, as the original's."""
+        formatter.write_usage("registrator", "[options] <registry URI>...")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by group, and examples."""
+        for group in dict.fromkeys(option.group for option in OPTIONS):
+            with formatter.section(group):
+                formatter.write_dl([_help(o) for o in OPTIONS if o.group == group])
+        with formatter.section("Other"):
+            formatter.write_dl(
+                [("-version", "Show the version."), ("-help, -h".ljust(22), "Show this text.")],
+                col_max=26,
+            )
+        with formatter.section("Examples"):
+            for meaning, line in EXAMPLES:
+                formatter.write(f"  # {meaning}\n  {line}\n")
+
+
+def _help(option: Option) -> tuple[str, str]:
+    default = f"  [{option.default}]" if option.default else ""
+    return f"-{option.name} {option.metavar}".ljust(22), option.help + default
+
+
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-help", "--help", "-h"], "max_content_width": 100},
+    help=f"""Keep service registries in step with what this host's Docker engine runs.
+
+    Options stand before or after the URIs, as -name or --name, with =value or a following value;
+    booleans as -name, -name=true or -name=false. Each one may also be set by a variable:
+    {OPTIONS[-1].name} by {ENVIRONMENT_PREFIX}LOG_FORMAT; the command line wins.""",
+)
+@click.version_option(__version__, "-version", "--version", prog_name="registrator")
+def command(words: Words) -> None:
+    """Run the agent until it is told to end."""
+    try:
+        config = configure(words.given, words.uris, os.environ, words.wrong)
+    except ConfigErrors as errors:
+        for mistake in errors.mistakes:
+            click.echo(f"registrator: {mistake}", err=True)
+        click.echo("Try 'registrator --help' for the options.", err=True)
+        sys.exit(2)
+    # Late, so that help and mistakes come at once.
+    from registrator.agent import run
+
+    sys.exit(run(config))
+
+
+def main() -> None:
+    """The console script."""
+    command(prog_name="registrator")
