@@ -65,9 +65,7 @@ def parse(text: str) -> RegistryURI:
         r"([a-zA-Z][a-zA-Z0-9+.-]*)://((?:[^/?@]*@)?)([^/?]*)([^?]*)(?:\?(.*))?", text, re.DOTALL
     )
     if match is None:
-        start = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=:)", text)
-        shown = f"{start[0]}:…" if start else "the registry URI"
-        raise ValueError(f"{shown} does not have the form scheme://host:port[,host:port…][/path]")
+        raise ValueError("does not have the form scheme://host:port[,host:port…][/path]")
     scheme, userinfo, hosts, path, query = match.groups()
     if re.search(r"[\x00-\x20\x7f]", text):
         raise ValueError(f"{scheme}://… contains a blank or a control character")
