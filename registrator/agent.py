@@ -26,6 +26,7 @@ from registrator.inventory import Inventory
 from registrator.model import Identity, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.reconciler import GaveUp, Reconciler
+from registrator.uri import RegistryURI
 
 log = logging.getLogger("registrator.agent")
 
@@ -147,7 +148,7 @@ class Agent:
             self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
 
     def _backend(
-        self, uri: backend.RegistryURI, identity: Identity, wake: Callable[[], None]
+        self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]
     ) -> backend.Backend:
         return backend.load(uri.scheme)(self._config.context(uri, identity, wake))
 
@@ -190,8 +191,19 @@ class Agent:
             except EngineUnavailable as error:
                 reason = str(error)
             if not self._stop.is_set():
-                outage.failed(reason)
+                self._report_stream(outage, reason)
+                inventory.resync()
                 self._stop.wait(backoff(outage.failures))
+
+    def _report_stream(self, outage: Outage, reason: str) -> None:
+        """Say that the stream failed; where all of the engine does, `_take_stock` says so."""
+        try:
+            self._engine.ping()
+        except EngineUnavailable as error:
+            log.debug("Docker events: %s; %s", reason, error)
+            outage.failures += 1
+        else:
+            outage.failed(reason)
 
     def _take_stock(self, inventory: Inventory) -> None:
         """Turn what is dirty into snapshots; find out when the engine stalls, and list on time."""

@@ -82,13 +82,16 @@ class DockerEngine:
         self.address = self._find().get("base_url", "")
 
     def identify(self) -> Engine:
-        """Ask the engine who it is.
-
-        Asks twice: Podman's API makes up a new id for every answer, and an owner must last.
-        """
-        first, second = self._get("/info"), self._get("/info")
-        lasting = first.get("ID") if first.get("ID") == second.get("ID") else ""
-        return Engine(lasting or "", first.get("Name") or "", first.get("ServerVersion") or "")
+        """Ask the engine who it is."""
+        info, version = self._get("/info"), self._get("/version")
+        components = [part.get("Name") or "" for part in version.get("Components") or ()]
+        # Podman's API makes up another id for every answer, and an owner must last.
+        lasting = not any(name.startswith("Podman") for name in components)
+        return Engine(
+            id=(info.get("ID") or "") if lasting else "",
+            name=info.get("Name") or "",
+            version=version.get("Version") or "",
+        )
 
     def ping(self) -> None:
         """Return if the engine answers."""
@@ -170,6 +173,9 @@ class DockerEngine:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EngineUnavailable(_reason(error)) from error
+        if response.status == 400:
+            # An engine that was upgraded may refuse the version agreed on with its predecessor.
+            self._pool = None
         if response.status >= 400 and not (missing_ok and response.status == 404):
             text = response.data[:200].decode(errors="replace").strip()
             raise EngineUnavailable(f"{path.partition('?')[0]}: status {response.status}: {text}")

@@ -1,0 +1,180 @@
+"""An engine and a registry in memory, for faults and sequences that the real ones can't show.
+
+`test_contract.py` runs over `FakeBackend` as well, so that it stays like the real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+
+from registrator.backend import Rejected, SessionLost, Unavailable
+from registrator.docker_engine import EngineUnavailable, Event
+from registrator.model import Actual, Container, Entry, Identity, Mark, Plan, Port, Service
+
+
+def container(name: str = "web", host_port: int = 32768, **changes: object) -> Container:
+    """A running container that publishes port 80, unless `changes` say otherwise."""
+    made = Container(
+        id=f"{name:0<64}",
+        name=name,
+        image=f"acme/{name}:1.0",
+        hostname=name[:12],
+        ports=(Port(80, "tcp", "0.0.0.0", host_port),),
+        network_mode="default",
+        networks={"bridge": "172.17.0.2"},
+        started_at=1,
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+class FakeEngine:
+    """Containers by id. `down` fails every call, `stuck` the inspection of some ids."""
+
+    def __init__(self, *containers: Container) -> None:
+        self.containers = {c.id: c for c in containers}
+        self.down = False
+        self.stuck: set[str] = set()
+        self.inspected: list[str] = []
+        self._clock = itertools.count(10**9)
+
+    def start(self, started: Container) -> Event:
+        """Run a container, as of now; returns the event that tells of it."""
+        now = next(self._clock)
+        self.containers[started.id] = dataclasses.replace(started, started_at=now, exit_code=None)
+        return Event(started.id, "start", now)
+
+    def die(self, container_id: str, exit_code: int = 0) -> Event:
+        """End a container, which stays there stopped; returns the event that tells of it."""
+        dead = self.containers[container_id]
+        self.containers[container_id] = dataclasses.replace(dead, ports=(), exit_code=exit_code)
+        return Event(container_id, "die", next(self._clock), exit_code)
+
+    def remove(self, container_id: str) -> Event:
+        """Take a container away; returns the event that tells of it."""
+        self.containers.pop(container_id, None)
+        return Event(container_id, "destroy", next(self._clock))
+
+    def ping(self) -> None:
+        """Fail if the engine is down."""
+        if self.down:
+            raise EngineUnavailable("connection refused")
+
+    def running(self) -> dict[str, int]:
+        """As `DockerEngine.running`."""
+        self.ping()
+        return {
+            c.id: hash((c.name, c.started_at)) for c in self.containers.values()
+            if c.exit_code is None
+        }  # fmt: skip
+
+    def inspect(self, container_id: str) -> Container | None:
+        """As `DockerEngine.inspect`."""
+        self.inspected.append(container_id)
+        if self.down or container_id in self.stuck:
+            raise EngineUnavailable("timed out")
+        return self.containers.get(container_id)
+
+
+@dataclasses.dataclass
+class FakeRegistry:
+    """What several backends share: entries by key, and faults to come.
+
+    `faults` are raised one after the other, one a call; a fault given as (error, done) is raised
+    after `done` writes of an `apply` were carried out.
+    """
+
+    entries: dict[str, tuple[str, str, Service | None]] = dataclasses.field(default_factory=dict)
+    faults: list[Exception | tuple[Exception, int] | None] = dataclasses.field(default_factory=list)
+    refuse: set[str] = dataclasses.field(default_factory=set)
+    writes: int = 0
+    lists: int = 0
+    keepalives: int = 0
+
+
+class FakeBackend:
+    """A backend over a `FakeRegistry`: key is the id, content the service, mark the owner."""
+
+    def __init__(
+        self, registry: FakeRegistry, identity: Identity, interval: float | None = None
+    ) -> None:
+        self.registry = registry
+        self.identity = identity
+        self.keepalive_interval = interval
+        self.closed = False
+
+    def entry(self, service: Service) -> Entry:
+        """As `Backend.entry`."""
+        if service.name == "forbidden":
+            raise Rejected("its name is forbidden here")
+        return Entry(service.id, json.dumps(dataclasses.asdict(service)), service)
+
+    def list(self) -> Mapping[str, Actual]:
+        """As `Backend.list`."""
+        self._fault()
+        self.registry.lists += 1
+        found = {}
+        for key, (content, owner, service) in self.registry.entries.items():
+            mark = Mark.OURS if owner == self.identity.owner else Mark.OTHERS
+            found[key] = Actual(
+                content,
+                mark if owner else Mark.NONE,
+                id=service.id if service else key,
+                address=service.address if service else "",
+            )
+        return found
+
+    def apply(self, plan: Plan) -> Mapping[str, str]:
+        """As `Backend.apply`."""
+        error, done = self._next_fault()
+        refused = {}
+        for step, write in enumerate(self._writes(plan)):
+            if error is not None and step >= done:
+                raise error
+            if isinstance(write, Entry):
+                if write.content in self.registry.refuse or write.key in self.registry.refuse:
+                    refused[write.key] = "refused"
+                    continue
+                value = (write.content, self.identity.owner, write.service)
+                self.registry.entries[write.key] = value
+            else:
+                self.registry.entries.pop(write, None)
+            self.registry.writes += 1
+        if error is not None:
+            raise error
+        return refused
+
+    def keepalive(self) -> None:
+        """As `Backend.keepalive`."""
+        self._fault()
+        self.registry.keepalives += 1
+
+    def close(self) -> None:
+        """As `Backend.close`."""
+        self.closed = True
+
+    @staticmethod
+    def _writes(plan: Plan) -> Iterable[Entry | str]:
+        yield from plan.register
+        yield from plan.deregister
+
+    def _next_fault(self) -> tuple[Exception | None, int]:
+        fault = self.registry.faults.pop(0) if self.registry.faults else None
+        return fault if isinstance(fault, tuple) else (fault, 0)
+
+    def _fault(self) -> None:
+        error, _ = self._next_fault()
+        if error is not None:
+            raise error
+
+
+def unavailable(done: int = 0) -> tuple[Exception, int]:
+    """A fault after so many writes, as a time-out in the middle of a plan is."""
+    return Unavailable("no address answers"), done
+
+
+def lost() -> Exception:
+    """A session that ended."""
+    return SessionLost("the session expired")

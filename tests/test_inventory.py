@@ -1,0 +1,210 @@
+"""The inventory: events, faults of the engine, and what snapshot comes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+from support.fakes import FakeEngine, container
+
+from registrator.docker_engine import EngineUnavailable, Event
+from registrator.inventory import LOOP_STARTS, SETTLE, Inventory
+from registrator.model import Container, Port, Snapshot
+from registrator.services import Rules
+
+
+class Stock:
+    """An inventory over a fake engine, with a clock to turn and the snapshots it published."""
+
+    def __init__(self, *containers: Container, keep_failed: bool = False) -> None:
+        self.engine = FakeEngine(*containers)
+        self.now = 0.0
+        self.published: list[Snapshot] = []
+        self.inventory = Inventory(
+            self.engine,
+            Rules(hostname="h", forced_ip="127.0.0.7"),
+            self.published.append,
+            keep_failed=keep_failed,
+            clock=lambda: self.now,
+        )
+        self.inventory.resync()
+
+    def step(self, *events: Event) -> set[str]:
+        """Take in the events; returns the ids of the services then known."""
+        for event in events:
+            self.inventory.mark(event)
+        self.inventory.step()
+        return set(self.published[-1].services) if self.published else set()
+
+
+def test_lists_then_follows_events() -> None:
+    stock = Stock(container("a"))
+    assert stock.step() == {"h:a:80"}
+    assert stock.step(stock.engine.start(container("b"))) == {"h:a:80", "h:b:80"}
+    assert stock.step(stock.engine.die(container("a").id)) == {"h:b:80"}
+    assert len(stock.published) == 3
+
+
+def test_die_needs_no_inspection() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.inspected.clear()
+    assert stock.step(stock.engine.die(container("a").id)) == set()
+    assert stock.engine.inspected == []
+
+
+def test_only_what_the_listing_shows_changed_is_inspected() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.engine.containers[container("b").id] = container("b", host_port=1, started_at=2)
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == [container("b").id]
+    assert stock.published[-1].services["h:b:80"].port == 1
+
+
+def test_a_resync_finds_what_no_event_told() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.die(container("a").id)
+    stock.engine.start(container("b"))
+    stock.inventory.resync()
+    assert stock.step() == {"h:b:80"}
+
+
+def test_nothing_new_publishes_nothing() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.inventory.resync()
+    stock.step(Event(container("a").id, "start", 5), Event("unheard-of", "die", 6))
+    assert len(stock.published) == 1
+
+
+def test_an_engine_that_is_down_changes_nothing_and_loses_no_event() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.down = True
+    started = stock.engine.start(container("b"))
+    with pytest.raises(EngineUnavailable):
+        stock.step(started)
+    with pytest.raises(EngineUnavailable):
+        stock.step()
+    assert set(stock.published[-1].services) == {"h:a:80"}
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_a_container_that_cannot_be_inspected_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    assert stock.step() == {"h:b:80"}
+    assert not stock.published[-1].complete
+    assert "cannot be inspected (timed out)" in caplog.text
+    stock.engine.stuck = set()
+    stock.now += 60
+    assert stock.step() == {"h:a:80", "h:b:80"}
+    assert stock.published[-1].complete
+
+
+def test_an_uninspectable_container_that_goes_completes_the_snapshot() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.engine.remove(container("a").id)
+    stock.inventory.resync()
+    stock.step()
+    assert stock.published[-1].complete
+
+
+def test_what_was_known_of_a_stuck_container_stays() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.stuck = {container("a").id}
+    stock.step(Event(container("a").id, "rename", 5))
+    assert set(stock.published[-1].services) == {"h:a:80"}
+    assert stock.published[-1].complete
+
+
+def test_a_rename_moves_the_service() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    renamed = dataclasses.replace(container("a"), name="z")
+    stock.engine.containers[renamed.id] = renamed
+    assert stock.step(Event(renamed.id, "rename", 5)) == {"h:z:80"}
+
+
+def test_old_events_repeated_by_the_stream_do_not_end_a_newer_run() -> None:
+    stock = Stock(container("a", started_at=100))
+    stock.step()
+    assert stock.step(Event(container("a").id, "die", 99)) == {"h:a:80"}
+    assert stock.step(Event(container("a").id, "die", 101)) == set()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stays"), [(0, False), (1, True), (127, True), (128, False), (137, False)]
+)
+def test_on_success(exit_code: int, stays: bool) -> None:
+    stock = Stock(container("a"), keep_failed=True)
+    stock.step()
+    died = stock.engine.die(container("a").id, exit_code)
+    for known in (stock.step(died), stock.step(dataclasses.replace(died, exit_code=None))):
+        assert known == ({"h:a:80"} if stays else set())
+    stock.inventory.resync()
+    assert stock.step() == ({"h:a:80"} if stays else set())
+    assert stock.step(stock.engine.remove(container("a").id)) == set()
+
+
+def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -> None:
+    def claims(name: str, port: int) -> Container:
+        return container(name, port, env={"SERVICE_ID": "one"})
+
+    stock = Stock()
+    stock.step(stock.engine.start(claims("a", 1)), stock.engine.start(claims("b", 2)))
+    assert stock.published[-1].services["one"].port == 2
+    assert "claimed by containers a and b" in caplog.text
+    assert caplog.text.count("claimed by") == 1
+    stock.step(stock.engine.die(claims("a", 1).id), stock.engine.start(claims("a", 1)))
+    assert stock.published[-1].services["one"].port == 1
+    stock.step(stock.engine.die(claims("a", 1).id))
+    assert stock.published[-1].services["one"].port == 2
+
+
+def test_a_shared_network_follows_its_peer() -> None:
+    peer = container("peer", 7, env={"SERVICE_IGNORE": "1"})
+    guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
+    stock = Stock(peer, guest)
+    before = stock.step()
+    event = stock.engine.start(dataclasses.replace(peer, ports=(Port(80, "tcp", "0.0.0.0", 9),)))
+    after = stock.step(event)
+    assert before == after
+    ports = {service.port for service in stock.published[-1].services.values()}
+    assert ports <= {9}
+
+
+def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    stock = Stock(container("a"))
+    stock.step()
+    for _ in range(20):
+        stock.now += 0.1
+        stock.step(stock.engine.die(container("a").id), stock.engine.start(container("a")))
+        stock.now += 0.1
+        stock.step(stock.engine.start(container("b")))
+    published = len(stock.published)
+    assert published <= 2 * LOOP_STARTS + 2
+    stock.now += SETTLE
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_warnings_are_given_once(caplog: pytest.LogCaptureFixture) -> None:
+    bad = container("a", env={"SERVICE_NAME": "no\x00good"})
+    stock = Stock(bad)
+    stock.step()
+    stock.step(Event(bad.id, "rename", 5))
+    stock.engine.containers[bad.id] = dataclasses.replace(bad, networks={"other": "172.18.0.9"})
+    stock.step(Event(bad.id, "connect", 6))
+    assert len([record for record in caplog.records if "SERVICE_NAME" in record.message]) == 1
