@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from registrator.backend import Backend, ConfigError, Context, load
 from registrator.model import Identity
-from registrator.services import MAX_NAME, MAX_TAG, Rules, ip_address, split_tags, unprintable
+from registrator.services import Rules, split_tags
+from registrator.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
 from registrator.uri import RegistryURI, parse
 
 ENVIRONMENT_PREFIX = "REGISTRATOR_"

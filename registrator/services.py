@@ -7,27 +7,30 @@ out with one warning that names container and key, and all the others go on.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from registrator.model import Container, Port, Service
+from registrator.untrusted import (
+    MAX_ATTRIBUTES,
+    MAX_METADATA,
+    MAX_NAME,
+    MAX_TAG,
+    Rejection,
+    check_name,
+    check_text,
+    shown,
+    size,
+    unprintable,
+    valid_ip,
+)
 
 PREFIX = "SERVICE_"
 
 # Keys that say what a service is; every other one is an attribute.
 OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore"})
-
-# Limits, sizes in bytes of UTF-8. Registries take far longer names, but no reader does (a DNS name
-# has 253 characters), and a service's metadata has to fit the smallest of them: Consul KV takes
-# 512 KiB a value, ZooKeeper 1 MiB a node, and a transaction carries many.
-MAX_NAME = 255
-MAX_TAG = 4096
-MAX_ATTRIBUTES = 256
-MAX_METADATA = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,6 @@ class Rules:
     explicit: bool = False
     ip_label: str = ""
     tags: tuple[str, ...] = ()
-
-
-class Rejection(Exception):
-    """This service must not be registered; the text says which key or fact is why."""
 
 
 class Setting(NamedTuple):
@@ -98,14 +97,14 @@ def services(
                 continue
             service = _service(container, port, name, settings, rules, peer)
             if service.id in found:
-                taken = settings["id"].key if "id" in settings else "its id"
+                taken = shown(settings["id"].key) if "id" in settings else "its id"
                 raise Rejection(f"{taken} is the id of another of its ports as well")
         except Rejection as reason:
             refused.setdefault(str(reason), []).append(port)
         else:
             found[service.id] = service
     return tuple(found.values()), tuple(
-        f"container {_shown(container.name)} ({_shown(container.id[:12])}): {reason};"
+        f"container {shown(container.name)} ({shown(container.id[:12])}): {reason};"
         f" not registered: {', '.join(f'{port.private}/{port.protocol}' for port in left_out)}"
         for reason, left_out in refused.items()
     )
@@ -120,26 +119,6 @@ def split_tags(text: str) -> tuple[str, ...]:
 def default_name(image: str) -> str:
     """An image's last path segment without tag and digest."""
     return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
-
-
-def ip_address(text: str) -> str | None:
-    """The address in its usual spelling; None for what a client could not connect to.
-
-    That is: text that is no IP address, the unspecified ones, and those with a zone (a zone holds
-    on one machine only).
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return None if address.is_unspecified or "%" in text else str(address)
-
-
-def unprintable(text: str) -> bool:
-    """Whether text has control characters, line separators or halves of surrogate pairs."""
-    if text.isascii() and text.isprintable():
-        return False
-    return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
 
 
 def _metadata(container: Container) -> _Metadata:
@@ -196,7 +175,7 @@ def _name(
         raise Rejection(f"{PREFIX}NAME is not set, and its image has no name")
     if grouped and not metadata.has_own(port.private, "name"):
         name += f"-{port.private}"
-    _check_name(name, setting.key)
+    check_name(name, setting.key)
     return name
 
 
@@ -230,11 +209,11 @@ def _id(container: Container, port: Port, settings: Mapping[str, Setting], rules
     """The service's id. Of the protocols only UDP is told apart, as in the original."""
     given = settings.get("id", Setting("", ""))
     if own := given.value.strip():
-        _check_name(own, given.key)
+        check_name(own, given.key)
         return own
     suffix = ":udp" if port.protocol == "udp" else ""
     made = f"{rules.hostname}:{container.name}:{port.private}{suffix}"
-    _check_name(made, "its id, made of host, container and port,")
+    check_name(made, "its id, made of host, container and port,")
     return made
 
 
@@ -248,38 +227,29 @@ def _address(
     """Where clients reach this port; the first that is set of the ways to say it."""
     label = container.labels.get(rules.ip_label, "").partition("/")[0].strip()
     if rules.ip_label and label:
-        return _valid_ip(label, f"its label {_shown(rules.ip_label)}")
+        return valid_ip(label, f"its label {shown(rules.ip_label)}")
     if "ip" in settings and (own := settings["ip"].value.strip()):
-        return _valid_ip(own, _shown(settings["ip"].key))
+        return valid_ip(own, shown(settings["ip"].key))
     if _on_host_network(container, peer):
-        return _valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
+        return valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
     if _shares_network(container):
         if peer is None:
             raise Rejection("it shares the network of a container that is not there")
-        return _container_ip(
-            peer, rules, f"container {_shown(peer.name)}, whose network it shares,"
-        )
+        return _container_ip(peer, rules, f"container {shown(peer.name)}, whose network it shares,")
     if rules.internal:
         return _container_ip(container, rules, "it")
     bound = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip
-    return _valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
+    return valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
 
 
 def _container_ip(container: Container, rules: Rules, who: str) -> str:
     if rules.network and rules.network not in container.networks:
-        raise Rejection(f"{who} is not on the network {_shown(rules.network)}")
+        raise Rejection(f"{who} is not on the network {shown(rules.network)}")
     own = container.networks
     address = own[rules.network] if rules.network else next(filter(None, own.values()), "")
     if not address:
         raise Rejection(f"{who} has no address of its own")
-    return _valid_ip(address, "its own address")
-
-
-def _valid_ip(text: str, what: str) -> str:
-    address = ip_address(text)
-    if address is None:
-        raise Rejection(f"{what} is {'no usable IP address' if text else 'not known'}")
-    return address
+    return valid_ip(address, "its own address")
 
 
 def _number(port: int) -> int:
@@ -291,7 +261,7 @@ def _number(port: int) -> int:
 def _own_tags(setting: Setting) -> tuple[str, ...]:
     tags = split_tags(setting.value)
     for tag in tags:
-        _check_text(tag, setting.key, MAX_TAG, "a tag")
+        check_text(tag, setting.key, MAX_TAG, "a tag")
     return tags
 
 
@@ -300,10 +270,10 @@ def _attributes(settings: Iterable[tuple[str, Setting]]) -> dict[str, str]:
     for name, (value, key) in sorted(settings):
         if name in OWN_KEYS:
             continue
-        _check_text(name, key, MAX_NAME, "a name")
+        check_text(name, key, MAX_NAME, "a name")
         # A check's script may well have several lines.
         if unprintable(re.sub(r"[\t\n\r]", "", value)):
-            raise Rejection(f"{_shown(key)} has control characters")
+            raise Rejection(f"{shown(key)} has control characters")
         attrs[name] = value
     if len(attrs) > MAX_ATTRIBUTES:
         raise Rejection(f"it has {len(attrs)} {PREFIX}* attributes, more than {MAX_ATTRIBUTES}")
@@ -311,33 +281,9 @@ def _attributes(settings: Iterable[tuple[str, Setting]]) -> dict[str, str]:
 
 
 def _check_size(settings: Mapping[str, Setting]) -> None:
-    sizes = {s.key: len(s.key.encode(errors="replace")) + _size(s.value) for s in settings.values()}
+    sizes = {s.key: size(s.key) + size(s.value) for s in settings.values()}
     if sum(sizes.values()) > MAX_METADATA:
         largest = max(sorted(sizes), key=sizes.__getitem__)
         raise Rejection(
-            f"its {PREFIX}* metadata has over {MAX_METADATA} bytes, most of them {_shown(largest)}"
+            f"its {PREFIX}* metadata has over {MAX_METADATA} bytes, most of them {shown(largest)}"
         )
-
-
-def _check_name(text: str, key: str) -> None:
-    """Names and ids become parts of paths: none may lead out of its own place."""
-    _check_text(text, key, MAX_NAME, "a text")
-    if any(segment in (".", "..") for segment in text.split("/")):
-        raise Rejection(f"{_shown(key)} has a path segment '.' or '..'")
-
-
-def _check_text(text: str, key: str, limit: int, what: str) -> None:
-    if _size(text) > limit:
-        raise Rejection(f"{_shown(key)} has {what} of over {limit} bytes")
-    if unprintable(text):
-        raise Rejection(f"{_shown(key)} has control characters")
-
-
-def _size(text: str) -> int:
-    return len(text.encode(errors="replace"))
-
-
-def _shown(text: str) -> str:
-    """Untrusted text, fit for one log line."""
-    short = text if len(text) <= 80 else text[:79] + "…"
-    return ascii(short) if unprintable(short) else short
