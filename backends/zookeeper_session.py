@@ -1,0 +1,300 @@
+"""One ZooKeeper session in which no wait is without end: what the backend needs of kazoo.
+
+A session lives in the ensemble, not in a connection. While the connection is gone it is suspended:
+kazoo looks for another member, and the ephemeral nodes stand. Only the ensemble ends it, after the
+session timeout without a sign of life: then it is lost, and its nodes with it. kazoo goes on under
+a new session by itself, but writes nothing again.
+
+What kazoo does otherwise, and is mended here: its calls wait without limit while no member
+answers; it gives a frozen member two thirds of the session timeout, then tries it first again;
+it can end only together with its session; its log shows passwords and tracebacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    APIError,
+    AuthFailedError,
+    BadArgumentsError,
+    BadVersionError,
+    ConnectionClosedError,
+    InvalidACLError,
+    NoAuthError,
+    NoChildrenForEphemeralsError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    QuotaExceededError,
+    SessionExpiredError,
+    WriterNotClosedException,
+    ZookeeperError,
+)
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.protocol.states import EventType, KazooState, KeeperState, WatchedEvent
+from kazoo.retry import KazooRetry
+
+from registrator.backend import SessionLost, Unavailable
+from registrator.uri import Address
+
+# What the registry says of one operation; every other error says that the ensemble can't serve us.
+ANSWERS = (
+    APIError,
+    BadArgumentsError,
+    BadVersionError,
+    InvalidACLError,
+    NoAuthError,
+    NoChildrenForEphemeralsError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    QuotaExceededError,
+)
+
+# Seconds between two rounds over the members while none accepts us, as during an election.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4
+
+
+class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """kazoo's threads and sockets, where a connection can be cut from outside.
+
+    `deadline` (seconds) bounds every connecting and TLS handshake, so that an address that drops
+    packets does not use up the session timeout. `error` tells why the last attempt failed.
+    """
+
+    def __init__(self, deadline: float, tls: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self.error = ""
+        self._deadline = deadline
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._address: tuple[str, int] | None = None
+        self._shunned: tuple[str, int] | None = None
+        self._left = False
+
+    def create_connection(
+        self, address: tuple[str, int], hostname: str | None = None, **_: object
+    ) -> socket.socket:
+        """Connect for kazoo; what it says of TLS is left aside for our own context."""
+        with self._lock:
+            shunned, self._shunned = self._shunned, None
+        if address == shunned:
+            raise TimeoutError("passed over once: it did not answer in time")
+        try:
+            opened = self._open(address, hostname)
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            raise
+        with self._lock:
+            if self._left:
+                opened.close()
+                # Of all errors this is the one after which kazoo stops of its own accord.
+                raise AuthFailedError
+            self._socket, self._address = opened, address
+        self.error = "connected, but no answer"
+        return opened
+
+    def _open(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
+        if self._left:
+            raise AuthFailedError
+        plain = socket.create_connection(address, self._deadline)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            return plain
+        try:
+            return self._tls.wrap_socket(plain, server_hostname=hostname)
+        except BaseException:
+            plain.close()
+            raise
+
+    def select(
+        self, reading: list[Any], writing: list[Any], failing: list[Any], timeout: float | None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """Wait for sockets, as `select.select` does.
+
+        Several answers may come in one TLS record: the rest of it is in the socket's buffer, of
+        which the system knows nothing.
+        """
+        buffered = [s for s in reading if isinstance(s, ssl.SSLSocket) and s.pending()]
+        ready = super().select(reading, writing, failing, 0 if buffered else timeout)
+        return [*buffered, *(s for s in ready[0] if s not in buffered)], ready[1], ready[2]
+
+    def cut(self) -> None:
+        """End the present connection as if the member had, and pass it over at the next attempt."""
+        with self._lock:
+            current, self._shunned = self._socket, self._address
+        if current is not None:
+            # The plain shutdown: that of a TLS socket takes its state away from the reading thread.
+            # An error says that it has ended already.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(current, socket.SHUT_RDWR)
+
+    def leave(self) -> None:
+        """End the connection for good; the ensemble is told nothing, so the session stands."""
+        with self._lock:
+            self._left = True
+        self.cut()
+
+
+class Session:
+    """A session over all `servers`, opened by the first `connect`; used from one thread.
+
+    `deadline` (seconds) bounds the wait for a connection and for every answer, `seconds` is the
+    session timeout. `credential` is ``user:password`` of the digest scheme, `acl` what new nodes
+    get. `wake` is called when the entries should be listed: a watched node changed, the session
+    moved or was lost.
+    """
+
+    def __init__(
+        self,
+        servers: tuple[Address, ...],
+        *,
+        seconds: float,
+        deadline: float,
+        tls: ssl.SSLContext | None,
+        credential: str,
+        acl: list[Any] | None,
+        wake: Callable[[], None],
+    ) -> None:
+        self.id = 0
+        self._servers = ",".join(str(server) for server in servers)
+        self._deadline = deadline
+        self._wake = wake
+        self._tls = tls
+        self._options = {
+            "hosts": self._servers,
+            "timeout": seconds,
+            "default_acl": acl,
+            "auth_data": {("digest", credential)} if credential else None,
+        }
+        self._open: tuple[KazooClient, Sockets, threading.Event] | None = None
+        self._lock = threading.Lock()
+        self._watched: dict[str, int] = {}
+        self._watches = 0
+
+    def connect(self) -> KazooClient:
+        """The client, connected within the deadline; `id` is the session's.
+
+        Raises `Unavailable` where no member answers, and `SessionLost` once after the session
+        ended and another one, with another `id`, took its place.
+        """
+        client, sockets, live = self._open or self._start()
+        if not live.wait(self._deadline):
+            sockets.cut()
+            if client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED):
+                self.leave()
+            raise self._unavailable(sockets.error or "no answer")
+        identity = client.client_id
+        if identity is None:
+            raise self._unavailable("the connection broke")
+        former, self.id = self.id, identity[0]
+        if former and former != self.id:
+            raise SessionLost(f"the ZooKeeper session at {self._servers} ended")
+        return client
+
+    def gather(self, answers: Iterable[Any]) -> list[Any]:
+        """Wait for answers that were asked for at once, in their order.
+
+        Where the registry refused an operation the error (see `ANSWERS`) stands in its place.
+        Raises `Unavailable` after the deadline without an answer, and `SessionLost`.
+        """
+        got: list[Any] = []
+        for answer in list(answers):
+            try:
+                got.append(answer.get(timeout=self._deadline))
+            except ANSWERS as error:
+                got.append(error)
+            except KazooTimeoutError as error:
+                if self._open is not None:
+                    self._open[1].cut()
+                raise self._unavailable(f"no answer within {self._deadline:g} s") from error
+            except ConnectionClosedError as error:
+                raise self._unavailable("the connection was closed") from error
+            except SessionExpiredError as error:
+                raise SessionLost(f"the ZooKeeper session at {self._servers} ended") from error
+            except ZookeeperError as error:
+                raise self._unavailable(type(error).__name__) from error
+        return got
+
+    def watch(self, client: KazooClient, paths: Iterable[str]) -> None:
+        """Wake once when any of the nodes changes or goes, or has gone already."""
+        with self._lock:
+            new = [path for path in paths if path not in self._watched]
+            tokens = range(self._watches, self._watches + len(new))
+            self._watches += len(new)
+            self._watched.update(zip(new, tokens, strict=True))
+        found = self.gather(
+            client.exists_async(path, watch=partial(self._on_change, token))
+            for path, token in zip(new, tokens, strict=True)
+        )
+        if None in found:
+            self._wake()
+
+    def unwatch(self, paths: Iterable[str]) -> None:
+        """Don't wake for these any more: they are about to be written."""
+        with self._lock:
+            for path in paths:
+                self._watched.pop(path, None)
+
+    def leave(self) -> None:
+        """End the connection but not the session: its nodes stand until the session timeout."""
+        if self._open is None:
+            return
+        client, sockets, _ = self._open
+        self._open = None
+        client.remove_listener(self._on_state)
+        sockets.leave()
+        # A look-up of a host name can't be ended: it must not hold us up.
+        ending = threading.Thread(target=_end, args=(client,), daemon=True)
+        ending.start()
+        ending.join(self._deadline)
+
+    def _start(self) -> tuple[KazooClient, Sockets, threading.Event]:
+        sockets = Sockets(self._deadline, self._tls)
+        client = KazooClient(
+            handler=sockets,
+            connection_retry=KazooRetry(
+                max_tries=-1, delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE, max_jitter=0.2
+            ),
+            logger=logging.Logger("kazoo", logging.CRITICAL + 1),
+            **self._options,
+        )
+        client.add_listener(self._on_state)
+        self._open = client, sockets, client.start_async()
+        return self._open
+
+    def _on_state(self, state: str) -> None:
+        """Called by kazoo's thread; a new connection has none of the old one's watches."""
+        with self._lock:
+            self._watched.clear()
+        if state != KazooState.SUSPENDED and self.id:
+            self._wake()
+
+    def _on_change(self, token: int, event: WatchedEvent) -> None:
+        with self._lock:
+            due = self._watched.get(event.path) == token and event.type != EventType.NONE
+            if due:
+                del self._watched[event.path]
+        if due:
+            self._wake()
+
+    def _unavailable(self, reason: str) -> Unavailable:
+        return Unavailable(f"ZooKeeper at {self._servers}: {reason}")
+
+
+def _end(client: KazooClient) -> None:
+    try:
+        client.stop()
+    except WriterNotClosedException:
+        return  # Its thread hangs in a look-up and is a daemon: it ends with the process at last.
+    client.close()
