@@ -1,0 +1,259 @@
+"""Consul's service catalog, through an agent: ``consul``, ``consul-tls`` and ``consul-unix``.
+
+An entry's key is the service id. A service is ours when its Meta says so (``registrator-owner``),
+so that one with a name and id of its own is known again too, also by the next process.
+
+A registration belongs to the agent it was made with. So a call that finds its agent dead moves
+to the next address that works and raises `SessionLost`: the caller lists there and writes what is
+missing. The copies at the former agent go as soon as that one answers (see `consul_leftovers`).
+
+With ``-ttl`` a small service ``registrator`` with one TTL check stands for the owner, and every
+service gets an alias check that follows it: one request per refresh keeps all of them passing.
+When it lapses, all turn critical at once, and after a minute more (Consul's shortest) the agent
+removes them. An agent that is dead itself removes nothing: Consul's servers mark its services
+critical some seconds later and keep them for 72 hours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
+from threading import Event
+from typing import Any, TypeVar
+
+from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
+from registrator.model import Actual, Entry, Mark, Plan, Service
+
+from . import consul_service as shape
+from .consul_http import WORKERS, Api, Denied, NoAnswer, Refused
+from .consul_leftovers import INTERVAL, Leftovers
+from .consul_servers import Servers
+from .consul_settings import Endpoint, Settings
+
+log = logging.getLogger("registrator.consul")
+
+# Seconds; Consul raises anything shorter to this.
+_REAP_AFTER = 60.0
+
+_RULES = (
+    'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
+)
+
+T = TypeVar("T")
+
+
+class ConsulBackend:
+    """One Consul agent at a time, out of the addresses of a URI."""
+
+    def __init__(self, context: Context) -> None:
+        uri = context.uri
+        unix = uri.scheme == "consul-unix"
+        if unknown := uri.unknown_options():
+            raise ConfigError(f"{uri.scheme}:// has no option {', '.join(unknown)}")
+        if not unix and uri.path not in ("", "/"):
+            raise ConfigError(f"{uri.scheme}:// takes no path; it was given {uri.path!r}")
+        settings = Settings.read(context, uri.path if unix else "")
+        self._owner = context.identity.owner
+        self._ttl = context.ttl
+        self._ttl_refresh = context.ttl_refresh
+        self._owner_id = f"registrator:{self._owner}"
+        self._servers = Servers(settings, log, need_leader=False)
+        self._leftovers = Leftovers(self._owner, self._servers.api, settings.timeout, log)
+        self._pool = ThreadPoolExecutor(WORKERS, "consul")
+        self._last: Endpoint | None = None
+        self._owner_stands = False
+        self._refresh_due = True
+        # Each service's attributes are complained of once, as long as they are not forgotten.
+        self._warn_once = lru_cache(1024)(_warn_left_out)
+
+    @property
+    def keepalive_interval(self) -> float | None:
+        """Never longer than a second without ``-ttl``: so soon a restarted agent is noticed."""
+        if self._ttl and self._refresh_due and self._servers.current:
+            return 0.0
+        if self._ttl and not self._leftovers:
+            return self._ttl_refresh
+        return min(INTERVAL, self._ttl_refresh or INTERVAL)
+
+    def entry(self, service: Service) -> Entry:
+        """The service's id, and all that the agent would give back of it."""
+        shape.require_legal_id(service.id)
+        if service.id == self._owner_id:
+            raise Rejected(f"the id {service.id} is Registrator's own")
+        body = self._body(service)
+        _, left_out = shape.meta(service, self._owner)
+        if left_out:
+            self._warn_once(service.container_name, service.id, tuple(left_out))
+        checks = [shape.check_id(service.id)] if "Check" in body else []
+        if "Checks" in body:
+            checks.append(shape.alias_id(service.id))
+        return Entry(service.id, shape.content(body, checks), service)
+
+    def list(self) -> Mapping[str, Actual]:
+        """Every service of the agent in use, whoever registered it."""
+        services, checks = self._call(
+            lambda api: (api.agent.services() or {}, api.agent.checks() or {}), listing=True
+        )
+        if self._ttl:
+            own = checks.get(shape.check_id(self._owner_id), {})
+            self._owner_stands = services.pop(self._owner_id, None) is not None and bool(own)
+            self._refresh_due = own.get("Status") != "passing"
+        return {key: self._actual(key, service, checks) for key, service in services.items()}
+
+    def apply(self, plan: Plan) -> Mapping[str, str]:
+        """Register, then deregister, `WORKERS` at a time: Consul takes one service a request.
+
+        A 400, and a 500 that tells of no trouble in the cluster, rejects that service alone, and
+        so does a right that the token lacks for it; a token that is unknown stops everything.
+        """
+        if plan.register and self._ttl and self._refresh_due:
+            self._refresh()
+        bodies = {entry.key: self._body(entry.service) for entry in plan.register}
+        rejected = self._call(
+            lambda api: self._each(lambda key: api.register(bodies[key]), tuple(bodies))
+        )
+        return rejected | self._call(
+            lambda api: self._each(lambda key: _deregister(api, key), plan.deregister)
+        )
+
+    def keepalive(self) -> None:
+        """One request with ``-ttl``, none otherwise; and a look at what is owed elsewhere."""
+        api = self._servers.current
+        if api is None:
+            return
+        if self._ttl:
+            self._refresh()
+        elif api.http.dropped():
+            raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
+        self._leftovers.look(api.node_id, self._pool)
+
+    def close(self) -> None:
+        """Let go of the connections and leave the services standing."""
+        self._servers.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, function: Callable[[Api], T], listing: bool = False) -> T:
+        """One call to the agent in use; raises `SessionLost` after a move to another one.
+
+        Only a listing may begin at an agent newly connected to after an outage.
+        """
+        try:
+            api = self._servers.current or self._connected(self._servers.use(), listing)
+            try:
+                return function(api)
+            except NoAnswer as error:
+                moved = self._servers.move(error)
+                log.warning("moved to Consul at %s: %s", moved.endpoint, error)
+                self._connected(moved, True)
+                raise SessionLost(f"moved to {moved.endpoint}: {error}") from error
+        except Denied as error:
+            raise Unavailable(f"permission denied by Consul at {error}: {_RULES}") from error
+
+    def _connected(self, api: Api, listing: bool) -> Api:
+        """Take note of a new connection."""
+        left, self._last = self._last, api.endpoint
+        changed = left is not None and left != api.endpoint
+        self._leftovers.moved(left if changed else None, api.endpoint, self._servers.known)
+        if changed and not listing:
+            raise SessionLost(f"moved from {left} to {api.endpoint}")
+        return api
+
+    def _each(self, write: Callable[[str], None], keys: Sequence[str]) -> dict[str, str]:
+        """Write every key, concurrently; the reasons of the rejected. A dead agent ends it."""
+        failed = Event()
+
+        def one(key: str) -> str | None:
+            try:
+                if not failed.is_set():
+                    write(key)
+            except Denied as error:
+                if not error.unknown:
+                    return f"permission denied: {error}; {_RULES}"
+                failed.set()
+                raise
+            except Refused as error:
+                return error.reason or str(error)
+            except Unavailable:
+                failed.set()
+                raise
+            return None
+
+        if len(keys) == 1:
+            results = [one(keys[0])]
+        else:
+            futures = [self._pool.submit(one, key) for key in keys]
+            wait(futures)
+            results = [future.result() for future in futures]
+        return {key: reason for key, reason in zip(keys, results, strict=True) if reason}
+
+    def _refresh(self) -> None:
+        """Renew the owner's TTL check, or register it where it does not stand."""
+        if not self._owner_stands:
+            self._call(lambda api: api.register(self._owner_body()))
+            self._owner_stands, self._refresh_due = True, False
+            return
+        try:
+            self._call(lambda api: api.agent.check.ttl_pass(shape.check_id(self._owner_id)))
+        except Refused as error:
+            self._owner_stands, self._refresh_due = False, True
+            raise SessionLost(f"the owner's TTL check is gone: {error}") from error
+        self._refresh_due = False
+
+    def _body(self, service: Service) -> dict[str, Any]:
+        """What is sent to register a service; raises `Rejected`."""
+        body: dict[str, Any] = {
+            "ID": service.id,
+            "Name": service.name,
+            "Address": service.address,
+            "Port": service.port,
+            "Tags": service.tags,
+            "Meta": shape.meta(service, self._owner)[0],
+        }
+        if check := shape.check(service):
+            body["Check"] = check
+        if self._ttl:
+            alias = {"AliasService": self._owner_id, "Name": "Registrator on its host is alive"}
+            body["Checks"] = [alias | {"CheckID": shape.alias_id(service.id)} | self._lifetime()]
+        return body
+
+    def _owner_body(self) -> dict[str, Any]:
+        """The service whose TTL check all others follow."""
+        check = {"CheckID": shape.check_id(self._owner_id), "Name": "Registrator is alive"}
+        return {
+            "ID": self._owner_id,
+            "Name": "registrator",
+            "Meta": {shape.OWNER: self._owner},
+            "Check": check | {"TTL": f"{self._ttl:.3f}s"} | self._lifetime(),
+        }
+
+    def _lifetime(self) -> dict[str, str]:
+        after = f"{max(self._ttl, _REAP_AFTER):.3f}s"
+        return {"Status": "passing", "DeregisterCriticalServiceAfter": after}
+
+    def _actual(self, key: str, service: Mapping[str, Any], checks: Mapping[str, Any]) -> Actual:
+        """An entry as the agent shows it."""
+        owner = (service.get("Meta") or {}).get(shape.OWNER)
+        mark = Mark.OURS if owner == self._owner else Mark.OTHERS if owner else Mark.NONE
+        ours = [i for i in (shape.check_id(key), shape.alias_id(key)) if i in checks]
+        content = shape.content(service, ours)
+        return Actual(content, mark, id=key, address=service.get("Address") or "")
+
+
+def _deregister(api: Api, key: str) -> None:
+    """Remove a service; that it is gone already is success (newer Consuls answer 404)."""
+    try:
+        api.agent.service.deregister(key)
+    except Refused as error:
+        if error.status != 404:
+            raise
+
+
+def _warn_left_out(container: str, service_id: str, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        log.warning(
+            "container %s, service %s: Consul's Meta cannot hold the attribute %.150r "
+            "(64 pairs, keys A-Z a-z 0-9 _ - up to 128, values up to 512 bytes); left out",
+            container, service_id, key,
+        )  # fmt: skip

@@ -1,0 +1,265 @@
+"""How both Consul backends reach Consul: addresses, TLS, tokens, deadlines.
+
+python-consul2 is the API layer only. Its own transport has no deadline, honours proxies, knows no
+unix socket, and its constructor lets the process environment override an explicit address; so
+`Api` takes `Client` as its transport and leaves that constructor out.
+
+All errors here are kinds of `Unavailable`, so that one that nobody handles says the right thing::
+
+    Unavailable
+     +-- NoAnswer   this server is dead, frozen or without a leader: the next one may do
+     +-- Denied     the token lacks a right (403); the same at every server
+     +-- Refused    any other answer that is no success
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from consul import base
+from urllib3.connection import HTTPConnection
+from urllib3.util import Timeout, is_connection_dropped
+
+from registrator.backend import Unavailable
+from registrator.uri import Address
+
+from .consul_settings import Endpoint, Settings
+
+WORKERS = 8
+"""Concurrent requests: more made 1,000 registrations no faster (consul 1.8.7, two cores)."""
+
+# A 500 with one of these is an agent that cannot reach its servers, not a wrong request.
+_LEADERLESS = re.compile(
+    r"no cluster leader|no known consul servers|rpc error|leadership lost|raft|eof|"
+    r"connection re|timed? ?out|deadline",
+    re.IGNORECASE,
+)
+
+
+class NoAnswer(Unavailable):
+    """A server did not answer; `undecided` where a write may yet be carried out."""
+
+    def __init__(self, text: str, undecided: bool = False) -> None:
+        super().__init__(text)
+        self.undecided = undecided
+
+
+class Denied(Unavailable):
+    """403; `unknown` where the token itself is refused rather than one of its rights."""
+
+    def __init__(self, text: str, unknown: bool) -> None:
+        super().__init__(text)
+        self.unknown = unknown
+
+
+class Refused(Unavailable):
+    """An HTTP answer that is no success, with its `status` and Consul's own `reason`."""
+
+    def __init__(self, address: str, status: int, reason: str) -> None:
+        super().__init__(f"{address} answered {status}: {reason[:300]}")
+        self.status = status
+        self.reason = reason
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket; the pool's host is the socket's path, which is no host name."""
+
+    def __init__(self, host: str, *args: Any, socket_path: str, **options: Any) -> None:
+        super().__init__(host, *args, **options)
+        self._socket_path = socket_path
+
+    def _new_conn(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # urllib3 has resolved its default sentinel by now: every request gives a deadline.
+            sock.settimeout(self.timeout)
+            sock.connect(self._socket_path)
+        except TimeoutError as error:
+            sock.close()
+            raise urllib3.exceptions.ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            sock.close()
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+        return sock
+
+
+class _UnixPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _UnixConnection
+
+
+class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
+    """The transport to one server: python-consul2's interface over a urllib3 pool.
+
+    A deadline on every request, no proxy, no redirect, no retry.
+    """
+
+    def __init__(self, settings: Settings, endpoint: Endpoint, timeout: float) -> None:
+        self.endpoint = endpoint
+        self._settings = settings
+        self._timeout = timeout
+        self._pool = self._connect()
+
+    def _connect(self) -> urllib3.HTTPConnectionPool:
+        host, ip, port = self.endpoint
+        if not ip:
+            return _UnixPool("localhost", maxsize=WORKERS, retries=False, socket_path=host)
+        if self._settings.tls is None:
+            return urllib3.HTTPConnectionPool(ip, port, maxsize=WORKERS, retries=False)
+        name = self._settings.server_name or host
+        return urllib3.HTTPSConnectionPool(
+            ip,
+            port,
+            maxsize=WORKERS,
+            retries=False,
+            ssl_context=self._settings.tls,
+            server_hostname=name,
+            assert_hostname=name if self._settings.tls.check_hostname else False,
+        )
+
+    def dropped(self) -> bool:
+        """Whether the server closed a connection since the last look: most likely it restarted.
+
+        Costs no request.
+        """
+        idle = [c for c in list(getattr(self._pool.pool, "queue", ())) if c is not None]
+        if not any(is_connection_dropped(connection) for connection in idle):
+            return False
+        old, self._pool = self._pool, self._connect()
+        old.close()
+        return True
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._pool.close()
+
+    def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
+        """Read, as python-consul2 calls it; like all of these it raises this module's errors."""
+        return callback(self._request("GET", path, params, None))
+
+    def put(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Write, as python-consul2 calls it."""
+        return callback(self._request("PUT", path, params, data))
+
+    def post(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Post, as python-consul2's interface asks for."""
+        return callback(self._request("POST", path, params, data))
+
+    def delete(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Delete, as python-consul2's interface asks for."""
+        return callback(self._request("DELETE", path, params, data))
+
+    def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
+        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+        token = self._settings.token
+        status, headers, content = self._exchange(method, target, data)
+        if status == 403 and token.reload():
+            status, headers, content = self._exchange(method, target, data)
+        text = content.decode("utf-8", "replace")
+        if status < 300:
+            return base.Response(status, headers, text, content)
+        if status == 403:
+            raise Denied(f"{self.endpoint}: {text.strip()[:300]}", "ACL not found" in text)
+        if status in (429, 502, 503, 504) or (status == 500 and _LEADERLESS.search(text)):
+            what = f"{self.endpoint} answered {status}: {text.strip()[:300]}"
+            raise NoAnswer(what, undecided=True)
+        raise Refused(str(self.endpoint), status, text.strip())
+
+    def _exchange(
+        self, method: str, target: str, data: str | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request and its whole answer within the deadline."""
+        deadline = time.monotonic() + self._timeout
+        headers = {"Host": str(Address(self.endpoint.host, self.endpoint.port))}
+        if not self.endpoint.ip:
+            headers = {"Host": "localhost"}
+        if self._settings.token.value:
+            headers["X-Consul-Token"] = self._settings.token.value
+        try:
+            answer = self._pool.request(
+                method,
+                target,
+                body=None if data is None else data.encode(),
+                headers=headers,
+                timeout=Timeout(total=self._timeout),
+                redirect=False,
+                preload_content=False,
+            )
+            parts = []
+            for part in answer.stream(1 << 16):
+                parts.append(part)
+                if time.monotonic() > deadline:
+                    answer.close()
+                    raise TimeoutError
+            answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise NoAnswer(*self._why(error)) from error
+        return answer.status, answer.headers, b"".join(parts)
+
+    def _why(self, error: Exception) -> tuple[str, bool]:
+        """What to tell of a failed exchange, and whether a write may yet be carried out."""
+        errors = urllib3.exceptions
+        if isinstance(error, errors.ConnectTimeoutError | errors.NewConnectionError):
+            slow = not isinstance(error, errors.NewConnectionError)
+            cause = error.__cause__
+            text = cause.strerror if isinstance(cause, OSError) else None
+            return f"{self.endpoint}: {'no connection in time' if slow else text or error}", False
+        if isinstance(error, errors.TimeoutError | TimeoutError):
+            return f"{self.endpoint}: no answer within {self._timeout:g} s", True
+        if isinstance(error, errors.SSLError):
+            return f"{self.endpoint}: TLS: {error}", False
+        return f"{self.endpoint}: the connection was cut", False
+
+
+class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
+    """python-consul2's API of one server, on our transport.
+
+    The parent's constructor is not called: it reads ``CONSUL_HTTP_ADDR`` and others from the
+    process's environment, and fails on forms of it that are legal for Consul's own tools.
+    """
+
+    def __init__(self, http: Client) -> None:
+        self.http = http
+        self.token = None
+        self.dc = None
+        self.consistency = "default"
+        self.agent = base.Consul.Agent(self)
+        self.kv = base.Consul.KV(self)
+        self.session = base.Consul.Session(self)
+        self.status = base.Consul.Status(self)
+        self.txn = base.Consul.Txn(self)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server that this is connected to."""
+        endpoint: Endpoint = self.http.endpoint
+        return endpoint
+
+    def node_id(self) -> str:
+        """The agent's own id; needs ``agent:read``."""
+        node: str = self.agent.self()["Config"]["NodeID"]
+        return node
+
+    def register(self, body: Mapping[str, Any]) -> None:
+        """Register a service in place of what stands under its id, checks included.
+
+        python-consul2's own call lacks fields; ``=1`` instead of ``=true`` would be ignored.
+        """
+        self.http.put(
+            base.CB.bool(),
+            "/v1/agent/service/register",
+            params=[("replace-existing-checks", "true")],
+            data=json.dumps(body),
+        )
