@@ -1,0 +1,36 @@
+"""Waiting for a condition instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+POLL = 0.02
+
+
+def until(
+    condition: Callable[[], T],
+    deadline: float,
+    what: str | Callable[[], str],
+    ignoring: tuple[type[Exception], ...] = (),
+) -> T:
+    """The first truthy value of `condition`; `AssertionError` after `deadline` seconds.
+
+    `what` says what was waited for; a callable is asked only when time is up, so that it can
+    show the last state. Exceptions of the types `ignoring` count as not yet.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        last = ""
+        try:
+            value = condition()
+            if value:
+                return value
+        except ignoring as error:
+            last = f" (last: {type(error).__name__}: {error})"
+        if time.monotonic() > end:
+            shown = what() if callable(what) else what
+            raise AssertionError(f"not within {deadline:g} s: {shown}{last}")
+        time.sleep(POLL)
