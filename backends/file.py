@@ -1,0 +1,222 @@
+"""A file as the registry of one host: ``file:///path/services.json``, read by whoever likes to.
+
+The format is that of Prometheus' file-based discovery: a list of groups with ``targets`` and
+``labels``, here a group a service. The file is replaced as a whole, so that a reader finds the old
+or the new one, and it stays when the agent ends. Groups of others are left as they are; ours carry
+the owner in a label that Prometheus drops after relabelling, as it does all that start with ``__``.
+
+Nothing here expires, so ``-ttl`` has no meaning. File systems take no deadline either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from registrator.backend import ConfigError, Context, Unavailable
+from registrator.model import Actual, Entry, Mark, Plan, Service
+from registrator.uri import Address
+
+log = logging.getLogger(__name__)
+
+OWNER = "__meta_registrator_owner"
+MODE = 0o644
+
+Group = dict[str, Any]
+Groups = list[Group]
+
+
+class FileBackend:
+    """Services in a JSON file, as the `Backend` protocol has it."""
+
+    keepalive_interval: float | None = None
+
+    def __init__(self, context: Context) -> None:
+        self._owner = context.identity.owner
+        self._path = _path(context)
+        # Once it is known to be a registry, whatever spoils it is mended. Before that, it might be
+        # any file of somebody's.
+        try:
+            self._read()
+        except ValueError as error:
+            raise ConfigError(
+                f"{self._path} is there and is no list of target groups ({error});"
+                " move it away, or name another file"
+            ) from error
+        except Unavailable as error:
+            raise ConfigError(str(error)) from error
+
+    def entry(self, service: Service) -> Entry:
+        """The service's group, by its id."""
+        labels = {
+            "id": service.id,
+            "service": service.name,
+            "container": service.container_name,
+            **({"tags": f",{','.join(service.tags)},"} if service.tags else {}),
+            **attribute_labels(service.attrs),
+            OWNER: self._owner,
+        }
+        target = str(Address(service.address, service.port))
+        return Entry(service.id, _canonical({"targets": [target], "labels": labels}), service)
+
+    def list(self) -> Mapping[str, Actual]:
+        """Every group that has an id."""
+        return {
+            group["labels"]["id"]: Actual(
+                _canonical(group),
+                self._mark(group),
+                id=group["labels"]["id"],
+                address=_address(group),
+            )
+            for group in self._groups()
+            if "id" in group["labels"]
+        }
+
+    def apply(self, plan: Plan) -> Mapping[str, str]:
+        """Write the file once, or not at all where nothing changes."""
+        with self._locked() as folder:
+            before = self._groups()
+            gone = {*plan.deregister, *(entry.key for entry in plan.register)}
+            after = [
+                group for group in before
+                if group["labels"].get("id") not in gone or self._mark(group) is Mark.OTHERS
+            ]  # fmt: skip
+            after += [json.loads(entry.content) for entry in plan.register]
+            after.sort(key=lambda group: group["labels"].get("id", ""))
+            if after != before:
+                self._write(after, folder)
+        return {}
+
+    def keepalive(self) -> None:
+        """Nothing here ends by itself."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _mark(self, group: Group) -> Mark:
+        owner = group["labels"].get(OWNER)
+        if owner is None:
+            return Mark.NONE
+        return Mark.OURS if owner == self._owner else Mark.OTHERS
+
+    def _groups(self) -> Groups:
+        try:
+            return self._read()
+        except ValueError as error:
+            log.warning("%s was spoilt (%s); writing it again", self._path, error)
+            return []
+
+    def _read(self) -> Groups:
+        """The file's groups; raises `ValueError` where it has another form."""
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(f"cannot read {self._path}: {error.strerror}") from error
+        return _parse(text)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Keep other agents from writing between our reading and writing; gives the folder."""
+        try:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield folder
+            finally:
+                os.close(folder)
+        except BlockingIOError as error:
+            raise Unavailable(f"another agent is just writing in {self._path.parent}") from error
+        except OSError as error:
+            raise Unavailable(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _write(self, groups: Groups, folder: int) -> None:
+        """Replace the file: complete and on disk before it takes the old one's place."""
+        lines = ",\n".join(_canonical(group) for group in groups)
+        scratch = self._path.with_name(f".{self._path.name}.tmp")
+        scratch.unlink(missing_ok=True)
+        try:
+            with scratch.open("xb") as file:
+                os.fchmod(file.fileno(), MODE)
+                file.write(f"[\n{lines}\n]\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(self._path)
+            os.fsync(folder)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+def attribute_labels(attrs: Mapping[str, str]) -> dict[str, str]:
+    """Attributes as ``attr_<name>``, what is not legal in a label's name as ``_``.
+
+    Where two get one name, one that was legal as it stood has it; the others, in order, get a
+    number.
+    """
+    labels: dict[str, str] = {}
+    for name in sorted(attrs, key=lambda name: (_legal(name) != name, name)):
+        label = free = f"attr_{_legal(name)}"
+        number = 2
+        while free in labels:
+            free = f"{label}_{number}"
+            number += 1
+        labels[free] = attrs[name]
+    return labels
+
+
+def _legal(name: str) -> str:
+    return re.sub("[^a-zA-Z0-9_]", "_", name)
+
+
+def _path(context: Context) -> Path:
+    uri = context.uri
+    if uri.addresses or uri.user or uri.password:
+        raise ConfigError("a file has no host or user; write file:///path with three slashes")
+    if unknown := uri.unknown_options():
+        raise ConfigError(f"unknown option {', '.join(unknown)}")
+    if not uri.path.strip("/") or uri.path.endswith("/") or "\0" in uri.path:
+        raise ConfigError("the path of a file is needed, such as file:///run/services.json")
+    # Where a link leads is what is replaced, not the link.
+    path = Path(os.path.realpath(uri.path))
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no regular file")
+        if not path.parent.is_dir():
+            raise ConfigError(f"the folder {path.parent} does not exist; make it first")
+    except OSError as error:
+        raise ConfigError(f"cannot use {path}: {error.strerror}") from error
+    return path
+
+
+def _parse(text: bytes) -> Groups:
+    """The groups in a file's text; an empty one has none."""
+    groups = json.loads(text) if text.strip() else []
+    if not isinstance(groups, list):
+        raise ValueError("not a list")
+    for group in groups:
+        if not (
+            isinstance(group, dict)
+            and isinstance(targets := group.get("targets"), list)
+            and isinstance(labels := group.setdefault("labels", {}), dict)
+            and all(isinstance(text, str) for text in (*targets, *labels.values()))
+        ):
+            raise ValueError("not all are groups of targets and labels")
+    return groups
+
+
+def _canonical(group: Group) -> str:
+    return json.dumps(group, ensure_ascii=False, sort_keys=True)
+
+
+def _address(group: Group) -> str:
+    host = group["targets"][0].rpartition(":")[0] if group["targets"] else ""
+    return str(host).removeprefix("[").removesuffix("]")
