@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 
-from registrator import __version__, backend
+from registrator import __version__
+from registrator import log as logs
+from registrator.backend import Backend
 from registrator.config import Config
 from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable
 from registrator.hostaddr import host_address, host_addresses
@@ -39,6 +42,7 @@ GRACE = 1.5
 
 def run(config: Config) -> int:
     """Run an agent until a signal or a failure; returns the exit code."""
+    logs.setup(config.log_level, config.log_format)
     return Agent(config).run()
 
 
@@ -62,15 +66,16 @@ def identify(config: Config, engine: Engine) -> Identity:
 class Agent:
     """One run of the agent."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         self._config = config
+        self._environ = environ
         self._stop = threading.Event()
         self._failed = False
         self._threads: list[threading.Thread] = []
         self._reconcilers: list[Reconciler] = []
         self._inventory: Inventory | None = None
         self._engine = DockerEngine(
-            config.environ, labels=(config.ip_label,) if config.ip_label else ()
+            environ, labels=(config.use_ip_from_label,) if config.use_ip_from_label else ()
         )
 
     def run(self) -> int:
@@ -147,10 +152,8 @@ class Agent:
         for reconciler in self._reconcilers:
             self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
 
-    def _backend(
-        self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]
-    ) -> backend.Backend:
-        return backend.load(uri.scheme)(self._config.context(uri, identity, wake))
+    def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
+        return self._config.backend(uri, identity, wake, self._environ)
 
     def _publish(self, snapshot: Snapshot) -> None:
         for reconciler in self._reconcilers:

@@ -21,6 +21,7 @@ from registrator.backend import Backend, BackendError, Rejected, SessionLost
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.plan import by_key, diff, is_ours
+from registrator.uri import Address
 
 log = logging.getLogger("registrator.reconciler")
 
@@ -218,10 +219,14 @@ class Reconciler:
         for entry in registered:
             service = entry.service
             log.log(
-                level, "%s: registered %s as %s at %s port %d (container %s)",
-                self.name, service.name, service.id, service.address, service.port,
+                level,
+                "%s: registered %s as %s at %s (container %s)",
+                self.name,
+                service.name,
+                service.id,
+                Address(service.address, service.port),
                 service.container_name,
-            )  # fmt: skip
+            )
         for key in removed:
             log.log(level, "%s: removed %s", self.name, key)
 
