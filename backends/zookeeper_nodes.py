@@ -91,7 +91,7 @@ def parent_of(path: str) -> str:
 
 
 def above(paths: Iterable[str]) -> dict[str, None]:
-    """Every node above these, each once and the upper ones first: ``/a``, ``/a/b`` for ``/a/b/c``."""
+    """Every node above these, upper ones first: ``/a``, ``/a/b`` for ``/a/b/c``."""
     found: dict[str, None] = {}
     for path in paths:
         parts = path.split("/")
