@@ -69,6 +69,24 @@ class Config:
             tags=self.tags,
         )
 
+    def context(
+        self,
+        uri: RegistryURI,
+        identity: Identity,
+        wake: Callable[[], None],
+        environ: Mapping[str, str],
+    ) -> Context:
+        """All that the backend of one of the `uris` is made from."""
+        return Context(
+            uri=uri,
+            identity=identity,
+            ttl=self.ttl,
+            ttl_refresh=self.ttl_refresh,
+            timeout=_timeout(uri),
+            environ=environ,
+            wake=wake,
+        )
+
     def backend(
         self,
         uri: RegistryURI,
@@ -77,17 +95,7 @@ class Config:
         environ: Mapping[str, str],
     ) -> Backend:
         """The backend of one of the `uris`; raises `ConfigError` where something is wrong."""
-        return load(uri.scheme)(
-            Context(
-                uri=uri,
-                identity=identity,
-                ttl=self.ttl,
-                ttl_refresh=self.ttl_refresh,
-                timeout=_timeout(uri),
-                environ=environ,
-                wake=wake,
-            )
-        )
+        return load(uri.scheme)(self.context(uri, identity, wake, environ))
 
 
 class Option(NamedTuple):

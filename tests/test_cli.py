@@ -1,0 +1,197 @@
+"""The command line as a user has it: forms of options, help, every mistake, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import registrator.agent
+from registrator import __version__
+from registrator.cli import EXAMPLES, main, split
+from registrator.config import OPTIONS, Config
+
+CONSUL = "consul://127.0.0.1:8500"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("REGISTRATOR_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configurations that the agent was run with; it ends with exit code 7."""
+    configs: list[Config] = []
+
+    def run(config: Config) -> int:
+        configs.append(config)
+        return 7
+
+    monkeypatch.setattr(registrator.agent, "run", run)
+    return configs
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command in this process; gives its exit code."""
+    monkeypatch.setattr(sys, "argv", ["registrator", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+# Forms
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-ip", "192.0.2.1", "-internal", CONSUL],
+        ["--ip", "192.0.2.1", "--internal", CONSUL],
+        ["-ip=192.0.2.1", "-internal=true", CONSUL],
+        ["--ip=192.0.2.1", "--internal=true", CONSUL],
+        [CONSUL, "-ip", "192.0.2.1", "-internal=true"],
+        ["-internal", CONSUL, "--ip=192.0.2.1"],
+        ["-ip=10.0.0.1", "-ip=192.0.2.1", "-internal=false", "-internal=true", CONSUL],
+        ["-internal", "-ip", "192.0.2.1", "--", CONSUL],
+    ],
+)
+def test_one_meaning_in_every_form(words: list[str]) -> None:
+    found = split(words)
+    assert found.given == {"ip": "192.0.2.1", "internal": "true"}
+    assert (found.uris, found.wrong) == ([CONSUL], [])
+
+
+def test_values_as_go_takes_them() -> None:
+    found = split(["-retry-attempts", "-1", "-tags=a=b,c", "-hostname=", "-ip", "--", CONSUL])
+    assert found.given == {"retry-attempts": "-1", "tags": "a=b,c", "hostname": "", "ip": "--"}
+    assert found.uris == [CONSUL]
+
+
+def test_a_boolean_takes_no_following_value() -> None:
+    assert split(["-internal", "false"]).uris == ["false"]
+
+
+def test_after_two_dashes_nothing_is_an_option() -> None:
+    found = split(["--", "-ip", "--"])
+    assert (found.given, found.uris, found.wrong) == ({}, ["-ip", "--"], [])
+
+
+def test_unknown_options_are_named_without_what_may_be_secret() -> None:
+    found = split(["-foo", "--bar=s3cret", "-s3cret", "---ip", "-consul://s3cret@h", "-tags"])
+    assert found.wrong == [
+        "unknown option -foo",
+        "unknown option -bar",
+        *["something that starts with - is no option"] * 3,
+        "-tags lacks its value",
+    ]
+
+
+@given(st.lists(st.text(max_size=12)))
+def test_no_word_is_lost(words: list[str]) -> None:
+    found = split(words)
+    assert bool(words in ([], ["--"])) == (not any(found))
+
+
+# Runs
+
+
+def test_the_agent_runs_with_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REGISTRATOR_RESYNC", "5")
+    monkeypatch.setenv("REGISTRATOR_CLEANUP", "false")
+    uris = [f"file://{tmp_path}/{name}.json" for name in "ab"]
+    assert call(monkeypatch, uris[0], "-cleanup=true", "-explicit", uris[1]) == 7
+    [config] = ran
+    assert [str(uri) for uri in config.uris] == uris
+    assert (config.resync, config.cleanup, config.explicit) == (5, True, True)
+
+
+def test_every_mistake_of_a_call_is_reported(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REGISTRATOR_LOG_LEVEL", "loud")
+    code = call(
+        monkeypatch, "-foo", "--bar=1", "-internal=maybe", "-ttl", "30", "-ip=s3cret",
+        "no-such://s3cret@h", "s3cret@h", "-hostname",
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (code, out, ran) == (2, "", [])
+    lines = err.splitlines()
+    expected = [
+        "unknown option -foo", "unknown option -bar", "-hostname lacks its value", "-ip must be",
+        "-internal must be", "REGISTRATOR_LOG_LEVEL must be", "-ttl and -ttl-refresh go together",
+        "registry URI 2: does not", "no-such://***@h: unknown registry scheme", "--help",
+    ]  # fmt: skip
+    assert len(lines) == len(expected)
+    assert all(part in line for part, line in zip(expected, lines, strict=True)), err
+    assert "s3cret" not in err
+
+
+def test_no_uri(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch) == 2
+    assert "a registry URI is missing" in capsys.readouterr().err
+
+
+# Help
+
+
+@pytest.mark.parametrize("word", ["-help", "--help", "-h"])
+def test_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert call(monkeypatch, "-foo", word) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Usage: registrator [options] <registry URI>..." in out
+    for option in OPTIONS:
+        assert f"  -{option.name} " in out
+        assert f"\n{option.group}:\n" in out
+    assert all(line in out for _, line in EXAMPLES)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("word", ["-version", "--version"])
+def test_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert call(monkeypatch, word, CONSUL) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_the_examples_are_well_formed() -> None:
+    for _, line in EXAMPLES:
+        program, *words = line.split()
+        assert program == "registrator"
+        assert split(words).wrong == []
+        assert split(words).uris
+
+
+# As a program
+
+
+@pytest.mark.parametrize(
+    "program",
+    [[sys.executable, "-m", "registrator"], [str(Path(sys.executable).with_name("registrator"))]],
+)
+def test_as_a_program(program: list[str]) -> None:
+    wrong = subprocess.run([*program, "-foo"], capture_output=True, text=True, timeout=30)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Traceback" not in wrong.stderr
+    version = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=30)
+    assert (version.returncode, version.stderr) == (0, "")
+
+
+def test_help_needs_neither_docker_nor_a_registry() -> None:
+    """What takes long to import is imported when it is needed."""
+    code = (
+        "import sys, registrator.cli; print([m for m in ('docker', 'consul') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert run.stdout.strip() == "[]"

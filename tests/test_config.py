@@ -1,0 +1,252 @@
+"""Options and environment become one configuration, or a report of every mistake at once."""
+
+import contextlib
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registrator.backend import ConfigError, Unavailable
+from registrator.config import OPTIONS, Config, ConfigErrors, configure
+from registrator.model import Identity
+from registrator.services import Rules
+from registrator.uri import parse
+
+SECRET = "s3cret"
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/services.json"
+
+
+def mistakes(
+    given: dict[str, str] | None = None,
+    uris: list[str] | None = None,
+    environ: dict[str, str] | None = None,
+) -> list[str]:
+    """What is wrong with these; without URIs, beside that they are missing."""
+    with pytest.raises(ConfigErrors) as caught:
+        configure(given or {}, uris or [], environ or {})
+    assert SECRET not in str(caught.value)
+    found = list(caught.value.mistakes)
+    if not uris:
+        assert "registry URI is missing" in found[-1]
+        found.pop()
+    return found
+
+
+def test_the_defaults(uri: str) -> None:
+    config = configure({}, [uri], {})
+    assert config == Config((parse(uri),))
+    assert (config.cleanup, config.resync, config.deregister) == (True, 60, "always")
+    assert (config.retry_attempts, config.retry_interval) == (-1, 2.0)
+    assert (config.internal, config.explicit, config.ttl, config.ttl_refresh) == (
+        False,
+        False,
+        0,
+        0,
+    )
+    assert (config.log_level, config.log_format) == ("info", "text")
+
+
+def test_the_help_shows_the_defaults_that_hold() -> None:
+    """`Option.default` is for the help, `Config` has the value: they must not differ."""
+    config = Config(())
+    for option in OPTIONS:
+        value = getattr(config, option.field)
+        if not value and (not option.default or option.default[0] in "ft"):
+            continue  # found out later, or false
+        if option.default.startswith("the "):
+            assert value == ""
+        else:
+            assert option.read(option.default) == value, option.name
+
+
+def test_every_option(uri: str) -> None:
+    config = configure(
+        {
+            "ip": "192.0.2.1", "internal": "true", "network": "front", "explicit": "1",
+            "useIpFromLabel": "addr", "tags": "a\\,b, c", "hostname": "h", "cleanup": "F",
+            "deregister": "on-success", "resync": "0", "ttl": "30", "ttl-refresh": "10.5",
+            "retry-attempts": "3", "retry-interval": "500", "log-level": "debug",
+            "log-format": "json",
+        },
+        [uri],
+        {},
+    )  # fmt: skip
+    assert config == Config(
+        uris=(parse(uri),), ip="192.0.2.1", internal=True, network="front", explicit=True,
+        use_ip_from_label="addr", tags=("a,b", "c"), hostname="h", cleanup=False,
+        deregister="on-success", resync=0, ttl=30, ttl_refresh=10.5, retry_attempts=3,
+        retry_interval=0.5, log_level="debug", log_format="json",
+    )  # fmt: skip
+    assert config.rules("found", "192.0.2.9") == Rules(
+        "h", "192.0.2.9", "192.0.2.1", True, "front", True, "addr", ("a,b", "c")
+    )
+    assert configure({}, [uri], {}).rules("found", "192.0.2.9").hostname == "found"
+
+
+def test_every_option_has_a_variable(uri: str) -> None:
+    names = {option.variable for option in OPTIONS}
+    assert names >= {"REGISTRATOR_RETRY_ATTEMPTS", "REGISTRATOR_USEIPFROMLABEL", "REGISTRATOR_IP"}
+    environ = {
+        "REGISTRATOR_RETRY_ATTEMPTS": "7",
+        "REGISTRATOR_USEIPFROMLABEL": "addr",
+        "REGISTRATOR_CLEANUP": "false",
+        "REGISTRATOR_TAGS": "a",
+        "REGISTRATOR_NETWORK": "",  # empty is not set
+        "REGISTRATOR_PORT": "tcp://192.0.2.1:80",  # Docker's links and Kubernetes set such ones
+    }
+    config = configure({"tags": "b"}, [uri], environ)
+    assert (config.retry_attempts, config.use_ip_from_label) == (7, "addr")
+    assert (config.cleanup, config.tags) == (False, ("b",))
+
+
+@pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
+def test_gos_true(uri: str, text: str) -> None:
+    assert configure({"internal": text}, [uri], {}).internal
+
+
+@pytest.mark.parametrize("text", ["0", "f", "F", "false", "FALSE", "False"])
+def test_gos_false(uri: str, text: str) -> None:
+    assert not configure({"cleanup": text}, [uri], {}).cleanup
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *itertools.product(["internal", "cleanup", "explicit"], ["", "yes", "TrUe", "2", SECRET]),
+        *itertools.product(["ip"], ["", "0.0.0.0", "::", "300.1.1.1", "host", "fe80::1%a", SECRET]),
+        *itertools.product(["resync", "ttl"], ["-1", "", "x", "inf", "nan", "1e3", "5s", "\u0661"]),
+        *itertools.product(["retry-interval"], ["0", "-5", "1.5", "2s", "", "9" * 20]),
+        *itertools.product(["retry-attempts"], ["-2", "1.5", "x", "", "9" * 20]),
+        *itertools.product(["network", "hostname", "useIpFromLabel"], ["", " ", "a\0", "x" * 256]),
+        ("deregister", "never"),
+        ("log-level", "loud"),
+        ("log-format", "xml"),
+        ("tags", "a,b\0"),
+        ("tags", "x" * 10_000),
+    ],
+)
+def test_a_wrong_value(option: str, text: str) -> None:
+    found = mistakes({option: text})
+    assert found[0].startswith(f"-{option} must be ")
+    [variable] = [o.variable for o in OPTIONS if o.name == option]
+    if text:
+        assert mistakes(environ={variable: text})[0].startswith(f"{variable} must be ")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"ttl": "30"}, "-ttl and -ttl-refresh go together"),
+        ({"ttl-refresh": "30"}, "-ttl and -ttl-refresh go together"),
+        ({"ttl": "30", "ttl-refresh": "0"}, "-ttl and -ttl-refresh go together"),
+        ({"ttl": "10", "ttl-refresh": "10"}, "-ttl must be larger"),
+        ({"ttl": "10", "ttl-refresh": "20"}, "-ttl must be larger"),
+        ({"network": "front"}, "-network is of use with -internal only"),
+        ({"network": "front", "internal": "false"}, "-network is of use with -internal only"),
+    ],
+)
+def test_values_that_contradict_each_other(given: dict[str, str], reason: str) -> None:
+    [text] = mistakes(given)
+    assert reason in text
+
+
+def test_ip_and_internal_go_together(uri: str) -> None:
+    """The first is then for what has no address of its own, as on the host network."""
+    assert configure({"ip": "192.0.2.1", "internal": "true"}, [uri], {}).internal
+
+
+def test_all_mistakes_are_reported_at_once(uri: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        configure(
+            {"ip": "x", "ttl": "5"},
+            ["nonsense", "no-such://a", "file:///no/such/folder/x", uri + "?timeout=soon"],
+            {"REGISTRATOR_RESYNC": "x", "REGISTRATOR_IP": "ignored: the option wins"},
+            ["unknown option -foo", "unknown option -bar"],
+        )
+    found = caught.value.mistakes
+    expected = [
+        "unknown option -foo", "unknown option -bar", "-ip must", "REGISTRATOR_RESYNC must",
+        "go together", "registry URI 1: does not have the form", "unknown registry scheme",
+        "folder /no/such/folder does not exist", "timeout must be",
+    ]  # fmt: skip
+    assert len(found) == len(expected)
+    assert all(part in text for part, text in zip(expected, found, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"{SECRET}", "does not have the form"),
+        (f"{SECRET}:{SECRET}@host:8500", "does not have the form"),
+        (f"consul:{SECRET}@host", "does not have the form"),
+        (f"consul://{SECRET}@host:99999", "out of range"),
+        (f"consul://u:{SECRET}@x@host", "%40"),
+        (f"consul://u:12/{SECRET}@host", "%40"),
+        (f"no-such://{SECRET}@host?token={SECRET}", "unknown registry scheme 'no-such'"),
+        (f"file://u:{SECRET}@/x.json", "three slashes"),
+        (f"file://{SECRET}@/x.json?token={SECRET}", "three slashes"),
+    ],
+)
+def test_a_wrong_uri_shows_no_secret(text: str, reason: str) -> None:
+    [found] = mistakes(uris=[text])
+    assert reason in found
+
+
+def test_the_same_registry_twice(uri: str, tmp_path: Path) -> None:
+    [text] = mistakes(uris=[uri, uri + "?timeout=1"])
+    assert "given twice" in text
+    assert len(configure({}, [uri, f"file://{tmp_path}/other.json"], {}).uris) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2", 2), ("0.5", 0.5), ("500ms", 0.5), ("3s", 3), ("1.5s", 1.5), ("1m", 60)],
+)
+def test_the_deadline_of_a_registry(uri: str, text: str, seconds: float) -> None:
+    config = configure({}, [f"{uri}?timeout={text}"], {})
+    assert config.context(config.uris[0], Identity("", ""), lambda: None, {}).timeout == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "301", "6m", "1h", "0ms", "1 s"])
+def test_a_deadline_that_is_none(uri: str, text: str) -> None:
+    [found] = mistakes(uris=[f"{uri}?timeout={text.replace(' ', '%20')}"])
+    assert "timeout must be" in found
+
+
+def test_what_a_backend_is_made_from(uri: str) -> None:
+    config = configure({"ttl": "30", "ttl-refresh": "10"}, [uri], {})
+    identity, environ = Identity("engine", "host"), {"TOKEN": SECRET}
+    context = config.context(config.uris[0], identity, print, environ)
+    assert (context.uri, context.identity, context.wake) == (config.uris[0], identity, print)
+    assert (context.ttl, context.ttl_refresh, context.timeout) == (30, 10, 2.0)
+    assert context.environ is environ
+    assert list(config.backend(config.uris[0], identity, print, environ).list()) == []
+
+
+def test_a_backend_that_finds_its_file_wrong_at_start(uri: str, tmp_path: Path) -> None:
+    tmp_path.joinpath("services.json").write_text("root:x:0:0")
+    [found] = mistakes(uris=[uri])
+    assert "move it away" in found
+
+
+def test_errors_of_the_run_are_not_mistaken_for_those_of_the_configuration() -> None:
+    assert not issubclass(ConfigErrors, ConfigError)
+    assert not issubclass(ConfigErrors, Unavailable)
+
+
+@given(
+    st.dictionaries(st.sampled_from([o.name for o in OPTIONS]), st.text(max_size=12)),
+    st.dictionaries(st.sampled_from([o.variable for o in OPTIONS]), st.text(max_size=12)),
+    st.lists(st.text(max_size=20), max_size=3),
+)
+def test_whatever_is_given_it_is_a_configuration_or_a_report(
+    given: dict[str, str], environ: dict[str, str], uris: list[str]
+) -> None:
+    with contextlib.suppress(ConfigErrors):
+        assert configure(given, uris, environ).uris
