@@ -27,7 +27,7 @@ from registrator.backend import ConfigError, Context, Rejected, SessionLost, Una
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from . import consul_service as shape
-from .consul_http import WORKERS, Api, Denied, NoAnswer, Refused
+from .consul_http import WATCH, WORKERS, Api, Denied, NoAnswer, Refused
 from .consul_leftovers import INTERVAL, Leftovers
 from .consul_servers import Servers
 from .consul_settings import Endpoint, Settings
@@ -75,7 +75,7 @@ class ConsulBackend:
             return 0.0
         if self._ttl and not self._leftovers:
             return self._ttl_refresh
-        return min(INTERVAL, self._ttl_refresh or INTERVAL)
+        return min(INTERVAL if self._leftovers else WATCH, self._ttl_refresh or WATCH)
 
     def entry(self, service: Service) -> Entry:
         """The service's id, and all that the agent would give back of it."""

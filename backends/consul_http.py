@@ -18,7 +18,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -34,6 +34,9 @@ from .consul_settings import Endpoint, Settings
 
 WORKERS = 8
 """Concurrent requests: more made 1,000 registrations no faster (consul 1.8.7, two cores)."""
+
+WATCH = 1.0
+"""Seconds between two looks at an idle connection (see `Client.dropped`)."""
 
 # A 500 with one of these is an agent that cannot reach its servers, not a wrong request.
 _LEADERLESS = re.compile(
@@ -263,3 +266,15 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
             params=[("replace-existing-checks", "true")],
             data=json.dumps(body),
         )
+
+    def transact(
+        self, operations: Sequence[Mapping[str, Any]]
+    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+        """Results and errors of a transaction; where there are errors, nothing was written."""
+        try:
+            answer = self.txn.put(operations)
+        except Refused as error:
+            if error.status != 409:
+                raise
+            answer = json.loads(error.reason)
+        return answer["Results"] or (), answer["Errors"] or ()
