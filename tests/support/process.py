@@ -1,7 +1,7 @@
 """Real programs as objects: start, stop, kill, freeze, thaw; none outlives this process.
 
-The guard is a process of its own that reads from a pipe which parts to end and which folders to
-remove. The pipe closes when this process ends, however it ends: SIGKILL included.
+The guard is a process of its own that reads from a pipe which process groups to end and which
+commands to run. The pipe closes when this process ends, however it ends: SIGKILL included.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.wait import until
 
 GUARD = """
-import os, shutil, signal, sys
-groups, folders = set(), set()
+import json, os, signal, subprocess, sys
+groups, commands = {}, {}
 for line in sys.stdin:
-    verb, _, what = line.rstrip("\\n").partition(" ")
-    {"+group": groups.add, "-group": groups.discard,
-     "+folder": folders.add, "-folder": folders.discard}[verb](what)
-for group in groups:
+    verb, what = json.loads(line)
+    {"+group": groups.setdefault, "-group": groups.pop,
+     "+command": commands.setdefault, "-command": commands.pop}[verb](str(what), what)
+for group in groups.values():
     try:
-        os.killpg(int(group), signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         pass
-for folder in folders:
-    shutil.rmtree(folder, ignore_errors=True)
+for command in commands.values():
+    subprocess.run(command, timeout=60)
 """
 
 
@@ -52,31 +54,35 @@ def _end_guard(guard: subprocess.Popen[str]) -> None:
     guard.communicate(timeout=30)
 
 
-def guard(verb: str, what: object) -> None:
-    """Tell the guard: ``+group``, ``-group`` (a process group), ``+folder``, ``-folder``."""
+def guard(verb: str, what: int | Sequence[str]) -> None:
+    """Tell the guard: ``+group`` or ``-group`` (its id), ``+command`` or ``-command`` (its words).
+
+    Taking back what was never given does no harm.
+    """
     pipe = _guard().stdin
     assert pipe is not None
-    pipe.write(f"{verb} {what}\n")
+    pipe.write(json.dumps([verb, what]) + "\n")
     pipe.flush()
 
 
 class Process:
     """A program in a process group of its own, with its output in a log file."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, command: Sequence[str] = ()) -> None:
         self.name = name
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"{name}.log"
+        self.log_file = folder / f"{name}.log"
+        self._command = [*command]
         self._popen: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """What `start` runs; called at each start."""
-        raise NotImplementedError
+        """What `launch` runs; asked at each start."""
+        return self._command
 
     def environment(self) -> Mapping[str, str]:
-        """Variables on top of this process's own."""
-        return {}
+        """Its environment; asked at each start."""
+        return os.environ
 
     @property
     def pid(self) -> int:
@@ -90,14 +96,14 @@ class Process:
     def launch(self) -> None:
         """Run the command, without waiting until it is ready."""
         assert not self.running, f"{self.name} runs already"
-        with self.log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._popen = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={**os.environ, **self.environment()},
+                env=dict(self.environment()),
                 start_new_session=True,
             )
         guard("+group", self.pid)
@@ -136,13 +142,20 @@ class Process:
 
     def exited(self, deadline: float) -> int:
         """Wait until the program has ended by itself; returns its exit code."""
-        until(lambda: not self.running, deadline, f"the end of {self.name}; {self.tail()}")
+        until(lambda: not self.running, lambda: f"the end of {self.name}; {self.tail()}", deadline)
         return self.kill()
 
-    def output(self) -> str:
-        """All that it has written to its log so far."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+    @property
+    def log(self) -> str:
+        """All that it has written to its log so far, over all its starts."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def wait_log(self, pattern: str, deadline: float = 10.0) -> re.Match[str]:
+        """Wait until a regular expression is found in the log."""
+        return until(
+            lambda: re.search(pattern, self.log), lambda: f"{pattern!r}; {self.tail()}", deadline
+        )
 
     def tail(self, lines: int = 15) -> str:
         """The end of its log, for an error message."""
-        return f"end of {self.log}:\n" + "\n".join(self.output().splitlines()[-lines:])
+        return f"end of {self.log_file}:\n" + "\n".join(self.log.splitlines()[-lines:])

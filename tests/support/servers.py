@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from support.certificates import Authority
-from support.missing import Missing
 from support.process import Process
+from support.require import require
 from support.wait import until
 
 READY = 60.0
@@ -46,11 +46,10 @@ def loopback_ip() -> str:
     return f"127.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
 
 
-def program(name: str, *elsewhere: Path) -> str:
-    """Where a program is; raises `Missing` where it is not."""
-    found = shutil.which(name) or next((str(p) for p in elsewhere if p.exists()), None)
-    if found is None:
-        raise Missing(name)
+def program(name: str, *elsewhere: Path, package: str = "") -> str:
+    """Where a program is; the test that needs it is skipped where it is not."""
+    found = shutil.which(name) or next((str(p) for p in elsewhere if p.exists()), "")
+    require(name, found, f"Debian's {package}" if package else "make setup")
     return found
 
 
@@ -84,8 +83,8 @@ class Server(Process):
                 raise RuntimeError(f"{self.name} has ended; {self.tail()}")
             return self.ready()
 
-        ignoring = (OSError, http.client.HTTPException)
-        until(check, deadline, lambda: f"{self.name} ready; {self.tail()}", ignoring)
+        ignore = (OSError, http.client.HTTPException)
+        until(check, lambda: f"{self.name} ready; {self.tail()}", deadline, ignore)
 
     def wipe(self) -> None:
         """Forget everything; only while it is stopped."""
@@ -196,7 +195,7 @@ class Etcd(Server):
         name: str = "etcd",
     ) -> None:
         super().__init__(name, folder)
-        self._binary = program("etcd")
+        self._binary = program("etcd", package="etcd-server")
         client, tls, peer = free_ports(self.ip, 3)
         self.address = f"{self.ip}:{client}"
         self.tls_address = f"{self.ip}:{tls}"
@@ -247,9 +246,9 @@ class ZooKeeper(Server):
         number: int = 1,
     ) -> None:
         super().__init__(name, folder)
-        self._java = program("java")
-        if not Path("/usr/share/java/zookeeper.jar").exists():
-            raise Missing("zookeeper")
+        self._java = program("java", package="default-jre-headless")
+        jar = Path("/usr/share/java/zookeeper.jar")
+        require("zookeeper", jar.exists(), "Debian's zookeeper")
         client, tls, quorum, election = free_ports(self.ip, 4)
         self.address = f"{self.ip}:{client}"
         self.tls_address = f"{self.ip}:{tls}"

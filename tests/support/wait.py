@@ -7,30 +7,33 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-POLL = 0.02
+FIRST_WAIT = 0.01
+LONGEST_WAIT = 0.1
 
 
 def until(
-    condition: Callable[[], T],
-    deadline: float,
+    condition: Callable[[], T | None],
     what: str | Callable[[], str],
-    ignoring: tuple[type[Exception], ...] = (),
+    deadline: float = 10.0,
+    ignore: tuple[type[Exception], ...] = (),
 ) -> T:
     """The first truthy value of `condition`; `AssertionError` after `deadline` seconds.
 
     `what` says what was waited for; a callable is asked only when time is up, so that it can
-    show the last state. Exceptions of the types `ignoring` count as not yet.
+    show the last state. Exceptions of the types in `ignore` count as not yet.
     """
     end = time.monotonic() + deadline
+    wait = FIRST_WAIT
     while True:
         last = ""
         try:
             value = condition()
             if value:
                 return value
-        except ignoring as error:
+        except ignore as error:
             last = f" (last: {type(error).__name__}: {error})"
         if time.monotonic() > end:
             shown = what() if callable(what) else what
             raise AssertionError(f"not within {deadline:g} s: {shown}{last}")
-        time.sleep(POLL)
+        time.sleep(wait)
+        wait = min(LONGEST_WAIT, wait * 1.5)
