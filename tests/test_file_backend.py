@@ -17,6 +17,7 @@ from registrator.backends.file import OWNER, FileBackend, attribute_labels
 from registrator.backend import Backend, ConfigError, Context, Unavailable, load
 from registrator.model import Identity, Mark, Plan, Service
 from registrator.uri import parse
+from tests.support.require import require
 
 SERVICE = Service(
     id="host:web1:80",
@@ -57,7 +58,11 @@ def names(folder: Path) -> list[str]:
 
 def test_the_format(path: Path) -> None:
     files = backend(path)
-    assert files.apply(register(files, SERVICE, OTHER)) == {}
+    umask = os.umask(0o077)
+    try:
+        assert files.apply(register(files, SERVICE, OTHER)) == {}
+    finally:
+        os.umask(umask)
     assert read(path) == [
         {
             "targets": ["[2001:db8::1]:53"],
@@ -263,8 +268,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True
     )
-    if mounted.returncode != 0:
-        pytest.skip("mounting a file system takes root")
+    require("a file system of its own", mounted.returncode == 0, "mounting one takes root")
     try:
         files = backend(tmp_path / "services.json")
         files.apply(register(files, SERVICE))
