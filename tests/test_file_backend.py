@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registrator.backends.file import OWNER, FileBackend, attribute_labels
+from support.require import require
 
 from registrator.backend import Backend, ConfigError, Context, Unavailable, load
 from registrator.model import Identity, Mark, Plan, Service
 from registrator.uri import parse
-from tests.support.require import require
 
 SERVICE = Service(
     id="host:web1:80",
