@@ -174,15 +174,15 @@ def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -
 
 
 def test_a_shared_network_follows_its_peer() -> None:
-    peer = container("peer", 7, env={"SERVICE_IGNORE": "1"})
+    peer = container("peer", env={"SERVICE_IGNORE": "1"})
     guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
     stock = Stock(peer, guest)
-    before = stock.step()
-    event = stock.engine.start(dataclasses.replace(peer, ports=(Port(80, "tcp", "0.0.0.0", 9),)))
-    after = stock.step(event)
-    assert before == after
-    ports = {service.port for service in stock.published[-1].services.values()}
-    assert ports <= {9}
+    assert stock.step() == {"h:guest:80"}
+    assert stock.published[-1].services["h:guest:80"].address == "172.17.0.2"
+    moved = dataclasses.replace(peer, networks={"bridge": "172.17.0.9"})
+    stock.step(stock.engine.start(moved))
+    assert stock.published[-1].services["h:guest:80"].address == "172.17.0.9"
+    assert stock.step(stock.engine.remove(peer.id)) == set()
 
 
 def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCaptureFixture) -> None:
