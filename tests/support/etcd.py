@@ -1,0 +1,112 @@
+"""etcd as the tests look at it: through etcdctl and the server's metrics, never our own code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from registrator.backend import Backend, Context, load
+from registrator.model import Identity
+from registrator.uri import parse
+from support.servers import Etcd, program
+
+# Elections within 0.1 s, for a server alone; leases may be as short as a second then.
+QUICK = ("--heartbeat-interval=10", "--election-timeout=100")
+
+
+@contextmanager
+def running(folder: Path, *flags: str, **options: Any) -> Iterator[Etcd]:
+    """A server alone that is gone afterwards."""
+    program("etcdctl", package="etcd-client")
+    etcd = Etcd(folder, flags=(*QUICK, *flags), **options)
+    try:
+        etcd.start()
+        yield etcd
+    finally:
+        etcd.remove()
+
+
+def ctl(etcd: Etcd, *arguments: str, user: str = "", stdin: str = "") -> str:
+    """What etcdctl prints."""
+    who = [f"--user={user}"] if user else []
+    done = subprocess.run(
+        ["etcdctl", f"--endpoints={etcd.address}", *who, *arguments],
+        env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def keys(etcd: Etcd, prefix: str) -> dict[str, str]:
+    """Keys and values below a prefix."""
+    lines = ctl(etcd, "get", "--prefix", prefix).splitlines()
+    return dict(zip(lines[::2], lines[1::2], strict=True))
+
+
+def revision(etcd: Etcd) -> int:
+    """The store's revision: every write counts it up."""
+    return _number("revision", ctl(etcd, "get", "x", "--write-out=json"))
+
+
+def lease_of(etcd: Etcd, key: str) -> str:
+    """The id of a key's lease as etcdctl lists it."""
+    return f"{_number('lease', ctl(etcd, 'get', key, '--write-out=json')):x}"
+
+
+def _number(name: str, text: str) -> int:
+    match = re.search(rf'"{name}":(\d+)', text)
+    assert match is not None, text
+    return int(match[1])
+
+
+def requests(etcd: Etcd, method: str) -> int:
+    """How many calls of a gRPC method the server has begun to handle."""
+    found = re.findall(
+        rf'^grpc_server_started_total{{grpc_method="{method}".*}} (\d+)', metrics(etcd), re.M
+    )
+    return sum(map(int, found))
+
+
+def leads(etcd: Etcd) -> bool:
+    """Whether this member is the leader."""
+    return "\netcd_server_is_leader 1" in metrics(etcd)
+
+
+def metrics(etcd: Etcd) -> str:
+    """The server's metrics as Prometheus reads them."""
+    with urllib.request.urlopen(f"http://{etcd.address}/metrics", timeout=2) as answer:
+        return str(answer.read().decode())
+
+
+class Backends:
+    """Makes backends by URI and owner, and closes all of them."""
+
+    def __init__(self) -> None:
+        self.made: list[Backend] = []
+
+    def __call__(
+        self,
+        uri: str,
+        owner: str = "engine-1",
+        ttl: float = 0,
+        timeout: float = 2.0,
+        environ: Mapping[str, str] | None = None,
+    ) -> Backend:
+        parsed = parse(uri)
+        context = Context(parsed, Identity(owner, "host"), ttl, ttl / 3, timeout, environ or {})
+        self.made.append(load(parsed.scheme)(context))
+        return self.made[-1]
+
+    def close(self) -> None:
+        for backend in self.made:
+            backend.close()

@@ -1,0 +1,367 @@
+"""The connection to etcd: failover on a real cluster, deadlines, logins, TLS, names."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certificates import Authority
+from support.etcd import Backends, ctl, keys, leads, requests, running
+from support.require import require
+from support.servers import Etcd, etcd_cluster, free_ports, loopback_ip
+from support.wait import until
+
+from registrator.backend import Backend, BackendError, Unavailable
+from registrator.model import Plan, Service
+
+SERVICE = Service("host:web1:80", "web", "10.0.0.1", 8080, 80)
+DEAD = f"{loopback_ip()}:9"
+
+
+@pytest.fixture
+def make() -> Iterator[Backends]:
+    with closing(Backends()) as backends:
+        yield backends
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with running(tmp_path_factory.mktemp("etcd")) as etcd:
+        yield etcd
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Etcd]]:
+    members = etcd_cluster(tmp_path_factory.mktemp("cluster"))
+    yield members
+    for member in members:
+        member.remove()
+
+
+def write(backend: Backend, *ids: str) -> None:
+    wanted = (Service(each, "web", "10.0.0.1", 8080, 80) for each in ids or [SERVICE.id])
+    assert backend.apply(Plan(tuple(map(backend.entry, wanted)))) == {}
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def fails(call: Callable[[], Any], match: str = "no etcd server answers") -> float:
+    """How long `call` takes until it raises `Unavailable`."""
+
+    def failing() -> None:
+        with pytest.raises(Unavailable, match=match):
+            call()
+
+    return seconds(failing)
+
+
+def persist(backend: Backend, name: str) -> float:
+    """How long it takes until a write succeeds, as the reconciler would try it."""
+
+    def write_it() -> bool:
+        try:
+            write(backend, name)
+        except Unavailable:
+            return False
+        return True
+
+    return seconds(lambda: until(write_it, "a write", 20))
+
+
+@pytest.mark.parametrize("connected", ["to the victim", "to another"])
+@pytest.mark.parametrize(
+    ("role", "fault", "limit"),
+    [("follower", "kill", 1), ("leader", "kill", 3), ("follower", "freeze", 3),
+     ("leader", "freeze", 3)],
+)  # fmt: skip
+def test_time_to_the_next_write(
+    cluster: list[Etcd], make: Backends, role: str, fault: str, limit: float, connected: str
+) -> None:
+    until(lambda: sum(map(leads, cluster)) == 1, "one leader", 20)
+    victim = next(member for member in cluster if leads(member) is (role == "leader"))
+    order = sorted(cluster, key=lambda m: (m is victim) is (connected != "to the victim"))
+    backend = make(f"etcd://{','.join(m.address for m in order)}/{role}{fault}", ttl=20)
+    backend.list()
+    write(backend, "before")
+    try:
+        victim.kill() if fault == "kill" else victim.freeze()
+        assert persist(backend, "during") < limit
+        backend.keepalive()
+        assert len(backend.list()) == 2
+    finally:
+        victim.start() if fault == "kill" else victim.thaw()
+        victim.wait_ready()
+    assert {found.held for found in backend.list().values()} == {True}
+
+
+def test_a_cluster_without_a_quorum(cluster: list[Etcd], make: Backends) -> None:
+    uri = f"etcd://{','.join(member.address for member in cluster)}/quorum"
+    backend = make(uri, timeout=0.5)
+    until(lambda: persist(backend, "a") < 1, "a steady cluster", 10)
+    for member in cluster[:2]:
+        member.kill()
+    try:
+        assert fails(lambda: write(backend, "b")) < 3 * 0.5 + 0.5
+        assert fails(backend.list) < 3 * 0.5 + 0.5
+    finally:
+        for member in cluster[:2]:
+            member.launch()
+        for member in cluster:
+            member.wait_ready()
+    persist(backend, "b")
+    assert len(backend.list()) == 2
+
+
+def test_every_call_ends_at_a_frozen_server(tmp_path: Path, make: Backends) -> None:
+    with running(tmp_path) as etcd:
+        uri = f"etcd://{etcd.address}/s"
+        backend, unconnected = make(uri, ttl=60, timeout=0.5), make(uri, timeout=0.5)
+        write(backend)
+        etcd.freeze()
+        for each in (backend, unconnected):
+            for call in (each.list, lambda each=each: write(each, "b"), backend.keepalive):
+                assert 0.4 < fails(call, "no answer in time") < 1
+        etcd.thaw()
+        until(lambda: persist(backend, "b") < 1, "a write", 10)
+        assert len(backend.list()) == 2
+
+
+def test_stays_with_what_works(
+    server: Etcd, make: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "registrator.etcd")
+    backend = make(f"etcd://{DEAD},{server.address},127.0.0.1:9/stays")
+    write(backend)
+    assert len(backend.list()) == 1
+    (line,) = caplog.messages
+    assert f"at {server.address}" in line
+
+
+def test_all_addresses_are_tried(make: Backends) -> None:
+    backend = make(f"etcd://{DEAD},127.0.0.1:9/s")
+    assert fails(backend.list, rf"{DEAD}: .*refused.*; 127\.0\.0\.1:9: .*refused") < 1
+
+
+def test_a_server_that_comes_back(
+    tmp_path: Path, make: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path) as etcd:
+        backend = make(f"etcd://{etcd.address}/s")
+        write(backend)
+        etcd.kill()
+        for _ in range(3):
+            assert fails(backend.list, "refused|reset|closed") < 1
+        etcd.start()
+        assert seconds(backend.list) < 0.5
+    lines = [line for line in caplog.messages if line.startswith("lost the connection")]
+    assert len(lines) == 1
+
+
+def resolver(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
+        found = ips if host.endswith(".test") else (host,)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_a_name_is_all_of_its_addresses(
+    server: Etcd, make: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = server.address.rpartition(":")[2]
+    backend = make(f"etcd://etcd.test:{port}/names")
+    resolver(monkeypatch, "127.0.0.2", "127.0.0.3")
+    fails(backend.list, r"127\.0\.0\.2:\d+: .*; 127\.0\.0\.3:\d+: ")
+    resolver(monkeypatch, "127.0.0.2", server.ip)
+    write(backend)
+
+
+def test_names_that_do_not_resolve(make: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fails(make("etcd://no.such.host.invalid/s").list, "no.such.host.invalid") < 3
+    assert fails(make("etcd://a..b/s").list, "a..b") < 3
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10))
+    backend = make("etcd://etcd.test/s", timeout=0.3)
+    assert fails(backend.list, "not resolved within 0.3 s") < 1
+    release.set()
+    until(lambda: "resolve" not in {t.name for t in threading.enumerate()}, "its thread's end", 5)
+
+
+def test_ipv6(tmp_path: Path, make: Backends) -> None:
+    enabled = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+    require("IPv6", enabled.exists() and enabled.read_text() == "0\n", "net.ipv6.conf.lo")
+    port = free_ports("127.0.0.1", 1)[0]
+    client = f"http://[::1]:{port}"
+    with running(tmp_path) as etcd:
+        etcd.kill()
+        etcd.flags.append(f"--listen-client-urls={client},http://{etcd.address}")
+        etcd.start()
+        backend = make(f"etcd://[::1]:{port}/six")
+        write(backend)
+        assert len(keys(etcd, "/six")) == 1
+
+
+def test_proxies_are_not_asked(
+    server: Etcd, make: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://{DEAD}")
+    write(make(f"etcd://{server.address}/proxy"))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Etcd]:
+    """A server whose user ``agent`` may write below ``/s/``, with tokens that last a second."""
+    with running(tmp_path, "--auth-token-ttl=1", "--bcrypt-cost=4") as etcd:
+        for command in (
+            "user add root:r00t", "role add root", "user grant-role root root",
+            "user add agent:s3cret", "role add agent", "user grant-role agent agent",
+            "role grant-permission agent readwrite --prefix=true /s/", "auth enable",
+        ):  # fmt: skip
+            ctl(etcd, *command.split())
+        yield etcd
+
+
+def test_user_and_password(guarded: Etcd, make: Backends, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret\n")
+    plain = f"etcd://{guarded.address}/s"
+    for number, (uri, environ) in enumerate(
+        (
+            (f"etcd://agent:s3cret@{guarded.address}/s", {}),
+            (f"etcd://agent@{guarded.address}/s", {"ETCDCTL_PASSWORD": "s3cret"}),
+            (plain, {"ETCDCTL_USER": "agent:s3cret"}),
+            (plain, {"ETCDCTL_USER": "agent", "ETCDCTL_PASSWORD": "s3cret"}),
+            (plain, {"ETCDCTL_USER": "agent", "ETCDCTL_PASSWORD_FILE": str(secret)}),
+        )
+    ):
+        backend = make(uri, environ=environ, ttl=60)
+        write(backend, str(number))
+        backend.keepalive()
+        assert len(backend.list()) == number + 1
+
+
+def test_an_expired_token(guarded: Etcd, make: Backends) -> None:
+    backend = make(f"etcd://agent:s3cret@{guarded.address}/s")
+    write(backend)
+    before = requests(guarded, "Authenticate")
+    assert len(backend.list()) == 1
+    assert requests(guarded, "Authenticate") == before
+    time.sleep(3.5)  # looking whether a token has expired would make it last longer
+    assert len(backend.list()) == 1
+    assert requests(guarded, "Authenticate") == before + 1
+
+
+def test_a_changed_password(guarded: Etcd, make: Backends, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret")
+    environ = {"ETCDCTL_USER": "agent", "ETCDCTL_PASSWORD_FILE": str(secret)}
+    backend = make(f"etcd://{guarded.address}/s", environ=environ)
+    write(backend)
+    change = ("user", "passwd", "agent", "--interactive=false")
+    ctl(guarded, *change, user="root:r00t", stdin="second")
+    fails(backend.list, "refuses user 'agent'")
+    secret.write_text("second")
+    assert len(backend.list()) == 1
+    ctl(guarded, *change, user="root:r00t", stdin="third")
+    secret.unlink()
+    fails(backend.list, "ETCDCTL_PASSWORD_FILE cannot be read")
+
+
+def test_authentication_switched_on_and_off(guarded: Etcd, make: Backends) -> None:
+    ctl(guarded, "auth", "disable", user="root:r00t")
+    backend = make(f"etcd://agent:s3cret@{guarded.address}/s")
+    write(backend)
+    ctl(guarded, "auth", "enable")
+    write(backend, "b")
+    ctl(guarded, "auth", "disable", user="root:r00t")
+    write(backend, "c")
+    assert len(backend.list()) == 3
+
+
+def test_what_is_not_allowed(
+    guarded: Etcd, make: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for uri, text in (
+        (f"etcd://{guarded.address}/s", "user name is empty"),
+        (f"etcd://agent:wr0ng@{guarded.address}/s", "refuses user 'agent': .*authentication"),
+        (f"etcd://agent:s3cret@{guarded.address}/elsewhere", "permission denied"),
+    ):
+        backend = make(uri)
+        for call in (backend.list, lambda backend=backend: write(backend)):
+            with pytest.raises(BackendError, match=text) as caught:
+                call()
+            assert not re.search("s3cret|wr0ng", str(caught.value) + caplog.text)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Etcd]:
+    with running(tmp_path_factory.mktemp("secure"), authority=authority) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def environ(authority: Authority) -> dict[str, str]:
+    cert, key = authority.issue("client")
+    return {
+        "ETCDCTL_CACERT": str(authority.ca),
+        "ETCDCTL_CERT": str(cert),
+        "ETCDCTL_KEY": str(key),
+    }
+
+
+def test_tls(
+    secure: Etcd, make: Backends, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = secure.tls_address.rpartition(":")[2]
+    write(make(f"etcd-tls://{secure.tls_address}/tls", environ=environ))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (secure.ip, int(port)))]
+    )
+    backend = make(f"etcd-tls://localhost:{port}/tls", environ=environ)
+    assert len(backend.list()) == 1
+    fails(make(f"etcd-tls://etcd.test:{port}/tls", environ=environ).list)
+
+
+def test_tls_refused(secure: Etcd, make: Backends, environ: dict[str, str], tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    cert, key = stranger.issue("stranger")
+    uri = f"etcd-tls://{secure.tls_address}/tls"
+    for wrong in (
+        {**environ, "ETCDCTL_CACERT": str(stranger.ca)},
+        {**environ, "ETCDCTL_CERT": str(cert), "ETCDCTL_KEY": str(key)},
+        {"ETCDCTL_CACERT": environ["ETCDCTL_CACERT"]},
+    ):
+        assert fails(make(uri, environ=wrong).list) < 2.5
+    assert fails(make(uri.replace("-tls", ""), environ=environ).list) < 2.5
+    Path(environ["ETCDCTL_KEY"]).unlink()
+    backend = make(f"etcd://{secure.address}/tls")
+    backend.list()
+
+
+def test_certificates_are_read_again(secure: Etcd, make: Backends, environ: dict[str, str]) -> None:
+    backend = make(f"etcd-tls://{secure.tls_address}/tls", environ=environ)
+    key = Path(environ["ETCDCTL_KEY"])
+    content = key.read_bytes()
+    key.unlink()
+    fails(backend.list, "a certificate or key cannot be read")
+    key.write_bytes(content)
+    backend.list()
