@@ -15,7 +15,9 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 from kazoo.security import make_digest_acl
 from registrator.backends.zookeeper import ZooKeeperBackend
-from support.zookeeper import ZooKeeper, until
+from support.servers import ZooKeeper
+from support.wait import until
+from support.zookeeper import Watcher, client, last_write
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
 from registrator.model import Actual, Identity, Mark, Plan, Service
@@ -51,15 +53,16 @@ def reconcile(backend: ZooKeeperBackend, *services: Service) -> tuple[Plan, Mapp
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
-    running = ZooKeeper(tmp_path_factory.mktemp("zookeeper")).start()
+    running = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    running.start()
     yield running
     running.kill()
 
 
 @pytest.fixture(scope="module")
 def reader(server: ZooKeeper) -> Iterator[KazooClient]:
-    with server.client() as client:
-        yield client
+    with client(server) as made:
+        yield made
 
 
 @pytest.fixture
@@ -181,11 +184,11 @@ def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> N
     backend = make()
     services = [service(n) for n in range(20)]
     reconcile(backend, *services)
-    before = server.writes()
+    before = last_write(server)
     plan, _ = reconcile(backend, *services)
     backend.keepalive()
     assert not plan
-    assert server.writes() == before
+    assert last_write(server) == before
 
 
 def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None:
@@ -315,9 +318,9 @@ def test_a_thousand_services_take_few_round_trips(make: Make, server: ZooKeeper)
     backend = make()
     backend.list()
     entries = tuple(backend.entry(service(n, f"s{n}")) for n in range(1000))
-    before = int(server.writes(), 16)
+    before = last_write(server)
     assert backend.apply(Plan(entries)) == {}
-    transactions = int(server.writes(), 16) - before
+    transactions = last_write(server) - before
     assert transactions <= 6
     assert sum(actual.held for actual in backend.list().values()) == 1000
 
@@ -351,32 +354,20 @@ def test_services_of_two_hosts_come_and_go_at_once(make: Make) -> None:
 
 
 def test_closing_leaves_the_nodes_and_the_next_backend_takes_them_over_without_a_gap(
-    make: Make, reader: KazooClient, base: str
+    make: Make, server: ZooKeeper, base: str
 ) -> None:
     services = [service(n) for n in range(100)]
     first, second = make(), make()
     reconcile(first, *services)
-    missing: list[int] = []
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            missing.append(100 - len(reader.get_children(f"{base}/web")))
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
+    with Watcher(server, f"{base}/web", 100) as watcher:
         first.close()
         found = second.list()
         assert {actual.held for actual in found.values()} == {False}
         plan, rejected = reconcile(second, *services)
         assert (len(plan.register), rejected) == (100, {})
         assert not reconcile(second, *services)[0]
-    finally:
-        stop.set()
-        looking.join()
-    assert len(missing) > 20
-    assert set(missing) == {0}
+        watcher.look_again()
+    assert watcher.gap == 0
 
 
 def test_nodes_go_at_the_session_timeout_after_closing(
@@ -385,8 +376,9 @@ def test_nodes_go_at_the_session_timeout_after_closing(
     backend = make(options="?session-timeout=1.5")
     reconcile(backend, service())
     backend.close()
-    took = until(lambda: not reader.get_children(f"{base}/web"))
-    assert took > 1
+    begin = time.monotonic()
+    until(lambda: not reader.get_children(f"{base}/web"), "the end of the session")
+    assert time.monotonic() - begin > 1
 
 
 def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
@@ -428,11 +420,11 @@ def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
     reconcile(old, *services)
     new = make()
     assert len(reconcile(new, *services)[0].register) == 10
-    before = server.writes()
+    before = last_write(server)
     for _ in range(3):
         for backend in (old, new):
             assert not reconcile(backend, *services)[0]
-    assert server.writes() == before
+    assert last_write(server) == before
 
 
 def test_a_sibling_with_other_options_does_not_fight(
@@ -442,9 +434,9 @@ def test_a_sibling_with_other_options_does_not_fight(
     one.list()
     two.list()
     reconcile(one, service())
-    before = server.writes()
+    before = last_write(server)
     reconcile(two, service(tags=("other",)))
-    assert server.writes() == before
+    assert last_write(server) == before
     assert "another agent of this host" in caplog.text
 
 
@@ -515,11 +507,11 @@ def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> 
     backend = make(user="kim:pass%3Aword@")
     assert reconcile(backend, service())[1] == {}
     path = f"{base}/web/10.0.0.1:1000"
-    with server.client() as stranger:
+    with client(server) as stranger:
         for node in (base, f"{base}/web", path):
             with pytest.raises(NoAuthError):
                 stranger.get(node)
-    with server.client("kim:pass:word") as kim:
+    with client(server, "kim:pass:word") as kim:
         assert kim.get(path)
     assert reconcile(make(ZOOKEEPER_AUTH="kim:pass:word"), service())[1] == {}
     assert reconcile(make(), service())[1] == {path: "another owner holds it"}
@@ -535,7 +527,7 @@ def test_the_world_may_read_by_option(
     backend = make(options="?acl=world-read", ZOOKEEPER_AUTH_FILE=str(secret))
     reconcile(backend, service())
     path = f"{base}/web/10.0.0.1:1000"
-    with server.client() as stranger:
+    with client(server) as stranger:
         assert stranger.get(path)[0].decode() == backend.entry(service()).content
         with pytest.raises(NoAuthError):
             stranger.set(path, b"")

@@ -1,144 +1,93 @@
-"""Real ZooKeeper servers for tests: single or an ensemble, to be killed or frozen."""
+"""A look at a ZooKeeper server from outside, as another client or an operator has it."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-import pytest
 from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
+from kazoo.retry import KazooRetry
 
-JARS = Path("/usr/share/java")
-JAVA = ("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*")
-
-
-def until(condition: Callable[[], object], seconds: float = 15, interval: float = 0.01) -> float:
-    """Wait for `condition`; fails after `seconds`, returns how long it took."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() < begin + seconds, f"not within {seconds} s"
-        time.sleep(interval)
-    return time.monotonic() - begin
+from support.servers import ZooKeeper
+from support.wait import until
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def mode(server: ZooKeeper) -> str:
+    """standalone, leader or follower; empty while it does not serve."""
+    try:
+        return server.four_letters("srvr").partition("Mode: ")[2].split("\n")[0]
+    except OSError:
+        return ""
 
 
-def require_zookeeper() -> None:
-    """Skip the test where ZooKeeper is missing, fail it in CI."""
-    if shutil.which("java") and (JARS / "zookeeper.jar").exists():
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail("java and ZooKeeper are missing")
-    pytest.skip("java and ZooKeeper are missing")
+def last_write(server: ZooKeeper) -> int:
+    """The number of the last transaction: every write counts it up, and every session's begin."""
+    return int(server.four_letters("srvr").partition("Zxid: ")[2].split("\n")[0], 16)
 
 
-@dataclass
-class ZooKeeper:
-    """One server with short ticks, so that a session may be as short as a second."""
+@contextmanager
+def client(server: ZooKeeper, auth: str = "") -> Iterator[KazooClient]:
+    """A client of its own, with the rights of `auth` (``user:password``)."""
+    auth_data = {("digest", auth)} if auth else None
+    made = KazooClient(server.address, auth_data=auth_data, command_retry=KazooRetry(-1))
+    made.start(15)
+    try:
+        yield made
+    finally:
+        made.stop()
+        made.close()
 
-    directory: Path
-    settings: str = ""
-    port: int = field(default_factory=lambda: free_ports(1)[0])
-    process: subprocess.Popen[bytes] | None = None
 
-    def __post_init__(self) -> None:
-        require_zookeeper()
-        self.directory.mkdir(exist_ok=True)
-        (self.directory / "zoo.cfg").write_text(
-            f"tickTime=500\ninitLimit=20\nsyncLimit=4\nmaxSessionTimeout=60000\n"
-            f"maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
-            f"dataDir={self.directory}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-            + self.settings
-        )
+def holders(reader: KazooClient, path: str) -> dict[str, int]:
+    """The session that holds each child; without what vanishes while one looks."""
+    found = {}
+    try:
+        names = reader.retry(reader.get_children, path)
+    except NoNodeError:
+        return {}
+    for name in names:
+        stat = reader.retry(reader.exists, f"{path}/{name}")
+        if stat is not None:
+            found[name] = stat.ephemeralOwner
+    return found
 
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
 
-    def launch(self) -> None:
-        """Start the process; `start` also waits until it serves."""
-        main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*JAVA, main, str(self.directory / "zoo.cfg")],
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-            )
+class Watcher:
+    """Looks at a service's nodes without pause; `gap` is the longest time that any was missing."""
 
-    def start(self) -> ZooKeeper:
-        self.launch()
-        until(self.mode, 40, 0.05)
+    def __init__(self, server: ZooKeeper, path: str, size: int) -> None:
+        self.gap = 0.0
+        self.looks = 0
+        self._server, self._path, self._size = server, path, size
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        with client(self._server) as reader:
+            whole = time.monotonic()
+            while not self._stop.is_set():
+                count = len(reader.retry(reader.get_children, self._path))
+                now = time.monotonic()
+                self.looks += 1
+                if count == self._size:
+                    whole = now
+                else:
+                    self.gap = max(self.gap, now - whole)
+
+    def look_again(self, times: int = 100) -> None:
+        """Wait until it has looked so many times more."""
+        enough = self.looks + times
+        until(lambda: self.looks >= enough, "another look", 30)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        self.look_again(1)
         return self
 
-    def ask(self, command: str) -> str:
-        """The answer to one of ZooKeeper's four-letter commands; empty where there is none."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(command.encode())
-                return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-        except OSError:
-            return ""
-
-    def mode(self) -> str:
-        """standalone, leader or follower; empty while it does not serve."""
-        assert self.process is not None
-        assert self.process.poll() is None, (self.directory / "log").read_text()[-4000:]
-        return self.ask("srvr").partition("Mode: ")[2].split("\n")[0]
-
-    def writes(self) -> str:
-        """The id of the last transaction: every write, and every session, counts it up."""
-        return self.ask("srvr").partition("Zxid: ")[2].split("\n")[0]
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-    @contextmanager
-    def client(self, auth: str = "") -> Iterator[KazooClient]:
-        """A client of its own, with the rights of `auth` (``user:password``)."""
-        client = KazooClient(self.address, auth_data={("digest", auth)} if auth else None)
-        client.start(15)
-        try:
-            yield client
-        finally:
-            client.stop()
-            client.close()
-
-
-def zookeeper_cluster(directory: Path, size: int = 3) -> list[ZooKeeper]:
-    """A running ensemble."""
-    ports = iter(free_ports(2 * size))
-    servers = "".join(
-        f"server.{n + 1}=127.0.0.1:{next(ports)}:{next(ports)}\n" for n in range(size)
-    )
-    members = []
-    for number in range(size):
-        member = ZooKeeper(directory / f"member{number}", servers)
-        (member.directory / "myid").write_text(str(number + 1))
-        member.launch()
-        members.append(member)
-    until(lambda: all(member.mode() for member in members), 60, 0.05)
-    return members
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join(20)
