@@ -1,0 +1,111 @@
+"""A Docker engine of its own, that shares nothing with any other engine of the machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from support import engine_cleanup
+from support.docker_api import APIError, DockerAPI
+from support.process import guard
+from support.require import require
+from support.servers import Server, program
+from support.wait import until
+
+
+class Dockerd(Server):
+    """A dockerd on a private socket, `host`; `flags` are added to its command line.
+
+    It makes no packet filter rules: the engine's own proxy serves published ports without any,
+    and all engines of a machine would share them. Killed, it leaves its containers running, as
+    any engine does; stopped, only with `live_restore`. `remove` takes all away.
+    """
+
+    def __init__(
+        self, folder: Path, *, live_restore: bool = False, flags: Iterable[str] = ()
+    ) -> None:
+        super().__init__("dockerd", folder)
+        self._binary = program("dockerd", package="docker.io")
+        program("ip", package="iproute2")
+        require("root", os.geteuid() == 0, "an engine needs it")
+        self.socket = folder / "docker.sock"
+        self.host = f"unix://{self.socket}"
+        self.api = DockerAPI(self.socket)
+        self.bridge = ""
+        self.subnet = ""
+        self.flags = [*flags, *(["--live-restore"] if live_restore else [])]
+        self._cleaning: list[str] = []
+
+    def command(self) -> list[str]:
+        return [
+            self._binary,
+            f"--host={self.host}",
+            f"--data-root={self.data}",
+            f"--exec-root={self.folder / 'exec'}",
+            f"--pidfile={self.folder / 'docker.pid'}",
+            f"--bridge={self.bridge}",
+            f"--cgroup-parent=/{self.bridge}",
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            "--iptables=false",
+            "--ip-masq=false",
+            "--ip-forward=false",
+            "--shutdown-timeout=5",
+            *self.flags,
+        ]
+
+    def launch(self) -> None:
+        if not self.bridge:
+            self._make_bridge()
+        self._forget_containerd()
+        super().launch()
+
+    def _forget_containerd(self) -> None:
+        """Containerd dies with a killed engine, but the next would take its zombie for alive."""
+        pid_file = self.folder / "exec/containerd/containerd.pid"
+        if pid_file.exists():
+            command = Path("/proc", pid_file.read_text(), "cmdline")
+            until(lambda: not command.exists() or not command.read_bytes(), "containerd's end")
+            pid_file.unlink(missing_ok=True)
+
+    def _make_bridge(self) -> None:
+        """Choose a subnet that no interface has; its bridge's name tells which."""
+        shown = subprocess.run(
+            ["ip", "-4", "-oneline", "address"], check=True, capture_output=True, text=True
+        )
+        free = [n for n in range(256) if f" 172.30.{n}." not in shown.stdout]
+        number = random.choice(free)
+        self.bridge = f"rgt{number}"
+        self.subnet = f"172.30.{number}.0/24"
+        script = engine_cleanup.__file__
+        self._cleaning = [sys.executable, script, str(self.folder), self.bridge]
+        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
+        guard("+command", self._cleaning)
+        address = f"172.30.{number}.1/24"
+        subprocess.run(["ip", "address", "add", address, "dev", self.bridge], check=True)
+        subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
+
+    def ready(self) -> bool:
+        try:
+            return bool(self.api.request("GET", "/_ping", deadline=2) == b"OK")
+        except APIError:
+            return False
+
+    def freeze(self) -> None:
+        """SIGSTOP to the engine alone: its containers and their ports go on."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Kill it, its containers too, and take away all that it made but its log."""
+        self.kill()
+        if self.bridge:
+            engine_cleanup.clean_up(self.folder, self.bridge)
+            guard("-command", self._cleaning)
+            self.bridge = ""

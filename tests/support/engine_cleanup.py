@@ -1,0 +1,96 @@
+"""Removes what an engine of the tests left: ``python engine_cleanup.py FOLDER BRIDGE``.
+
+Stands alone, since the guard runs it when the tests themselves were killed. `FOLDER` holds the
+engine's data and sockets, `BRIDGE` is its network interface and the name of its cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+SHIM_SOCKETS = Path("/run/containerd/s")
+
+
+def clean_up(folder: Path, bridge: str) -> None:
+    """Kill what runs, unmount, and take away interfaces, cgroups and files, but for the log."""
+    end = time.monotonic() + 20
+    while pids := processes(folder, bridge):
+        if time.monotonic() > end:
+            raise TimeoutError(f"processes of {bridge} outlive SIGKILL: {sorted(pids)}")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    for mount in mounts(folder):
+        subprocess.run(["umount", "-l", mount], check=True, timeout=10)
+    for name in interfaces(folder, bridge):
+        subprocess.run(["ip", "link", "delete", name], check=True, timeout=10)
+    for group in cgroups(bridge):
+        group.rmdir()
+    for path in _shim_sockets(folder):
+        path.unlink(missing_ok=True)
+    for name in ("data", "exec"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def processes(folder: Path, bridge: str) -> set[int]:
+    """Containerd, the shims and the containers' processes, which may all outlive the engine."""
+    return {*_supervisors(folder), *_contained(bridge)}
+
+
+def mounts(folder: Path) -> list[str]:
+    """What the engine mounted, the innermost first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in reversed(lines) if line.split()[4].startswith(f"{folder}/")]
+
+
+def interfaces(folder: Path, bridge: str) -> list[str]:
+    """The bridges: the engine's own, and user-defined networks' by the ids in its store."""
+    store = folder / "data/network/files/local-kv.db"
+    text = store.read_bytes() if store.exists() else b""
+    ids = set(re.findall(rb"docker/network/v1\.0/network/([0-9a-f]{12})", text))
+    names = [bridge, *(f"br-{found.decode()}" for found in ids)]
+    return [name for name in names if Path("/sys/class/net", name).exists()]
+
+
+def cgroups(bridge: str) -> list[Path]:
+    """The engine's cgroups in every hierarchy, the deepest first."""
+    tops = [*CGROUPS.glob(bridge), *CGROUPS.glob(f"*/{bridge}")]
+    found = [path for top in tops for path in (top, *top.rglob("*")) if path.is_dir()]
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def _supervisors(folder: Path) -> Iterator[int]:
+    wanted = f"{folder}/exec/".encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if wanted in path.read_bytes():
+                yield int(path.parent.name)
+
+
+def _contained(bridge: str) -> Iterator[int]:
+    for group in cgroups(bridge):
+        with contextlib.suppress(OSError):
+            yield from map(int, (group / "cgroup.procs").read_text().split())
+
+
+def _shim_sockets(folder: Path) -> Iterator[Path]:
+    """A shim's socket, which a killed one leaves, is named by a hash of whose it is."""
+    for container in folder.glob("data/containers/*"):
+        whose = f"{folder}/exec/containerd/containerd.sock/moby/{container.name}"
+        yield SHIM_SOCKETS / hashlib.sha256(whose.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    clean_up(Path(sys.argv[1]), sys.argv[2])
