@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all their own set-up; see scripts/setup.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+# dockerd, ip and nginx are in folders that a root from `su` does not have on its path.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.PHONY: help
+help: ## List these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 10
+
+.PHONY: setup
+setup: ## Make .venv with this package and what its development needs
+	@scripts/setup
+
+.PHONY: lint
+lint: setup ## Check style and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+.PHONY: servers
+servers: ## Set up the programs that the tests run; installs missing ones, as root
+	@scripts/setup test
+	@scripts/fetch-consul || { [[ -z $${CI:-} ]] && echo 'Going on; what needs Consul is skipped.'; }
+
+.PHONY: test
+test: servers lint ## Set up everything, check style and types, run all tests
+	.venv/bin/pytest
+
+.PHONY: demo
+demo: ## Show what a registry holds while containers come and go; cleans up after itself
+	@scripts/setup demo
+	@exec .venv/bin/python scripts/demo.py
+
+.PHONY: clean
+clean: ## Remove all that these commands have made here
+	rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
