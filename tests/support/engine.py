@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +46,7 @@ class Dockerd(Server):
     def command(self) -> list[str]:
         return [
             self._binary,
+            f"--config-file={self._config()}",
             f"--host={self.host}",
             f"--data-root={self.data}",
             f"--exec-root={self.folder / 'exec'}",
@@ -57,6 +60,19 @@ class Dockerd(Server):
             "--shutdown-timeout=5",
             *self.flags,
         ]
+
+    def _config(self) -> Path:
+        """A configuration instead of the machine's.
+
+        An engine before 24 has its id from a key, which all of a machine share in /etc/docker.
+        """
+        shown = subprocess.run([self._binary, "--version"], check=True, capture_output=True)
+        major = re.search(rb"version (\d+)", shown.stdout)
+        old = major is not None and int(major[1]) < 24
+        config = {"deprecated-key-path": str(self.data / "key.json")} if old else {}
+        path = self.folder / "daemon.json"
+        path.write_text(json.dumps(config))
+        return path
 
     def launch(self) -> None:
         if not self.bridge:
