@@ -135,6 +135,7 @@ class ZooKeeperBackend:
         one by one.
         """
         client = self._session.connect()
+        self._warn_of_differences(plan)
         rejected: dict[str, str] = {}
         self._settle(client, {entry.key: entry for entry in plan.register}, rejected)
         self._settle(client, dict.fromkeys(plan.deregister), rejected)
@@ -196,6 +197,20 @@ class ZooKeeperBackend:
         foreign = node.session not in (0, self._session.id) and node.session not in dead
         return node.mark is Mark.OURS and foreign
 
+    def _warn_of_differences(self, plan: Plan) -> None:
+        """Two agents that wrote different things in turn would never end."""
+        known = ((entry, self._nodes.get(entry.key)) for entry in plan.register)
+        others = [
+            entry.key
+            for entry, node in known
+            if node and self._is_sibling(node) and node.content != entry.content
+        ]
+        if others:
+            log.warning(
+                "%d nodes (%s first) stay as another agent of this host wrote them;"
+                " are its options the same?", len(others), others[0],
+            )  # fmt: skip
+
     def _settle(
         self,
         client: KazooClient,
@@ -232,11 +247,7 @@ class ZooKeeperBackend:
         if node.mark is Mark.OTHERS:
             rejected[key] = "another owner holds it"
             return False
-        if entry is not None and self._is_sibling(node):
-            if node.content != entry.content:
-                log.warning("%s stands as another agent of this host wrote it", key)
-            return False
-        return True
+        return entry is None or not self._is_sibling(node)
 
     def _commit(
         self, client: KazooClient, todo: Mapping[str, Entry | None], *, together: bool

@@ -193,7 +193,7 @@ class Session:
             sockets.cut()
             if client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED):
                 self.leave()
-            raise self._unavailable(sockets.error or "no answer")
+            raise self._unavailable(sockets.error or "no address found for any host")
         identity = client.client_id
         if identity is None:
             raise self._unavailable("the connection broke")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 from kazoo.security import make_digest_acl
 from registrator.backends.zookeeper import ZooKeeperBackend
+from registrator.backends.zookeeper_session import Sockets
 from support.servers import ZooKeeper
 from support.wait import until
 from support.zookeeper import Watcher, client, last_write
@@ -82,10 +85,13 @@ def make(server: ZooKeeper, base: str) -> Iterator[Make]:
         options: str = "",
         user: str = "",
         wake: Callable[[], None] = lambda: None,
+        timeout: float = 5,
         **environ: str,
     ) -> ZooKeeperBackend:
         uri = parse(f"zookeeper://{user}{server.address}{path}{options}")
-        made.append(ZooKeeperBackend(Context(uri, owner, environ=environ, wake=wake)))
+        made.append(
+            ZooKeeperBackend(Context(uri, owner, environ=environ, wake=wake, timeout=timeout))
+        )
         return made[-1]
 
     yield new
@@ -401,7 +407,7 @@ def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
     assert sorted(reader.get_children(f"{base}/web")) == ["10.0.0.1:1000", "10.0.0.1:1001"]
 
 
-def test_two_that_register_the_same_at_once_agree(make: Make) -> None:
+def test_two_that_register_the_same_at_once_agree(make: Make, reader: KazooClient) -> None:
     backends = [make(), make()]
     for backend in backends:
         backend.list()
@@ -410,6 +416,7 @@ def test_two_that_register_the_same_at_once_agree(make: Make) -> None:
         assert backend.apply(Plan((entry,))) == {}
     for backend in backends:
         assert not reconcile(backend, service())[0]
+    assert reader.get(entries[0].key)[1].ephemeralOwner == backends[0]._session.id
 
 
 def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
@@ -425,6 +432,14 @@ def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
         for backend in (old, new):
             assert not reconcile(backend, *services)[0]
     assert last_write(server) == before
+
+
+def test_what_a_sibling_registers_after_the_takeover_is_left(make: Make) -> None:
+    old, new = make(), make()
+    reconcile(old, service(0))
+    reconcile(new, service(0))
+    reconcile(old, service(0), service(1))
+    assert not reconcile(new, service(0), service(1))[0]
 
 
 def test_a_sibling_with_other_options_does_not_fight(
@@ -533,6 +548,43 @@ def test_the_world_may_read_by_option(
             stranger.set(path, b"")
         with pytest.raises(NoAuthError):
             stranger.create(f"{base}/web/x")
+
+
+def test_every_call_ends_at_a_frozen_server(make: Make, server: ZooKeeper) -> None:
+    backend = make(timeout=0.5)
+    backend.list()
+    plan = Plan((backend.entry(service()),))
+    calls = (backend.keepalive, backend.list, lambda: backend.apply(plan), backend.close)
+    server.freeze()
+    try:
+        for call in calls:
+            begin = time.monotonic()
+            with pytest.raises(Unavailable) if call != backend.close else nullcontext():
+                call()
+            assert time.monotonic() - begin < 0.8
+    finally:
+        server.thaw()
+
+
+def test_a_member_that_did_not_answer_is_passed_over_once() -> None:
+    sockets = Sockets(1, None)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = mute.getsockname()
+        with sockets.create_connection(address):
+            sockets.cut()
+        with pytest.raises(TimeoutError):
+            sockets.create_connection(address)
+        sockets.create_connection(address).close()
+
+
+def test_host_names_that_do_not_resolve() -> None:
+    backend = ZooKeeperBackend(Context(parse("zookeeper://nowhere.invalid/x"), timeout=0.5))
+    threads = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="no address found"):
+            backend.list()
+    backend.close()
+    until(lambda: threading.active_count() <= threads, "the end of its threads")
 
 
 def test_nothing_answers(caplog: pytest.LogCaptureFixture) -> None:
