@@ -6,9 +6,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,7 +37,10 @@ class Dockerd(Server):
         self._binary = program("dockerd", package="docker.io")
         program("ip", package="iproute2")
         require("root", os.geteuid() == 0, "an engine needs it")
-        self.socket = folder / "docker.sock"
+        # A socket's path has at most 107 characters, and containerd's are long.
+        self.root = Path(tempfile.mkdtemp(prefix="rgt-"))
+        self.data = self.root / "data"
+        self.socket = self.root / "docker.sock"
         self.host = f"unix://{self.socket}"
         self.api = DockerAPI(self.socket)
         self.bridge = ""
@@ -49,8 +54,8 @@ class Dockerd(Server):
             f"--config-file={self._config()}",
             f"--host={self.host}",
             f"--data-root={self.data}",
-            f"--exec-root={self.folder / 'exec'}",
-            f"--pidfile={self.folder / 'docker.pid'}",
+            f"--exec-root={self.root / 'exec'}",
+            f"--pidfile={self.root / 'docker.pid'}",
             f"--bridge={self.bridge}",
             f"--cgroup-parent=/{self.bridge}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
@@ -82,7 +87,7 @@ class Dockerd(Server):
 
     def _forget_containerd(self) -> None:
         """Containerd dies with a killed engine, but the next would take its zombie for alive."""
-        pid_file = self.folder / "exec/containerd/containerd.pid"
+        pid_file = self.root / "exec/containerd/containerd.pid"
         if pid_file.exists():
             command = Path("/proc", pid_file.read_text(), "cmdline")
             until(lambda: not command.exists() or not command.read_bytes(), "containerd's end")
@@ -98,7 +103,7 @@ class Dockerd(Server):
         self.bridge = f"rgt{number}"
         self.subnet = f"172.30.{number}.0/24"
         script = engine_cleanup.__file__
-        self._cleaning = [sys.executable, script, str(self.folder), self.bridge]
+        self._cleaning = [sys.executable, script, str(self.root), self.bridge]
         subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
         guard("+command", self._cleaning)
         address = f"172.30.{number}.1/24"
@@ -122,6 +127,7 @@ class Dockerd(Server):
         """Kill it, its containers too, and take away all that it made but its log."""
         self.kill()
         if self.bridge:
-            engine_cleanup.clean_up(self.folder, self.bridge)
+            engine_cleanup.clean_up(self.root, self.bridge)
             guard("-command", self._cleaning)
             self.bridge = ""
+        shutil.rmtree(self.root, ignore_errors=True)

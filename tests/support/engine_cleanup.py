@@ -23,7 +23,7 @@ SHIM_SOCKETS = Path("/run/containerd/s")
 
 
 def clean_up(folder: Path, bridge: str) -> None:
-    """Kill what runs, unmount, and take away interfaces, cgroups and files, but for the log."""
+    """Kill what runs, unmount, and take away interfaces, cgroups and the folder."""
     end = time.monotonic() + 20
     while pids := processes(folder, bridge):
         if time.monotonic() > end:
@@ -40,8 +40,7 @@ def clean_up(folder: Path, bridge: str) -> None:
         group.rmdir()
     for path in _shim_sockets(folder):
         path.unlink(missing_ok=True)
-    for name in ("data", "exec"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder)
 
 
 def processes(folder: Path, bridge: str) -> set[int]:

@@ -1,0 +1,90 @@
+"""Real servers and agents as fixtures; a part that is missing skips what needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from support.agent import Agent
+from support.engine import Dockerd
+from support.servers import Consul, Etcd, Server, ZooKeeper
+
+RunAgent = Callable[..., Agent]
+
+
+def _running(server: Server) -> Iterator[Server]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
+    """An engine with the images `web`, which exposes port 80, and `two`, 80 and 443.
+
+    Shared by the whole run: a test that starts containers takes `clean_engine`.
+    """
+    made = Dockerd(tmp_path_factory.mktemp("engine"))
+    for _ in _running(made):
+        made.api.import_image("web", expose=[80])
+        made.api.import_image("two", expose=[80, 443])
+        yield made
+
+
+@pytest.fixture
+def clean_engine(engine: Dockerd) -> Iterator[Dockerd]:
+    """The shared engine; afterwards it runs, and has neither containers nor networks."""
+    yield engine
+    if engine.running:
+        engine.thaw()
+    else:
+        engine.start()
+    engine.api.clear()
+
+
+@pytest.fixture(scope="session")
+def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
+    """A Consul server, shared by the whole run; so are the next two."""
+    made = Consul(tmp_path_factory.mktemp("consul"))
+    for _ in _running(made):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    made = Etcd(tmp_path_factory.mktemp("etcd"))
+    for _ in _running(made):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    made = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    for _ in _running(made):
+        yield made
+
+
+@pytest.fixture
+def agent(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunAgent]:
+    """Starts agents: ``agent(*words, environ={}, docker_host=engine.host)``.
+
+    Without `docker_host` they run on the shared engine. All are stopped after the test, and one
+    that has logged a traceback fails it.
+    """
+    made: list[Agent] = []
+
+    def run(*words: str, environ: Mapping[str, str] | None = None, docker_host: str = "") -> Agent:
+        host = docker_host or request.getfixturevalue("engine").host
+        name = f"agent{len(made)}"
+        made.append(Agent(tmp_path / name, words, host, environ, name))
+        made[-1].start()
+        return made[-1]
+
+    yield run
+    for each in made:
+        each.stop()
+    for each in made:
+        assert "Traceback" not in each.log, each.tail(40)
