@@ -79,7 +79,9 @@ class DockerAPI:
         """Make an image of busybox; nothing can be pulled on a machine without a network."""
         changes = [f"CMD {json.dumps([*command])}", *(f"EXPOSE {port}" for port in expose)]
         changes += [f"ENV {key}={json.dumps(value)}" for key, value in (env or {}).items()]
-        repository, _, tag = name.partition(":")
+        path, slash, last = name.rpartition("/")
+        last, _, tag = last.partition(":")
+        repository = f"{path}{slash}{last}"
         query = {"fromSrc": "-", "repo": repository, "tag": tag or "latest", "changes": changes}
         self.request("POST", f"/images/create?{urlencode(query, doseq=True)}", tar=_busybox())
 
