@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from enum import Enum
 
 from registrator.backend import Unavailable
 
@@ -27,7 +28,15 @@ SECOND_LOOK = 2.0
 at a frozen agent is carried out when it thaws."""
 
 BUDGET = 0.5
-"""Seconds that one look may take, dead addresses and long removals included."""
+"""Seconds that a request of a look may take, and after which a long removal is interrupted."""
+
+
+class Found(Enum):
+    """What a look at an address showed."""
+
+    CLEAN = "nothing of ours"
+    SAME_AGENT = "the agent in use, at another address"
+    AGAIN = "no answer, or copies that were removed"
 
 
 class Leftovers:
@@ -44,41 +53,56 @@ class Leftovers:
         self._known: set[Endpoint] = set()
         # When an address was first seen without a copy of ours; None: it has yet to answer.
         self._owed: dict[Endpoint, float | None] = {}
+        self._looks: dict[Endpoint, Future[Found | Denied]] = {}
 
     def __bool__(self) -> bool:
         """Whether any address owes a look."""
         return bool(self._owed)
 
     def moved(self, left: Endpoint | None, current: Endpoint, known: Iterable[Endpoint]) -> None:
-        """The agent in use is now `current`; `known` are all addresses as names resolve now."""
+        """The agent in use is now `current`; `known` are all addresses as names resolve now.
+
+        Waits for the looks under way, each of which has its deadline: they took another agent
+        for the one in use, and must not remove anything from this one.
+        """
+        wait(self._looks.values())
+        self._looks.clear()
         new = set(known) - self._known
         self._known |= new | {current}
         self._owed |= dict.fromkeys(new | ({left} if left else set()))
         self._owed.pop(current, None)
 
     def look(self, node_id: Callable[[], str], pool: ThreadPoolExecutor) -> None:
-        """Look at every address that owes it, all at once; `node_id` is of the agent in use.
+        """Have every address looked at that owes it; `node_id` is of the agent in use.
 
-        Two addresses may be one agent, and nothing is ever removed from the one in use: only
-        the agents' own ids tell them apart.
+        Returns without waiting for the looks: a dead address must not hold up anything. Two
+        addresses may be one agent, and nothing is ever removed from the one in use: only the
+        agents' own ids tell them apart.
         """
-        if not self._owed:
+        self._collect()
+        due = [endpoint for endpoint in self._owed if endpoint not in self._looks]
+        if not due:
             return
         try:
             in_use = node_id()
         except Denied as error:
-            self._give_up(list(self._owed), error)
+            self._give_up(due, error)
             return
-        done = pool.map(lambda endpoint: self._look_at(endpoint, in_use), list(self._owed))
-        for endpoint, answered in list(zip(list(self._owed), done, strict=True)):
-            if isinstance(answered, Denied):
-                self._give_up([endpoint], answered)
-            elif answered is None:
+        for endpoint in due:
+            self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use)
+
+    def _collect(self) -> None:
+        """Note what came of the looks that are over."""
+        for endpoint in [each for each, look in self._looks.items() if look.done()]:
+            found = self._looks.pop(endpoint).result()
+            now = time.monotonic()
+            if isinstance(found, Denied):
+                self._give_up([endpoint], found)
+            elif found is Found.AGAIN:
                 self._owed[endpoint] = None
-            elif answered:
-                since = self._owed[endpoint] or time.monotonic()
-                self._owed[endpoint] = since
-                if answered == "same" or time.monotonic() - since >= SECOND_LOOK:
+            else:
+                since = self._owed[endpoint] = self._owed[endpoint] or now
+                if found is Found.SAME_AGENT or now - since >= SECOND_LOOK:
                     del self._owed[endpoint]
 
     def _give_up(self, endpoints: Iterable[Endpoint], error: Denied) -> None:
@@ -90,30 +114,27 @@ class Leftovers:
             )  # fmt: skip
             del self._owed[endpoint]
 
-    def _look_at(self, endpoint: Endpoint, in_use: str) -> str | Denied | None:
-        """``same`` agent as the one in use, ``clean``, or None where it has to be looked at again.
-
-        What was removed counts as clean only at the next look.
-        """
+    def _look_at(self, endpoint: Endpoint, in_use: str) -> Found | Denied:
+        """Remove what is ours there; that counts as clean only when the next look finds nothing."""
         deadline = time.monotonic() + self._budget
         api = self._connect(endpoint, self._budget)
         try:
             if api.node_id() == in_use:
-                return "same"
+                return Found.SAME_AGENT
             found = api.agent.services() or {}
             ours = [i for i, s in found.items() if (s.get("Meta") or {}).get(OWNER) == self._owner]
             for done, service_id in enumerate(ours, 1):
                 api.agent.service.deregister(service_id)
                 if time.monotonic() > deadline or done == len(ours):
                     self._log.info("removed %d copies of our services at %s", done, endpoint)
-                    return None
+                    return Found.AGAIN
         except Denied as error:
             return error
         except NoAnswer:
-            return None
+            return Found.AGAIN
         except Unavailable as error:
             self._log.warning("copies of our services cannot be removed yet: %s", error)
-            return None
+            return Found.AGAIN
         finally:
             api.http.close()
-        return "clean"
+        return Found.CLEAN

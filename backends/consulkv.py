@@ -103,7 +103,7 @@ class ConsulKVBackend:
         writes = [Write(entry.key, entry.content, entry.service.address) for entry in plan.register]
         writes += [Write(key) for key in plan.deregister]
         rejected: dict[str, str] = {}
-        for batch in batches(writes, 2 if self._ttl else 1):
+        for batch in batches(writes):
             self._commit(batch, rejected)
         return rejected
 

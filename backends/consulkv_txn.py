@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Consul's limits: 64 operations, and 512 KiB for the whole request.
-MOST_OPERATIONS = 64
+# Consul's limits: 64 operations, of which a write takes two, and 512 KiB for the whole request.
+MOST_WRITES = 32
 MOST_BYTES = 480 * 1024
 
 MOVED_ON = re.compile(r"stale|held|exist|failed (index|session) check|session")
@@ -70,13 +70,13 @@ def _operation(verb: str, key: str, **fields: Any) -> Mapping[str, Any]:
     return {"KV": {"Verb": verb, "Key": key, **fields}}
 
 
-def batches(writes: Sequence[Write], each: int) -> Iterator[Sequence[Write]]:
-    """The writes in order, in portions that fit a transaction at `each` operations a write."""
+def batches(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+    """The writes in order, in portions that fit a transaction."""
     start = size = 0
     for position, write in enumerate(writes):
         # JSON takes up to six bytes a character, base64 four for three.
-        weight = each * (12 * len(write.key) + 200) + 4 * len((write.value or "").encode()) // 3
-        full = position - start >= MOST_OPERATIONS // each
+        weight = 12 * len(write.key) + 400 + 4 * len((write.value or "").encode()) // 3
+        full = position - start == MOST_WRITES
         if full or (position > start and size + weight > MOST_BYTES):
             yield writes[start:position]
             start, size = position, 0

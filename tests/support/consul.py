@@ -1,0 +1,98 @@
+"""What the tests of both Consul backends share: backends, services, requests, a pair of agents."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from registrator.backend import Backend, Context, load
+from registrator.model import Entry, Identity, Plan, Service
+from registrator.uri import parse
+from support.servers import Consul, start_all
+from support.wait import until
+
+OWNER = "7GZK:HOST"
+MASTER = "11111111-2222-3333-4444-555555555555"
+ACL: Mapping[str, Any] = {
+    "primary_datacenter": "dc1",
+    "acl": {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}},
+}
+
+
+def backend(uri: str, owner: str = OWNER, **context: Any) -> Backend:
+    """A backend for `uri`, made as the core makes it."""
+    parsed = parse(uri)
+    return load(parsed.scheme)(Context(parsed, Identity(owner, "host"), **context))
+
+
+def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: Any) -> Service:
+    """One service; `number` makes it different from others."""
+    values: dict[str, Any] = {
+        "id": f"host:c{number}:80",
+        "name": f"web{number % 50}",
+        "address": "127.9.0.1",
+        "port": 20000 + number,
+        "private_port": 80,
+        "tags": ("b", "a"),
+        "container_id": f"{number:064x}",
+        "container_name": f"c{number}",
+    }
+    return Service(attrs=attrs or {}, **{**values, **fields})
+
+
+def register(backend: Backend, *services: Service) -> list[Entry]:
+    """Register services, all of which have to be accepted."""
+    entries = [backend.entry(each) for each in services]
+    assert backend.apply(Plan(register=tuple(entries))) == {}
+    return entries
+
+
+def put(agent: Consul, path: str, body: object = None, token: str = "") -> Any:
+    """A PUT to ``/v1/<path>`` from outside; the answer's JSON."""
+    answer = urllib3.request(
+        "PUT",
+        f"http://{agent.address}/v1/{path}",
+        body=b"" if body is None else json.dumps(body).encode(),
+        headers={"X-Consul-Token": token} if token else {},
+        timeout=5,
+        retries=False,
+    )
+    assert answer.status == 200, answer.data
+    return json.loads(answer.data) if answer.data else None
+
+
+def token(agent: Consul, rules: str) -> str:
+    """The secret of a new token with these rules, at an agent started with `ACL`."""
+    name = f"policy-{uuid.uuid4()}"
+    put(agent, "acl/policy", {"Name": name, "Rules": rules}, MASTER)
+    secret: str = put(agent, "acl/token", {"Policies": [{"Name": name}]}, MASTER)["SecretID"]
+    return secret
+
+
+@contextlib.contextmanager
+def pair(folder: Path) -> Iterator[tuple[Consul, Consul]]:
+    """Two agents of one cluster, both clients, so that the server outlives either."""
+    server = Consul(folder / "server", name="server")
+    clients = [
+        Consul(folder / name, name=name, servers=0, join=[server.serf_address])
+        for name in ("a", "b")
+    ]
+    start_all([server, *clients])
+    try:
+        yield clients[0], clients[1]
+    finally:
+        for each in (server, *clients):
+            each.kill()
+
+
+def freeze(consul: Consul) -> None:
+    """Stop it and wait until it is stopped: the signal takes effect a little later."""
+    consul.freeze()
+    status = Path(f"/proc/{consul.pid}/status")
+    until(lambda: "State:\tT" in status.read_text(), f"{consul.name} to be frozen")
