@@ -1,0 +1,281 @@
+"""``make demo``: containers come and go, and a table shows what the registry holds after each step.
+
+It uses the Docker engine that answers; where none does, one of its own on a private socket, which
+takes root. What it makes goes again when it ends, fails or is interrupted. A signal is only noted
+and looked at between two steps and in every wait, so that nothing is left half made or half
+cleaned up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import docker
+from docker.errors import DockerException
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+# The tests' engine and processes: they end with this one, even where it is killed.
+from support.agent import Agent
+from support.engine import Dockerd
+from support.wait import until
+
+DEADLINE = 20.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
+
+
+class Stopped(Exception):
+    """The demo cannot go on; its text says why."""
+
+
+class Interrupted(Exception):
+    """A signal has come."""
+
+
+class Engine(NamedTuple):
+    """A Docker engine that answers, and the variables that lead to it."""
+
+    client: docker.APIClient
+    environ: dict[str, str]
+
+
+class Row(NamedTuple):
+    """A service, as the registry's file shows it."""
+
+    service: str
+    address: str
+    port: str
+    tags: str
+    id: str
+
+
+received: list[int] = []
+
+
+def wait(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
+    """Wait for `condition`; raises `Stopped` after `DEADLINE`, `Interrupted` after a signal."""
+
+    def check() -> bool:
+        go_on()
+        return bool(condition())
+
+    try:
+        until(check, what, DEADLINE)
+    except AssertionError as error:
+        raise Stopped(str(error)) from None
+
+
+def go_on() -> None:
+    """Raise `Interrupted` where a signal has come."""
+    if received:
+        raise Interrupted
+
+
+@contextlib.contextmanager
+def engine(folder: Path) -> Iterator[Engine]:
+    """The engine that answers, else one of the demo's own."""
+    try:
+        client = docker.from_env(timeout=5).api
+        client.ping()
+    except DockerException:
+        pass
+    else:
+        host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        print(f"Docker engine: the one at {host}")
+        variables = {k: v for k, v in os.environ.items() if k.startswith("DOCKER_")}
+        yield Engine(client, variables | {"DOCKER_HOST": host})
+        return
+    lacking = [name for name in ("dockerd", "ip", "busybox") if not shutil.which(name)]
+    if lacking or os.geteuid() != 0:
+        raise Stopped(
+            "no Docker engine answers, and starting one takes root and "
+            + (f"what is missing here: {', '.join(lacking)}" if lacking else "is refused to others")
+        )
+    own = Dockerd(folder / "engine")
+    print(f"Docker engine: none answers, so one of the demo's own at {own.host}")
+    try:
+        own.launch()
+        wait(lambda: own.running and _answers(own), own.tail)
+        yield Engine(docker.APIClient(own.host, timeout=20), {"DOCKER_HOST": own.host})
+    finally:
+        own.remove()
+
+
+def _answers(own: Dockerd) -> bool:
+    try:
+        return own.ready()
+    except OSError:
+        return False
+
+
+class Demo:
+    """Containers of one run of the demo, and the registry that follows them."""
+
+    def __init__(self, engine: Engine, registry: Path) -> None:
+        self._client = engine.client
+        self._registry = registry
+        self._run = secrets.token_hex(2)
+        self._label = f"registrator.demo={self._run}"
+        self._image = f"registrator-demo/web:{self._run}"
+
+    def make_image(self) -> None:
+        """Import busybox as an image with port 80 exposed: nothing has to be pulled."""
+        busybox = shutil.which("busybox")
+        if busybox is None:
+            raise Stopped("busybox is missing (Debian's busybox-static)")
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            tar.add(os.path.realpath(busybox), "bin/busybox")
+            for applet in ("sh", "sleep"):
+                link = tarfile.TarInfo(f"bin/{applet}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(link)
+        repository, _, tag = self._image.partition(":")
+        self._client.import_image_from_data(
+            out.getvalue(), repository=repository, tag=tag, changes=["EXPOSE 80"]
+        )
+
+    def start(self, name: str, environment: dict[str, str] | None = None, port: int = 80) -> None:
+        """Run a container that publishes a port at one of the host's that the engine chooses."""
+        host = self._client.create_host_config(port_bindings={port: ("0.0.0.0",)})
+        key, _, value = self._label.partition("=")
+        made = self._client.create_container(
+            self._image,
+            UNTIL_TERM,
+            name=f"{name}-{self._run}",
+            ports=[port],
+            environment=environment,
+            labels={key: value},
+            host_config=host,
+        )
+        self._client.start(made)
+
+    def stop(self, name: str) -> None:
+        """Stop a container, and leave it there."""
+        self._client.stop(f"{name}-{self._run}", timeout=5)
+
+    def show(self, what: str) -> None:
+        """Wait until the registry holds what runs, and print it."""
+        go_on()
+        want = self._running()
+        wait(
+            lambda: self._held() == want,
+            lambda: f"the registry as the engine: {sorted(want)}, not {self._rows()}",
+        )
+        print(f"\n{what}\n")
+        _print_table(self._rows())
+
+    def _running(self) -> set[tuple[str, str]]:
+        """What runs, by the engine: container and host port."""
+        filters = {"label": self._label, "status": "running"}
+        found = self._client.containers(filters=filters)
+        return {
+            (container["Names"][0].removeprefix("/"), str(port["PublicPort"]))
+            for container in found
+            for port in container["Ports"]
+            if "PublicPort" in port
+        }
+
+    def _held(self) -> set[tuple[str, str]]:
+        """The same by the registry, which may hold other services of the machine's engine."""
+        held = {(row.id.partition(":")[2].partition(":")[0], row.port) for row in self._rows()}
+        return {pair for pair in held if pair[0].endswith(f"-{self._run}")}
+
+    def _rows(self) -> list[Row]:
+        groups = json.loads(self._registry.read_text()) if self._registry.exists() else []
+        rows = []
+        for group in groups:
+            labels = group["labels"]
+            address, _, port = group["targets"][0].rpartition(":")
+            tags = labels.get("tags", "").strip(",")
+            rows.append(Row(labels["service"], address, port, tags, labels["id"]))
+        return sorted(rows)
+
+    def remove(self) -> None:
+        """Take away the containers and the image of this run."""
+        for container in self._client.containers(all=True, filters={"label": self._label}):
+            self._client.remove_container(container, force=True)
+        if self._client.images(self._image):
+            self._client.remove_image(self._image, force=True)
+
+
+def _print_table(rows: list[Row]) -> None:
+    table = [Row(*(field.upper() for field in Row._fields)), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  " + "  ".join(cells).rstrip())
+
+
+@contextlib.contextmanager
+def agent(folder: Path, registry: Path, engine: Engine) -> Iterator[None]:
+    """Run the agent on the file registry."""
+    uri = f"file://{registry}"
+    process = Agent(folder, [uri], engine.environ["DOCKER_HOST"], engine.environ)
+    print(f"Agent:         registrator {uri}")
+    try:
+        process.launch()
+        yield
+    except Stopped as error:
+        raise Stopped(f"{error}\n{process.tail()}") from None
+    finally:
+        process.stop()
+
+
+def tell(demo: Demo) -> None:
+    """The story: what happens to containers, and what the registry holds then."""
+    demo.make_image()
+    demo.start("web-1")
+    demo.show("A container with a published port: its service is named after the image.")
+    demo.start("db", {"SERVICE_NAME": "postgres", "SERVICE_TAGS": "primary,v16"}, 5432)
+    demo.show("Another one, with a name and tags in its environment.")
+    demo.start("web-2")
+    demo.start("web-3")
+    demo.show("The first service, scaled from 1 to 3.")
+    demo.stop("web-2")
+    demo.show("One of them has stopped.")
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: received.append(number))
+    begin = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="registrator-demo-"))
+    registry = folder / "services.json"
+    try:
+        with engine(folder) as found:
+            demo = Demo(found, registry)
+            with contextlib.ExitStack() as stack:
+                stack.callback(demo.remove)
+                stack.enter_context(agent(folder, registry, found))
+                tell(demo)
+    except Interrupted:
+        print("\ndemo: interrupted; cleaned up", file=sys.stderr)
+        return 128 + received[0]
+    except (Stopped, DockerException) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(folder)
+    print(f"\nCleaned up; {time.monotonic() - begin:.1f} s in all.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
