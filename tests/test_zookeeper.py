@@ -561,7 +561,7 @@ def test_every_call_ends_at_a_frozen_server(make: Make, server: ZooKeeper) -> No
             begin = time.monotonic()
             with pytest.raises(Unavailable) if call != backend.close else nullcontext():
                 call()
-            assert time.monotonic() - begin < 0.8
+            assert time.monotonic() - begin < 1.5
     finally:
         server.thaw()
 
