@@ -12,17 +12,17 @@ import logging
 import os
 import queue
 import socket
-import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from registrator.backend import ConfigError, Context, Unavailable
 from registrator.uri import Address
+
+from .etcd_settings import certificates, credentials
 
 # The generated code of etcd3 loads with protobuf's Python implementation only, and calls what
 # protobuf has deprecated. What gRPC would log by itself comes as an exception too.
@@ -62,6 +62,7 @@ _REFUSALS = frozenset(
         Code.PERMISSION_DENIED,
         Code.RESOURCE_EXHAUSTED,
         Code.UNAUTHENTICATED,
+        Code.UNIMPLEMENTED,
     }
 )
 
@@ -104,12 +105,14 @@ class EtcdClient:
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
-        self._tls = _certificates(context.environ) if tls else {}
-        self._user = _credentials(context)[0]
+        self._tls = certificates(context.environ) if tls else {}
+        self._user = credentials(context)[0]
         self._metadata = _REQUIRE_LEADER
         self._client: Any = None
         self._server: Server | None = None
         self._first = 0
+        self._mute: dict[Server, float] = {}
+        self._ended = threading.Event()
 
     def call(self, rpc: Rpc, request: Any) -> Any:
         """Send `request` to the server that works, or the next that does, and return its answer.
@@ -117,6 +120,8 @@ class EtcdClient:
         Raises `Refused` where a server says no, `Unavailable` where none answered in time.
         """
         failures: list[str] = []
+        if self._server is not None and self._ended.is_set():
+            self._drop(f"{self._server.ip}: it was closed")
         for server in self._servers(failures):
             deadline = time.monotonic() + self._timeout
             try:
@@ -126,12 +131,15 @@ class EtcdClient:
             except grpc.RpcError as error:
                 if error.code() in _REFUSALS:
                     raise Refused(error.code(), f"{server.ip}: {error.details()}") from None
+                if error.code() is Code.DEADLINE_EXCEEDED:
+                    self._mute[server] = time.monotonic() + self._timeout
                 failures.append(f"{server.ip}: {_reason(error)}")
                 self._drop(failures[-1])
         raise Unavailable("no etcd server answers: " + "; ".join(failures))
 
     def close(self) -> None:
         """Close the channel, if one is open."""
+        self._ended.set()
         if self._client is not None:
             self._client.close()
         self._client = self._server = None
@@ -139,25 +147,37 @@ class EtcdClient:
     def _servers(self, failures: list[str]) -> Iterator[Server]:
         """Every server once: the current one, then the others, from its address on.
 
-        Names are resolved when it comes to them, so that members added to the DNS are found.
+        One that has just let a deadline pass is left out for as long, unless all have: the others
+        may say at once that they are still electing a leader, and be asked again soon. Names are
+        resolved when it comes to them, so that members added to the DNS are found.
         """
         current, first = self._server, self._first
         if current is not None:
             yield current
-        tried = {current} if failures else set()
+        tried = {current} if current is not None else set()
+        mute: list[Server] = []
         for step in range(len(self._addresses)):
             index = (first + step) % len(self._addresses)
-            address = self._addresses[index]
-            try:
-                ips = resolve(address, self._timeout)
-            except (OSError, UnicodeError) as error:
-                failures.append(f"{address}: {error}")
-                continue
-            for server in (Server(ip, address.host) for ip in ips):
-                if server not in tried:
-                    tried.add(server)
-                    self._first = index
-                    yield server
+            for server in self._resolved(self._addresses[index], failures):
+                if server in tried:
+                    continue
+                tried.add(server)
+                if self._mute.get(server, 0) > time.monotonic():
+                    mute.append(server)
+                    continue
+                self._first = index
+                yield server
+        if len(mute) == len(tried):
+            yield from mute
+        else:
+            failures.extend(f"{server.ip}: gave no answer a moment ago" for server in mute)
+
+    def _resolved(self, address: Address, failures: list[str]) -> list[Server]:
+        try:
+            return [Server(ip, address.host) for ip in resolve(address, self._timeout)]
+        except (OSError, UnicodeError) as error:
+            failures.append(f"{address}: {error}")
+            return []
 
     def _connect(self, server: Server, deadline: float) -> None:
         try:
@@ -168,6 +188,7 @@ class EtcdClient:
             self.close()
             raise
         self._server = server
+        self._notice_the_end()
         log.info("connected to etcd %s at %s, leader %x", status.version, server.ip, status.leader)
 
     def _open(self, server: Server) -> Any:
@@ -182,6 +203,28 @@ class EtcdClient:
         except OSError as error:
             raise Unavailable(f"a certificate or key cannot be read: {error}") from None
 
+    def _notice_the_end(self) -> None:
+        """Have the entries listed when this connection ends: the server may have been wiped.
+
+        A stream of watches that never watches anything costs no request, and ends with the
+        connection, or when the server has been without a leader for some seconds.
+        """
+        ended = self._ended = threading.Event()
+
+        def no_requests() -> Iterator[Any]:
+            ended.wait()
+            yield from ()
+
+        def over(stream: Any) -> None:
+            if not ended.is_set() and stream.code() not in _REFUSALS:
+                ended.set()
+                self._context.wake()
+
+        stream = etcdrpc.WatchStub(self._client.channel).Watch(
+            no_requests(), metadata=self._metadata
+        )
+        stream.add_done_callback(over)
+
     def _send(self, rpc: Rpc, request: Any, deadline: float) -> Any:
         try:
             return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
@@ -195,7 +238,7 @@ class EtcdClient:
         """Get a new token; the password is read again, since its file may have changed."""
         self._metadata = _REQUIRE_LEADER
         try:
-            user, password = _credentials(self._context)
+            user, password = credentials(self._context)
         except ConfigError as error:
             raise Unavailable(str(error)) from None
         if not user:
@@ -261,49 +304,3 @@ def _wants_login(error: grpc.RpcError) -> bool:
         or "auth store is old" in details
         or "user name is empty" in details
     )
-
-
-def _credentials(context: Context) -> tuple[str, str]:
-    """User and password from the URI, else from the environment as etcdctl reads it, or files."""
-    user, password = context.uri.user, context.uri.password
-    if not user:
-        user = _setting(context.environ, "ETCDCTL_USER")
-        user, _, password = user.partition(":")
-    password = password or _setting(context.environ, "ETCDCTL_PASSWORD")
-    if bool(user) != bool(password):
-        raise ConfigError("etcd: a user and a password are needed, or neither")
-    return user, password
-
-
-def _setting(environ: Mapping[str, str], name: str) -> str:
-    """A variable's value, or the content of the file that ``<name>_FILE`` names."""
-    path = environ.get(f"{name}_FILE")
-    if not path:
-        return environ.get(name, "")
-    if environ.get(name):
-        raise ConfigError(f"etcd: both {name} and {name}_FILE are set")
-    try:
-        return Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"etcd: {name}_FILE cannot be read: {error}") from None
-
-
-def _certificates(environ: Mapping[str, str]) -> dict[str, str]:
-    """The files for TLS, as the etcd3 package takes them; readable, and each key with its own."""
-    paths = ssl.get_default_verify_paths()
-    files = {
-        "ca_cert": environ.get("ETCDCTL_CACERT") or paths.cafile or "",
-        "cert_cert": environ.get("ETCDCTL_CERT", ""),
-        "cert_key": environ.get("ETCDCTL_KEY", ""),
-    }
-    if not files["ca_cert"]:
-        raise ConfigError("etcd: this system has no root certificates; set ETCDCTL_CACERT")
-    if bool(files["cert_cert"]) != bool(files["cert_key"]):
-        raise ConfigError("etcd: ETCDCTL_CERT and ETCDCTL_KEY are needed, or neither")
-    given = {name: path for name, path in files.items() if path}
-    for path in given.values():
-        try:
-            Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"etcd: a certificate or key cannot be read: {error}") from None
-    return given

@@ -298,11 +298,13 @@ def test_one_request_keeps_all_entries_alive(own_server: Etcd, make: Backends) -
     assert requests(own_server, "LeaseKeepAlive") - before == calls
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0), (1, 60), (60, 1)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(0, 1), (1, 0), (1, 60), (60, 1), (60, 316), (316, 60)]
+)
 def test_another_ttl_after_a_restart(
     server: Etcd, make: Backends, uri: str, prefix: str, before: float, after: float
 ) -> None:
-    """A TTL of 1 runs out within the test, since nothing keeps it alive."""
+    """A TTL of 1 runs out within the test; 60 and 316 have the same slot."""
     first, second = make(uri, ttl=before), make(uri, ttl=after)
     first.apply(plan(first, SERVICE))
     lease = lease_of(server, f"{prefix}/web/{SERVICE.id}")

@@ -19,7 +19,7 @@ from support.require import require
 from support.servers import Etcd, etcd_cluster, free_ports, loopback_ip
 from support.wait import until
 
-from registrator.backend import Backend, BackendError, Unavailable
+from registrator.backend import Backend, BackendError, SessionLost, Unavailable
 from registrator.model import Plan, Service
 
 SERVICE = Service("host:web1:80", "web", "10.0.0.1", 8080, 80)
@@ -83,12 +83,13 @@ def persist(backend: Backend, name: str) -> float:
 @pytest.mark.parametrize("connected", ["to the victim", "to another"])
 @pytest.mark.parametrize(
     ("role", "fault", "limit"),
-    [("follower", "kill", 1), ("leader", "kill", 3), ("follower", "freeze", 3),
-     ("leader", "freeze", 3)],
+    [("follower", "kill", 1), ("follower", "freeze", 3), ("leader", "kill", 5),
+     ("leader", "freeze", 5)],
 )  # fmt: skip
 def test_time_to_the_next_write(
     cluster: list[Etcd], make: Backends, role: str, fault: str, limit: float, connected: str
 ) -> None:
+    """etcd elects a leader within 2 s, as a rule; two candidates at once make it up to 4."""
     until(lambda: sum(map(leads, cluster)) == 1, "one leader", 20)
     victim = next(member for member in cluster if leads(member) is (role == "leader"))
     order = sorted(cluster, key=lambda m: (m is victim) is (connected != "to the victim"))
@@ -167,6 +168,38 @@ def test_a_server_that_comes_back(
         assert seconds(backend.list) < 0.5
     lines = [line for line in caplog.messages if line.startswith("lost the connection")]
     assert len(lines) == 1
+
+
+def test_a_connection_that_ends_has_the_entries_listed(tmp_path: Path, make: Backends) -> None:
+    woken: list[float] = []
+    with running(tmp_path) as etcd:
+        backend = make(f"etcd://{etcd.address}/s", wake=lambda: woken.append(time.monotonic()))
+        write(backend)
+        backend.list()
+        assert woken == []
+        for _ in range(2):
+            woken.clear()
+            etcd.kill()
+            until(lambda: woken, "being woken", 2)
+            etcd.wipe()
+            etcd.start()
+            assert backend.list() == {}
+            with pytest.raises(SessionLost):
+                write(backend)
+            write(backend)
+        backend.close()
+        assert len(woken) == 1
+        assert len(backend.list()) == 1
+
+
+def test_no_thread_outlives_a_connection(server: Etcd, make: Backends) -> None:
+    before = threading.active_count()
+    backend = make(f"etcd://{server.address}/threads", ttl=60)
+    for _ in range(3):
+        write(backend)
+        backend.keepalive()
+        backend.close()
+    until(lambda: threading.active_count() <= before, "the threads' end", 5)
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:

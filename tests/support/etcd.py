@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,11 @@ class Backends:
         ttl: float = 0,
         timeout: float = 2.0,
         environ: Mapping[str, str] | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> Backend:
         parsed = parse(uri)
-        context = Context(parsed, Identity(owner, "host"), ttl, ttl / 3, timeout, environ or {})
+        identity = Identity(owner, "host")
+        context = Context(parsed, identity, ttl, ttl / 3, timeout, environ or {}, wake)
         self.made.append(load(parsed.scheme)(context))
         return self.made[-1]
 
