@@ -119,7 +119,11 @@ class ConsulBackend:
         )
 
     def keepalive(self) -> None:
-        """One request with ``-ttl``, none otherwise; and a look at what is owed elsewhere."""
+        """Renew the TTL check, and see to what is owed elsewhere.
+
+        Without ``-ttl`` it asks whether the agent is alive, by one request, where there is
+        another address to move to; a closed connection it sees without one.
+        """
         api = self._servers.current
         if api is None:
             return
@@ -127,6 +131,8 @@ class ConsulBackend:
             self._refresh()
         elif api.http.dropped():
             raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
+        elif len(self._servers.known) > 1:
+            self._call(Api.ping)
         self._leftovers.look(api.node_id, self._pool)
 
     def close(self) -> None:
@@ -145,7 +151,6 @@ class ConsulBackend:
                 return function(api)
             except NoAnswer as error:
                 moved = self._servers.move(error)
-                log.warning("moved to Consul at %s: %s", moved.endpoint, error)
                 self._connected(moved, True)
                 raise SessionLost(f"moved to {moved.endpoint}: {error}") from error
         except Denied as error:

@@ -7,13 +7,15 @@ unix socket, and its constructor lets the process environment override an explic
 All errors here are kinds of `Unavailable`, so that one that nobody handles says the right thing::
 
     Unavailable
-     +-- NoAnswer   this server is dead, frozen or without a leader: the next one may do
+     +-- NoAnswer   this server is dead or frozen: the next one may do
+     |    +-- Leaderless   it answers, but cannot reach its cluster
      +-- Denied     the token lacks a right (403); the same at every server
      +-- Refused    any other answer that is no success
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -47,11 +49,11 @@ _LEADERLESS = re.compile(
 
 
 class NoAnswer(Unavailable):
-    """A server did not answer; `undecided` where a write may yet be carried out."""
+    """A server did not answer, or not in time."""
 
-    def __init__(self, text: str, undecided: bool = False) -> None:
-        super().__init__(text)
-        self.undecided = undecided
+
+class Leaderless(NoAnswer):
+    """A server answered that it, or its cluster, cannot serve now."""
 
 
 class Denied(Unavailable):
@@ -176,8 +178,7 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         if status == 403:
             raise Denied(f"{self.endpoint}: {text.strip()[:300]}", "ACL not found" in text)
         if status in (429, 502, 503, 504) or (status == 500 and _LEADERLESS.search(text)):
-            what = f"{self.endpoint} answered {status}: {text.strip()[:300]}"
-            raise NoAnswer(what, undecided=True)
+            raise Leaderless(f"{self.endpoint} answered {status}: {text.strip()[:300]}")
         raise Refused(str(self.endpoint), status, text.strip())
 
     def _exchange(
@@ -208,22 +209,22 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
                     raise TimeoutError
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoAnswer(*self._why(error)) from error
+            raise NoAnswer(f"{self.endpoint}: {self._why(error)}") from error
         return answer.status, answer.headers, b"".join(parts)
 
-    def _why(self, error: Exception) -> tuple[str, bool]:
-        """What to tell of a failed exchange, and whether a write may yet be carried out."""
+    def _why(self, error: Exception) -> str:
+        """What to tell of a failed exchange."""
         errors = urllib3.exceptions
-        if isinstance(error, errors.ConnectTimeoutError | errors.NewConnectionError):
-            slow = not isinstance(error, errors.NewConnectionError)
+        if isinstance(error, errors.NewConnectionError):
             cause = error.__cause__
-            text = cause.strerror if isinstance(cause, OSError) else None
-            return f"{self.endpoint}: {'no connection in time' if slow else text or error}", False
+            return (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+        if isinstance(error, errors.ConnectTimeoutError):
+            return f"no connection within {self._timeout:g} s"
         if isinstance(error, errors.TimeoutError | TimeoutError):
-            return f"{self.endpoint}: no answer within {self._timeout:g} s", True
+            return f"no answer within {self._timeout:g} s"
         if isinstance(error, errors.SSLError):
-            return f"{self.endpoint}: TLS: {error}", False
-        return f"{self.endpoint}: the connection was cut", False
+            return f"TLS: {error}"
+        return "the connection was cut"
 
 
 class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
@@ -254,6 +255,14 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         """The agent's own id; needs ``agent:read``."""
         node: str = self.agent.self()["Config"]["NodeID"]
         return node
+
+    def ping(self) -> None:
+        """Raise `NoAnswer` unless the agent itself answers, be it with a refusal.
+
+        Asks for nothing that its cluster would be needed for, and needs no right.
+        """
+        with contextlib.suppress(Refused, Denied, Leaderless):
+            self.http.get(base.CB.bool(), "/v1/agent/service/registrator")
 
     def register(self, body: Mapping[str, Any]) -> None:
         """Register a service in place of what stands under its id, checks included.

@@ -6,7 +6,7 @@ import logging
 
 from registrator.backend import Unavailable
 
-from .consul_http import Api, Client, Denied, NoAnswer
+from .consul_http import Api, Client, Denied, Leaderless, NoAnswer
 from .consul_settings import Endpoint, Settings, resolve
 
 
@@ -67,9 +67,11 @@ class Servers:
             api = self.api(endpoint)
             try:
                 leader = api.status.leader()
+            except Denied:
+                raise
+            except Leaderless:
+                leader = ""
             except Unavailable as error:
-                if isinstance(error, Denied):
-                    raise
                 failures.append(str(error))
                 api.http.close()
                 continue

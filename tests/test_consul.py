@@ -467,6 +467,31 @@ def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Con
     ours.close()
 
 
+def test_a_frozen_agent_is_noticed_while_idle(two: tuple[Consul, Consul]) -> None:
+    first, second = two
+    ours = backend(f"consul://{first.address},{second.address}", timeout=0.5)
+    settle(ours)
+    ours.keepalive()
+    freeze(first)
+    with pytest.raises(SessionLost, match="no answer within"):
+        ours.keepalive()
+    settle(ours)
+    assert len(second.api("agent/services")) == 2
+    ours.close()
+
+
+def test_an_agent_without_its_cluster_still_takes_services(tmp_path: Path) -> None:
+    consul = Consul(tmp_path, servers=0, join=["127.1.1.1:9"])
+    consul.launch()
+    ours = backend(f"consul://{consul.address},127.1.1.1:9")
+    until(lambda: ours.list() == {}, "the agent", 20, (Unavailable,))
+    entry = register(ours, service(1))[0]
+    ours.keepalive()
+    assert entry.key in ours.list()
+    ours.close()
+    consul.kill()
+
+
 def test_two_addresses_of_one_agent(consul: Consul) -> None:
     port = consul.ports["http"]
     ours = backend(f"consul://{consul.ip}:{port},{other(consul)}:{port}")
