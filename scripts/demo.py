@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 # The tests' engine and processes: they end with this one, even where it is killed.
 from support.agent import Agent
 from support.engine import Dockerd
+from support.process import guard
 from support.wait import until
 
 DEADLINE = 20.0
@@ -257,6 +258,7 @@ def main() -> int:
         signal.signal(number, lambda number, _: received.append(number))
     begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="registrator-demo-"))
+    guard("+command", ["rm", "-rf", str(folder)])
     registry = folder / "services.json"
     try:
         with engine(folder) as found:
