@@ -1,0 +1,160 @@
+"""One seed after the other: faults and containers at random, and in the end everything agrees."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from support.agent import Agent
+from support.docker_api import APIError
+from support.engine import Dockerd
+from support.wait import until
+
+from faults.schedule import SECONDS, Fault, schedule
+from faults.worlds import READ_ERRORS, WORLDS, Record, World
+
+IP = "127.10.0.1"
+NAMES = [f"c{n}" for n in range(6)]
+SETTLED = 5.0
+STABLE = 1.0
+
+
+class Divergence(AssertionError):
+    """Registry and engine did not agree in time."""
+
+
+class Campaign:
+    """An engine, a cluster and an agent, for any number of seeds."""
+
+    def __init__(self, registry: str, folder: Path) -> None:
+        self.engine = Dockerd(folder / "engine", live_restore=True)
+        self.world: World = WORLDS[registry](folder / registry)
+        words = ["-ip", IP, "-hostname", "h", *self.world.options, self.world.uri]
+        self.agent = Agent(folder, words, self.engine.host)
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, registry: str, folder: Path) -> Iterator[Campaign]:
+        """A campaign that leaves nothing running."""
+        made = cls(registry, folder)
+        try:
+            made.engine.start()
+            made.engine.api.import_image("web", expose=[80])
+            made.agent.start()
+            yield made
+        finally:
+            made.agent.kill()
+            made.world.remove()
+            made.engine.remove()
+
+    def run(self, seed: int) -> float:
+        """Run a seed; returns the seconds until all agreed after the last fault's end."""
+        faults = schedule(seed, self.targets())
+        stop = threading.Event()
+        churn = threading.Thread(target=self._churn, args=(random.Random(f"churn {seed}"), stop))
+        churn.start()
+        try:
+            self._play(faults)
+        finally:
+            stop.set()
+            self._heal()
+            churn.join(60)
+        return self._agree(seed, faults)
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """What can fail: the cluster, the engine, and the agent itself."""
+        return {**self.world.targets(), "engine": ("kill", "freeze"), "agent": ("kill", "freeze")}
+
+    def _play(self, faults: list[Fault]) -> None:
+        moments: list[tuple[float, Callable[[], None]]] = []
+        for fault in faults:
+            moments.append((fault.start, lambda f=fault: self._begin(f)))  # type: ignore[misc]
+            moments.append((fault.start + fault.seconds, lambda f=fault: self._end(f)))  # type: ignore[misc]
+        started = time.monotonic()
+        for moment, act in sorted(moments, key=lambda pair: pair[0]):
+            time.sleep(max(0.0, started + moment - time.monotonic()))
+            act()
+        time.sleep(max(0.0, started + SECONDS / 2 - time.monotonic()))
+
+    def _begin(self, fault: Fault) -> None:
+        process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
+        if process is None:
+            self.world.begin(fault.target, fault.kind)
+        elif process.running:
+            process.kill() if fault.kind == "kill" else process.freeze()
+
+    def _end(self, fault: Fault) -> None:
+        process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
+        if process is None:
+            self.world.end(fault.target, fault.kind)
+        elif process.running:
+            process.thaw()
+        else:
+            process.launch()
+
+    def _heal(self) -> None:
+        """End what still lasts; returns once engine and cluster serve."""
+        for process in (self.engine, self.agent):
+            if process.running:
+                process.thaw()
+            else:
+                process.launch()
+        self.world.heal()
+        self.engine.wait_ready()
+
+    def _churn(self, draw: random.Random, stop: threading.Event) -> None:
+        """Containers come, go, restart and change their names, also while the engine fails."""
+        while not stop.wait(draw.uniform(0.05, 0.3)):
+            with contextlib.suppress(APIError, *READ_ERRORS):
+                self._stir(draw, draw.choice(NAMES))
+
+    def _stir(self, draw: random.Random, name: str) -> None:
+        api = self.engine.api
+        act = draw.choice(["run", "run", "run", "start", "kill", "remove", "rename"])
+        if act == "run":
+            api.run(name, publish_all=True, env={"SERVICE_NAME": f"web-{name}"})
+        elif act == "rename":
+            api.rename(name, draw.choice(NAMES))
+        else:
+            getattr(api, act)(name)
+
+    def running(self) -> list[Record]:
+        """What should stand in the registry, by the engine's word."""
+        wanted = []
+        for row in self.engine.api.containers():
+            for port in row["Ports"] if row["State"] == "running" else ():
+                if port.get("IP") == "0.0.0.0":
+                    service_id = f"h:{row['Names'][0][1:]}:{port['PrivatePort']}"
+                    wanted.append((service_id, IP, port["PublicPort"]))
+        return sorted(wanted)
+
+    def _agree(self, seed: int, faults: list[Fault]) -> float:
+        wanted = self.running()
+        started = time.monotonic()
+        since: list[float] = []
+
+        def stable() -> bool:
+            if self.world.entries() != wanted:
+                since.clear()
+                return False
+            since.append(time.monotonic())
+            return since[-1] - since[0] >= STABLE
+
+        try:
+            until(stable, "agreement", SETTLED + STABLE, READ_ERRORS)
+        except AssertionError:
+            raise Divergence(self._story(seed, faults, wanted)) from None
+        return since[0] - started
+
+    def _story(self, seed: int, faults: list[Fault], wanted: list[Record]) -> str:
+        try:
+            got: object = self.world.entries()
+        except READ_ERRORS as error:
+            got = error
+        lines = [f"seed {seed} of {self.world.name} diverges:", *map(str, faults)]
+        lines += [f"engine:   {wanted}", f"registry: {got}", self.agent.tail(40)]
+        return "\n  ".join(lines)

@@ -1,0 +1,294 @@
+"""A real cluster of each kind of registry, with the faults that it can be made to have.
+
+The agent reaches the members through proxies, so that a connection can be cut or go mute while
+its server lives; the tests' own eyes look at the members directly.
+"""
+
+from __future__ import annotations
+
+import abc
+import base64
+import contextlib
+import http.client
+import json
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NoNodeError
+from support.proxy import TCPProxy
+from support.servers import (
+    Consul,
+    Etcd,
+    Server,
+    consul_cluster,
+    etcd_cluster,
+    zookeeper_cluster,
+)
+from support.wait import until
+
+READ_ERRORS = (OSError, http.client.HTTPException, KazooException, ValueError, KeyError)
+
+Record = tuple[str, str, int]
+
+
+class World(abc.ABC):
+    """A cluster: `members` fail one by one, `proxies` lead to those that the agent is given."""
+
+    name: str
+    options: Sequence[str] = ()
+    member_kinds: tuple[str, ...] = ("kill", "freeze")
+    proxy_kinds: tuple[str, ...] = ("cut", "mute")
+    world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset")
+
+    def __init__(self, members: Sequence[Server], addresses: Sequence[str]) -> None:
+        self.members = list(members)
+        self.proxies = [TCPProxy(address) for address in addresses]
+
+    @property
+    @abc.abstractmethod
+    def uri(self) -> str:
+        """The URI that leads the agent through the proxies."""
+
+    @abc.abstractmethod
+    def entries(self) -> list[Record]:
+        """Id, address and port of all that stands there, doubles included; may fail."""
+
+    @abc.abstractmethod
+    def wipe(self) -> None:
+        """Delete all entries behind the agent's back."""
+
+    @abc.abstractmethod
+    def serves(self) -> bool:
+        """Whether the cluster takes writes; may fail."""
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """What can fail, and how."""
+        found = {f"member {i}": self.member_kinds for i in range(len(self.members))}
+        found |= {f"proxy {i}": self.proxy_kinds for i in range(len(self.proxies))}
+        return found | {"cluster": self.world_kinds}
+
+    def begin(self, target: str, kind: str) -> None:
+        """Let a fault begin."""
+        what, _, number = target.partition(" ")
+        if what == "member":
+            self._begin_member(self.members[int(number)], kind)
+        elif what == "proxy":
+            proxy = self.proxies[int(number)]
+            proxy.cut() if kind == "cut" else proxy.freeze()
+        else:
+            self._begin_cluster(kind)
+
+    def _begin_member(self, member: Server, kind: str) -> None:
+        if member.running:
+            member.kill() if kind == "kill" else member.freeze()
+
+    def _begin_cluster(self, kind: str) -> None:
+        if kind == "partition":
+            for proxy in self.proxies:
+                proxy.freeze()
+        elif kind == "wipe":
+            with contextlib.suppress(*READ_ERRORS):
+                self.wipe()
+        else:
+            for member in self.members:
+                member.kill()
+                if kind == "reset":
+                    member.wipe()
+
+    def end(self, target: str, kind: str) -> None:
+        """Let a fault end."""
+        what, _, number = target.partition(" ")
+        if what == "member":
+            self._revive([self.members[int(number)]])
+        elif what == "proxy":
+            self.proxies[int(number)].thaw()
+        elif kind == "partition":
+            for proxy in self.proxies:
+                proxy.thaw()
+        elif kind in ("outage", "reset"):
+            self._revive(self.members)
+
+    def _revive(self, members: Sequence[Server]) -> None:
+        for member in members:
+            if member.running:
+                member.thaw()
+            else:
+                member.launch()
+
+    def heal(self) -> None:
+        """End all faults; returns once the cluster takes writes."""
+        for proxy in self.proxies:
+            proxy.thaw()
+        self._revive(self.members)
+        for member in self.members:
+            member.wait_ready()
+        until(self.serves, f"{self.name} serves", 30, READ_ERRORS)
+
+    def remove(self) -> None:
+        """Stop everything."""
+        for proxy in self.proxies:
+            proxy.close()
+        for member in self.members:
+            member.remove()
+
+
+def first(calls: Sequence[Callable[[], Any]]) -> Any:
+    """The result of the first call that works; raises what the last one raised."""
+    for call in calls[:-1]:
+        with contextlib.suppress(*READ_ERRORS):
+            return call()
+    return calls[-1]()
+
+
+class ConsulWorld(World):
+    """Three servers and two client agents; the agent registers with either client."""
+
+    name = "consul"
+    options = ("-resync", "3")
+
+    def __init__(self, folder: Path) -> None:
+        self._servers, clients = consul_cluster(folder, 3, 2)
+        super().__init__([*clients, *self._servers], [client.address for client in clients])
+
+    @property
+    def uri(self) -> str:
+        return f"consul://{','.join(proxy.address for proxy in self.proxies)}?timeout=1"
+
+    def entries(self) -> list[Record]:
+        return list(first([lambda s=s: self._catalog(s) for s in self._servers]))  # type: ignore[misc]
+
+    def _catalog(self, server: Consul) -> list[Record]:
+        found = []
+        for name in server.api("catalog/services?consistent"):
+            if name not in ("consul", "registrator"):
+                for row in server.api(f"catalog/service/{name}?consistent"):
+                    found.append((row["ServiceID"], row["ServiceAddress"], row["ServicePort"]))
+        return sorted(found)
+
+    def wipe(self) -> None:
+        for client in self.members[:2]:
+            assert isinstance(client, Consul)
+            for service_id in client.api("agent/services"):
+                url = f"http://{client.address}/v1/agent/service/deregister/{service_id}"
+                request = urllib.request.Request(url, method="PUT")
+                urllib.request.urlopen(request, timeout=2).close()
+
+    def serves(self) -> bool:
+        nodes = [s.api("agent/members") for s in (*self._servers, *self.members[:2])]  # type: ignore[attr-defined]
+        return all(sum(m["Status"] == 1 for m in seen) == 5 for seen in nodes)
+
+
+class EtcdWorld(World):
+    """Three members, and a lease of 5 seconds."""
+
+    name = "etcd"
+    options = ("-resync", "3", "-ttl", "5", "-ttl-refresh", "1")
+    world_kinds = (*World.world_kinds, "expire")
+
+    def __init__(self, folder: Path) -> None:
+        members = etcd_cluster(folder, 3)
+        super().__init__(members, [member.address for member in members])
+
+    @property
+    def uri(self) -> str:
+        return f"etcd://{','.join(p.address for p in self.proxies)}/services?timeout=1"
+
+    def entries(self) -> list[Record]:
+        rows = self._post("kv/range", self._range).get("kvs", ())
+        found = []
+        for row in rows:
+            key, value = (base64.b64decode(row[part]).decode() for part in ("key", "value"))
+            address, _, port = value.rpartition(":")
+            found.append((key.rpartition("/")[2], address, int(port)))
+        return sorted(found)
+
+    @property
+    def _range(self) -> dict[str, str]:
+        ends = {"key": "/services/", "range_end": "/services0"}
+        return {name: base64.b64encode(end.encode()).decode() for name, end in ends.items()}
+
+    def _post(self, path: str, body: object) -> Any:
+        return first([lambda m=m: self._post_to(m, path, body) for m in self.members])  # type: ignore[misc]
+
+    def _post_to(self, member: Etcd, path: str, body: object) -> Any:
+        url = f"http://{member.address}/v3/{path}"
+        with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=2) as answer:
+            return json.load(answer)
+
+    def wipe(self) -> None:
+        self._post("kv/deleterange", self._range)
+
+    def _begin_cluster(self, kind: str) -> None:
+        if kind != "expire":
+            super()._begin_cluster(kind)
+            return
+        with contextlib.suppress(*READ_ERRORS):
+            for lease in self._post("lease/leases", {}).get("leases", ()):
+                self._post("lease/revoke", {"ID": lease["ID"]})
+
+    def serves(self) -> bool:
+        for member in self.members:
+            assert isinstance(member, Etcd)
+            probe = {"key": base64.b64encode(b"probe").decode(), "value": ""}
+            self._post_to(member, "kv/put", probe)
+        return True
+
+
+class ZooKeeperWorld(World):
+    """Three members, and a session that a partition outlasts now and then."""
+
+    name = "zookeeper"
+    options = ("-resync", "3")
+
+    def __init__(self, folder: Path) -> None:
+        members = zookeeper_cluster(folder, 3)
+        super().__init__(members, [member.address for member in members])
+
+    @property
+    def uri(self) -> str:
+        addresses = ",".join(proxy.address for proxy in self.proxies)
+        return f"zookeeper://{addresses}/services?timeout=1&session-timeout=3"
+
+    @contextlib.contextmanager
+    def _client(self) -> Any:
+        client = KazooClient(",".join(m.address for m in self.members))  # type: ignore[attr-defined]
+        try:
+            client.start(5)
+            yield client
+        finally:
+            client.stop()
+            client.close()
+
+    def entries(self) -> list[Record]:
+        with self._client() as client:
+            client.sync("/")
+            return sorted(self._records(client))
+
+    def _records(self, client: KazooClient) -> list[Record]:
+        found = []
+        try:
+            names = client.get_children("/services")
+        except NoNodeError:
+            return []
+        for name in names:
+            with contextlib.suppress(NoNodeError):
+                for child in client.get_children(f"/services/{name}"):
+                    body = json.loads(client.get(f"/services/{name}/{child}")[0])
+                    found.append((body["ID"], body["IP"], body["PublicPort"]))
+        return found
+
+    def wipe(self) -> None:
+        with self._client() as client:
+            client.delete("/services", recursive=True)
+
+    def serves(self) -> bool:
+        modes = [m.four_letters("srvr") for m in self.members]  # type: ignore[attr-defined]
+        return sum("Mode: leader" in mode for mode in modes) == 1
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {
+    world.name: world for world in (ConsulWorld, EtcdWorld, ZooKeeperWorld)
+}
