@@ -94,12 +94,20 @@ class Dockerd(Server):
             pid_file.unlink(missing_ok=True)
 
     def _make_bridge(self) -> None:
-        """Choose a subnet that no interface has; its bridge's name tells which."""
+        """Choose a subnet that no interface has; its bridge's name tells which.
+
+        An engine in another network namespace shows by its cgroups only, which are shared.
+        """
         shown = subprocess.run(
             ["ip", "-4", "-oneline", "address"], check=True, capture_output=True, text=True
         )
-        free = [n for n in range(256) if f" 172.30.{n}." not in shown.stdout]
-        number = random.choice(free)
+        number = random.choice(
+            [
+                n
+                for n in range(256)
+                if f" 172.30.{n}." not in shown.stdout and not engine_cleanup.cgroups(f"rgt{n}")
+            ]
+        )
         self.bridge = f"rgt{number}"
         self.subnet = f"172.30.{number}.0/24"
         script = engine_cleanup.__file__
