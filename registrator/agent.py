@@ -24,6 +24,7 @@ from registrator import log as logs
 from registrator.backend import Backend
 from registrator.config import Config
 from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable
+from registrator.health import PERIOD, Health
 from registrator.hostaddr import host_address, host_addresses
 from registrator.inventory import Inventory
 from registrator.model import Identity, Snapshot
@@ -74,6 +75,8 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._reconcilers: list[Reconciler] = []
         self._inventory: Inventory | None = None
+        self._health = Health()
+        self._stalled = Outage("Docker engine", log)
         self._engine = DockerEngine(
             environ, labels=(config.use_ip_from_label,) if config.use_ip_from_label else ()
         )
@@ -90,9 +93,16 @@ class Agent:
         engine = self._await_engine()
         if engine is not None:
             self._start(engine)
-            self._stop.wait()
+            while not self._stop.is_set():
+                self._health.note(self._problems())
+                self._stop.wait(PERIOD)
         self._shut_down()
         return 1 if self._failed else 0
+
+    def _problems(self) -> list[str]:
+        """What keeps the registries from being right at this moment."""
+        found = ["Docker engine: does not answer"] if self._stalled.failures else []
+        return found + [f"{each.name}: not right" for each in self._reconcilers if not each.right]
 
     def _end(self, number: int, _: FrameType | None) -> None:
         log.info("%s: ending; the entries stay", signal.Signals(number).name)
@@ -210,7 +220,7 @@ class Agent:
 
     def _take_stock(self, inventory: Inventory) -> None:
         """Turn what is dirty into snapshots; find out when the engine stalls, and list on time."""
-        outage = Outage("Docker engine", log)
+        outage = self._stalled
         resync = self._config.resync or float("inf")
         listing = time.monotonic() + resync
         while not self._stop.is_set():
@@ -237,4 +247,5 @@ class Agent:
         deadline = time.monotonic() + GRACE
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._health.close()
         log.info("ended")

@@ -88,6 +88,11 @@ class Reconciler:
         self._outage = Outage(name, log, clock)
         self._backend = make(self.wake)
 
+    @property
+    def right(self) -> bool:
+        """Whether the registry was reached, and the last attempt at it succeeded."""
+        return self._reached and not self._outage.failures
+
     def publish(self, snapshot: Snapshot) -> None:
         """Take over the desired state."""
         self._latest = snapshot
