@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Every module of the core, from the bottom up, with all that it may import of ours.
 CORE = {
     "__init__": "",
+    "health": "",
     "log": "",
     "outage": "",
     "untrusted": "",
@@ -29,7 +30,8 @@ CORE = {
     "reconciler": "model uri plan backend outage",
     "config": "model uri services backend untrusted",
     "agent": (
-        "__init__ log model uri backend config docker_engine hostaddr inventory outage reconciler"
+        "__init__ health log model uri backend config docker_engine hostaddr inventory outage"
+        " reconciler"
     ),
     "cli": "__init__ config agent",
     "__main__": "cli",
