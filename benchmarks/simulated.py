@@ -1,0 +1,72 @@
+"""The simulated engine as a process, and the commands to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class SimEngine:
+    """A running one; `host` is what ``DOCKER_HOST`` takes."""
+
+    def __init__(self, folder: Path, total: int, running: int) -> None:
+        self.socket = folder / "docker.sock"
+        self.host = f"unix://{self.socket}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.sim_engine", self.socket, str(total), str(running)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[1],
+            text=True,
+        )
+        self._read()
+
+    def start(self, first: int, count: int, seconds: float = 0) -> dict[str, int]:
+        """Start containers; returns when the first and the last one's event was, in ns."""
+        return self._command(f"start {first} {count} {seconds}")
+
+    def die(self, first: int, count: int, seconds: float = 0) -> dict[str, int]:
+        """Let containers die; returns as `start`."""
+        return self._command(f"die {first} {count} {seconds}")
+
+    def asked(self) -> dict[str, int]:
+        """How many requests of each kind came; raises where one was refused."""
+        report = self._command("report")
+        if report["refused"]:
+            raise AssertionError(f"no engine would understand {report['refused']}")
+        return dict(report["asked"])
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=10)
+
+    def _command(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the simulated engine has ended")
+        return dict(json.loads(line))
+
+
+@contextmanager
+def simulated(total: int, running: int | None = None) -> Iterator[SimEngine]:
+    """An engine with so many containers, of which so many (or all) run; checked at the end."""
+    with tempfile.TemporaryDirectory(prefix="sim-") as folder:
+        engine = SimEngine(Path(folder), total, total if running is None else running)
+        try:
+            yield engine
+            engine.asked()
+        finally:
+            engine.close()
