@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import docker
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -35,6 +35,7 @@ from support.process import guard
 from support.wait import until
 
 DEADLINE = 20.0
+PORT_TRIES = 50
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
@@ -153,7 +154,6 @@ class Demo:
 
     def start(self, name: str, environment: dict[str, str] | None = None, port: int = 80) -> None:
         """Run a container that publishes a port at one of the host's that the engine chooses."""
-        host = self._client.create_host_config(port_bindings={port: ("0.0.0.0",)})
         key, _, value = self._label.partition("=")
         made = self._client.create_container(
             self._image,
@@ -162,9 +162,22 @@ class Demo:
             ports=[port],
             environment=environment,
             labels={key: value},
-            host_config=host,
+            host_config=self._client.create_host_config(port_bindings={port: ("0.0.0.0",)}),
         )
-        self._client.start(made)
+        self._start(made)
+
+    def _start(self, container: dict[str, str]) -> None:
+        """Start it, on the next port each time that another program has the engine's choice."""
+        for _ in range(PORT_TRIES):
+            go_on()
+            try:
+                self._client.start(container)
+            except APIError as error:
+                if "address already in use" not in str(error):
+                    raise
+            else:
+                return
+        raise Stopped(f"the engine finds no free port in {PORT_TRIES} tries")
 
     def stop(self, name: str) -> None:
         """Stop a container, and leave it there."""
@@ -227,8 +240,10 @@ def _print_table(rows: list[Row]) -> None:
 def agent(folder: Path, registry: Path, engine: Engine) -> Iterator[None]:
     """Run the agent on the file registry."""
     uri = f"file://{registry}"
-    process = Agent(folder, [uri], engine.environ["DOCKER_HOST"], engine.environ)
-    print(f"Agent:         registrator {uri}")
+    # Given, since a machine without a route has no address of its own to find.
+    words = ["-ip", "127.0.0.1", uri]
+    process = Agent(folder, words, engine.environ["DOCKER_HOST"], engine.environ)
+    print(f"Agent:         registrator {' '.join(words)}")
     try:
         process.launch()
         yield
@@ -275,7 +290,8 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(folder)
-    print(f"\nCleaned up; {time.monotonic() - begin:.1f} s in all.")
+    seconds = time.monotonic() - begin
+    print(f"\nCleaned up, after {seconds:.1f} s. Next: README.md, for a registry of your own.")
     return 0
 
 

@@ -82,7 +82,7 @@ def run(out: Path, signal: str = "none", tables: int = 0) -> tuple[int, str]:
 def test_shows_what_the_registry_holds_after_each_step(tmp_path: Path) -> None:
     code, shown = run(tmp_path)
     assert code == 0, (tmp_path / "stderr").read_text()
-    tables = [re.findall(r"^  (\S+) +192\.0\.2\.9 +\d+ ", part, re.M) for part in _parts(shown)]
+    tables = [re.findall(r"^  (\S+) +127\.0\.0\.1 +\d+ ", part, re.M) for part in _parts(shown)]
     assert tables == [
         ["web"],
         ["postgres", "web"],
