@@ -35,6 +35,15 @@ demo: ## Show what a registry holds while containers come and go; cleans up afte
 	@scripts/setup demo
 	@exec .venv/bin/python scripts/demo.py
 
+.PHONY: image
+image: ## Build registrator:latest, from the python:3.11-slim that the engine has or pulls
+	docker build --build-arg VERSION=$$(sed -nE 's/^__version__ = "(.*)"/\1/p' registrator/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || true) -t registrator:latest .
+
+.PHONY: examples
+examples: servers ## Run what the examples' READMEs say, on an engine and in a network of their own
+	.venv/bin/pytest tests/test_examples.py
+
 .PHONY: clean
 clean: ## Remove all that these commands have made here
 	rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.agent import Agent
 from support.engine import Dockerd
+from support.host import Host
+from support.images import make_images
 from support.servers import Consul, Etcd, Server, ZooKeeper
 
 RunAgent = Callable[..., Agent]
@@ -43,6 +45,15 @@ def clean_engine(engine: Dockerd) -> Iterator[Dockerd]:
     else:
         engine.start()
     engine.api.clear()
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host in a network of its own, with the agent's image and those of the compose files."""
+    made = Host(tmp_path_factory.mktemp("host"))
+    for _ in _running(made):
+        made.images = make_images(made)
+        yield made
 
 
 @pytest.fixture(scope="session")

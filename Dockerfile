@@ -1,0 +1,38 @@
+# The agent's image. Builds with BuildKit and with the classic builder; without a network too,
+# where .cache/wheels holds the packages that the lock files name.
+ARG PYTHON=python:3.11-slim
+
+FROM ${PYTHON} AS build
+WORKDIR /build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements*.lock .cache/wheel[s] wheels/
+COPY pyproject.toml README.md LICENSE ./
+COPY registrator registrator
+COPY backends backends
+# Compiled beforehand, since a read-only container cannot, and without time stamps, so that the
+# same sources make the same files.
+RUN set -eu; \
+    pip() { target=$1; shift; python3 -m pip --python "$target" "$@"; }; \
+    if ls wheels/*.whl >/dev/null 2>&1; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi; \
+    python3 -m venv --without-pip tools; \
+    pip tools install --require-hashes --no-deps -r wheels/requirements-build.lock; \
+    pip tools wheel --require-hashes --no-deps --no-build-isolation -w dist -r wheels/requirements.lock; \
+    pip tools wheel --no-deps --no-build-isolation -w dist .; \
+    python3 -m venv --without-pip /opt/registrator; \
+    pip /opt/registrator install --no-index --no-deps --no-compile dist/*.whl; \
+    python3 -m compileall -q --invalidation-mode unchecked-hash /opt/registrator/lib
+
+FROM ${PYTHON}
+ARG VERSION=
+ARG REVISION=
+LABEL org.opencontainers.image.title="registrator" \
+      org.opencontainers.image.description="Keeps Consul, ZooKeeper or etcd in step with what a host's Docker containers offer" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/registrator /opt/registrator
+ENV PATH=/opt/registrator/bin:$PATH
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-m", "registrator.health"]
+ENTRYPOINT ["registrator"]

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Write requirements.lock and requirements-build.lock: every package of the image, by hash.
+
+Both machine kinds that the image is made for, x86_64 and aarch64, with Python 3.11, get their
+wheels' hashes. The files come from wherever pip is configured to find packages; what was
+downloaded for this machine stays in .cache/wheels, from which `make image` needs no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WHEELS = ROOT / ".cache/wheels"
+MACHINES = ("x86_64", "aarch64")
+
+
+def main() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    lock("requirements-build.lock", project["build-system"]["requires"])
+    lock("requirements.lock", project["project"]["dependencies"])
+
+
+def lock(name: str, requirements: list[str]) -> None:
+    """Resolve, download, and write the names, versions and hashes of all that came."""
+    folder = WHEELS.parent / "lock"
+    shutil.rmtree(folder, ignore_errors=True)
+    download(folder, *requirements)
+    native = sorted(folder.iterdir())
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    for file in native:
+        shutil.copy(file, WHEELS)
+    for file in native:
+        if file.suffix == ".whl" and not file.stem.endswith("-any"):
+            for machine in MACHINES:
+                platform = f"--platform=manylinux2014_{machine}"
+                words = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", platform)
+                download(folder, pin(file), *words)
+    hashes = defaultdict(set)
+    for file in folder.iterdir():
+        hashes[pin(file)].add(hashlib.sha256(file.read_bytes()).hexdigest())
+    lines = ["# Written by scripts/lock.py; do not edit."]
+    for pinned in sorted(hashes):
+        lines.append(
+            " \\\n    ".join([pinned, *(f"--hash=sha256:{h}" for h in sorted(hashes[pinned]))])
+        )
+    (ROOT / name).write_text("\n".join(lines) + "\n")
+    shutil.rmtree(folder)
+
+
+def download(folder: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    subprocess.run([*command, "-d", str(folder), *words], check=True, stderr=subprocess.DEVNULL)
+
+
+def pin(file: Path) -> str:
+    """``name==version`` of a wheel or a source archive."""
+    if file.suffix == ".whl":
+        name, version = file.name.split("-")[:2]
+    else:
+        name, _, version = file.name.removesuffix(".tar.gz").rpartition("-")
+    return f"{name.lower().replace('_', '-')}=={version}"
+
+
+if __name__ == "__main__":
+    main()

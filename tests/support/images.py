@@ -1,0 +1,57 @@
+"""The agent's image and those that the compose files name, on a test's engine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support.host import Host
+from support.require import require
+from support.servers import program
+
+ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / ".cache/wheels"
+LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-build.lock")
+AGENT = "registrator:latest"
+# Programs that Debian lacks; where one is on the path, its part of an example is tested too.
+OPTIONAL = {"coredns/coredns:1.11.1", "hashicorp/consul-template:0.37"}
+
+
+def make_images(host: Host) -> set[str]:
+    """Make all images; returns their names. Skips the test where a needed program is missing."""
+    program("docker", package="docker.io")
+    command = [sys.executable, str(ROOT / "scripts/base_images.py")]
+    done = subprocess.run(
+        command, env=dict(host.environment()), capture_output=True, text=True, timeout=300
+    )
+    made = set(done.stdout.split())
+    assert done.returncode in (0, 3), done.stderr
+    lacking = [line for line in done.stderr.splitlines() if not any(n in line for n in OPTIONAL)]
+    require("base images", not lacking, "; ".join(lacking))
+    build(host)
+    return made | {AGENT}
+
+
+def build(host: Host) -> None:
+    """The agent's image, from packages downloaded beforehand: a container has no network."""
+    download_packages()
+    host.run("docker", "build", "-q", "-t", AGENT, str(ROOT), deadline=300)
+
+
+def download_packages() -> None:
+    """Fetch what the lock files name and is not there yet."""
+    wanted = re.findall(r"^(\S+==\S+)", "".join(lock.read_text() for lock in LOCKS), re.MULTILINE)
+    hashes = "".join(lock.read_text() for lock in LOCKS)
+    have = [file for file in WHEELS.glob("*") if _sha256(file) in hashes]
+    if len(have) < len(wanted):
+        words = [word for lock in LOCKS for word in ("-r", str(lock))]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+        command += ["--no-deps", "--require-hashes", "-d", str(WHEELS), *words]
+        subprocess.run(command, check=True, timeout=300)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
