@@ -44,6 +44,20 @@ image: ## Build registrator:latest, from the python:3.11-slim that the engine ha
 examples: servers ## Run what the examples' READMEs say, on an engine and in a network of their own
 	.venv/bin/pytest tests/test_examples.py
 
+# make faults SEEDS=200 FIRST=0 REGISTRY=etcd; a seed that diverged runs again with SEEDS=1 FIRST=it
+SEEDS ?= 20
+FIRST ?= 0
+MINUTES ?= 60
+campaign = cd tests && ../.venv/bin/python -m faults $(if $(REGISTRY),--registry $(REGISTRY))
+
+.PHONY: faults
+faults: servers ## Random faults by seed on real clusters, and how long each fault takes
+	$(campaign) --seeds $(SEEDS) --first $(FIRST) --timings
+
+.PHONY: soak
+soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
+	$(campaign) --minutes $(MINUTES)
+
 .PHONY: clean
 clean: ## Remove all that these commands have made here
 	rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis

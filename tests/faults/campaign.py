@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from support.agent import Agent
 from support.docker_api import APIError
@@ -23,14 +25,26 @@ SETTLED = 5.0
 STABLE = 1.0
 
 
+class Usage(NamedTuple):
+    """What a process uses: memory in MiB, file descriptors, threads."""
+
+    memory: float
+    files: int
+    threads: int
+
+
 class Divergence(AssertionError):
     """Registry and engine did not agree in time."""
 
 
 class Campaign:
-    """An engine, a cluster and an agent, for any number of seeds."""
+    """An engine, a cluster and an agent, for any number of seeds.
 
-    def __init__(self, registry: str, folder: Path) -> None:
+    With `keep_agent` the agent is frozen but never killed, so that its memory can be watched.
+    """
+
+    def __init__(self, registry: str, folder: Path, keep_agent: bool = False) -> None:
+        self._keep_agent = keep_agent
         self.engine = Dockerd(folder / "engine", live_restore=True)
         self.world: World = WORLDS[registry](folder / registry)
         words = ["-ip", IP, "-hostname", "h", *self.world.options, self.world.uri]
@@ -38,9 +52,9 @@ class Campaign:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, registry: str, folder: Path) -> Iterator[Campaign]:
+    def of(cls, registry: str, folder: Path, keep_agent: bool = False) -> Iterator[Campaign]:
         """A campaign that leaves nothing running."""
-        made = cls(registry, folder)
+        made = cls(registry, folder, keep_agent)
         try:
             made.engine.start()
             made.engine.api.import_image("web", expose=[80])
@@ -67,7 +81,15 @@ class Campaign:
 
     def targets(self) -> dict[str, tuple[str, ...]]:
         """What can fail: the cluster, the engine, and the agent itself."""
-        return {**self.world.targets(), "engine": ("kill", "freeze"), "agent": ("kill", "freeze")}
+        agent = ("freeze",) if self._keep_agent else ("kill", "freeze")
+        return {**self.world.targets(), "engine": ("kill", "freeze"), "agent": agent}
+
+    def usage(self) -> Usage:
+        """What the agent's process uses now."""
+        process = Path(f"/proc/{self.agent.pid}")
+        status = dict(re.findall(r"(\w+):\s+(\d+)", (process / "status").read_text()))
+        files = len(list((process / "fd").iterdir()))
+        return Usage(int(status["VmRSS"]) / 1024, files, int(status["Threads"]))
 
     def _play(self, faults: list[Fault]) -> None:
         moments: list[tuple[float, Callable[[], None]]] = []

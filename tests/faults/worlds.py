@@ -18,18 +18,28 @@ from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
 from support.proxy import TCPProxy
 from support.servers import (
     Consul,
     Etcd,
     Server,
+    ZooKeeper,
     consul_cluster,
     etcd_cluster,
     zookeeper_cluster,
 )
 from support.wait import until
+from support.zookeeper import mode
 
-READ_ERRORS = (OSError, http.client.HTTPException, KazooException, ValueError, KeyError)
+READ_ERRORS = (
+    OSError,
+    http.client.HTTPException,
+    KazooException,
+    KazooTimeoutError,
+    ValueError,
+    KeyError,
+)
 
 Record = tuple[str, str, int]
 
@@ -45,6 +55,7 @@ class World(abc.ABC):
 
     def __init__(self, members: Sequence[Server], addresses: Sequence[str]) -> None:
         self.members = list(members)
+        self.readers = list(members)  # those that are asked what stands
         self.proxies = [TCPProxy(address) for address in addresses]
 
     @property
@@ -64,6 +75,14 @@ class World(abc.ABC):
     def serves(self) -> bool:
         """Whether the cluster takes writes; may fail."""
 
+    def leads(self, member: Server) -> bool:
+        """Whether a member is the cluster's leader."""
+        raise NotImplementedError
+
+    def serves_agent(self, member: Server) -> bool:
+        """Whether the agent's connection is to this member, where it can't be chosen."""
+        return True
+
     def targets(self) -> dict[str, tuple[str, ...]]:
         """What can fail, and how."""
         found = {f"member {i}": self.member_kinds for i in range(len(self.members))}
@@ -74,14 +93,15 @@ class World(abc.ABC):
         """Let a fault begin."""
         what, _, number = target.partition(" ")
         if what == "member":
-            self._begin_member(self.members[int(number)], kind)
+            self.break_member(self.members[int(number)], kind)
         elif what == "proxy":
             proxy = self.proxies[int(number)]
             proxy.cut() if kind == "cut" else proxy.freeze()
         else:
             self._begin_cluster(kind)
 
-    def _begin_member(self, member: Server, kind: str) -> None:
+    def break_member(self, member: Server, kind: str) -> None:
+        """Kill or freeze a member."""
         if member.running:
             member.kill() if kind == "kill" else member.freeze()
 
@@ -211,12 +231,17 @@ class EtcdWorld(World):
         return {name: base64.b64encode(end.encode()).decode() for name, end in ends.items()}
 
     def _post(self, path: str, body: object) -> Any:
-        return first([lambda m=m: self._post_to(m, path, body) for m in self.members])  # type: ignore[misc]
+        return first([lambda m=m: self._post_to(m, path, body) for m in self.readers])  # type: ignore[misc]
 
     def _post_to(self, member: Etcd, path: str, body: object) -> Any:
         url = f"http://{member.address}/v3/{path}"
         with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=2) as answer:
             return json.load(answer)
+
+    def leads(self, member: Server) -> bool:
+        assert isinstance(member, Etcd)
+        status = self._post_to(member, "maintenance/status", {})
+        return bool(status["leader"] == status["header"]["member_id"])
 
     def wipe(self) -> None:
         self._post("kv/deleterange", self._range)
@@ -254,7 +279,7 @@ class ZooKeeperWorld(World):
 
     @contextlib.contextmanager
     def _client(self) -> Any:
-        client = KazooClient(",".join(m.address for m in self.members))  # type: ignore[attr-defined]
+        client = KazooClient(",".join(m.address for m in self.readers))  # type: ignore[attr-defined]
         try:
             client.start(5)
             yield client
@@ -283,6 +308,14 @@ class ZooKeeperWorld(World):
     def wipe(self) -> None:
         with self._client() as client:
             client.delete("/services", recursive=True)
+
+    def leads(self, member: Server) -> bool:
+        assert isinstance(member, ZooKeeper)
+        return mode(member) == "leader"
+
+    def serves_agent(self, member: Server) -> bool:
+        assert isinstance(member, ZooKeeper)
+        return "sid=" in member.four_letters("cons")
 
     def serves(self) -> bool:
         modes = [m.four_letters("srvr") for m in self.members]  # type: ignore[attr-defined]
