@@ -87,6 +87,7 @@ class Inventory:
         self._listed: dict[str, int] = {}
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
         self._unknown: set[str] = set()  # those that never could be inspected
+        self._settled: set[str] = set()  # those whose services are to be derived anew
         self._starts: dict[str, list[float]] = {}
         self._claims: set[tuple[str, str, str]] = set()
         self._snapshot: Snapshot | None = None
@@ -128,13 +129,14 @@ class Inventory:
             if listing:
                 self._list(dirty)
                 listing = False
-            changed = self._look(dirty)
+            self._look(dirty)
         except EngineUnavailable:
             with self._changed:
                 # What was marked meanwhile is the newer word.
                 self._dirty = dirty | self._dirty
                 self._listing_due |= listing
             raise
+        changed, self._settled = self._settled, set()
         self._refresh(changed)
         before = self._snapshot
         if changed or before is None or before.complete == bool(self._unknown):
@@ -175,9 +177,8 @@ class Inventory:
         self._unknown &= listed.keys()
         self._listed = listed
 
-    def _look(self, dirty: Dirty) -> set[str]:
-        """Bring what is known of the dirty containers up to date; returns the ids that changed."""
-        changed = set()
+    def _look(self, dirty: Dirty) -> None:
+        """Bring what is known of the dirty containers up to date, one by one."""
         for container_id, ended in list(dirty.items()):
             container = None
             if ended is INSPECT:
@@ -192,9 +193,8 @@ class Inventory:
                 continue
             self._unknown.discard(container_id)
             if self._settle(container_id, container):
-                changed.add(container_id)
+                self._settled.add(container_id)
             del dirty[container_id]
-        return changed
 
     def _started_after(self, container_id: str, ended: float) -> bool:
         """Whether what is known is newer than an end, as when a stream repeats old events."""

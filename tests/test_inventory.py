@@ -96,6 +96,27 @@ def test_an_engine_that_is_down_changes_nothing_and_loses_no_event() -> None:
     assert stock.step() == {"h:a:80", "h:b:80"}
 
 
+def test_an_engine_that_goes_down_between_two_inspections_loses_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone, first, second = container("gone"), container("first"), container("second")
+    stock = Stock(gone)
+    stock.step()
+    events = [stock.engine.die(gone.id), stock.engine.start(first), stock.engine.start(second)]
+    inspect = stock.engine.inspect
+
+    def going_down(container_id: str) -> Container | None:
+        stock.engine.down = container_id == second.id
+        return inspect(container_id)
+
+    monkeypatch.setattr(stock.engine, "inspect", going_down)
+    with pytest.raises(EngineUnavailable):
+        stock.step(*events)
+    monkeypatch.undo()
+    stock.engine.down = False
+    assert stock.step() == {"h:first:80", "h:second:80"}
+
+
 def test_a_container_that_cannot_be_inspected_holds_up_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
