@@ -225,8 +225,6 @@ class Inventory:
         known = self._known.get(container_id)
         if known is not None and known.container == container:
             return False
-        if known is not None and known.container.started_at != container.started_at:
-            del self._known[container_id]  # to the end: the order is that of the starts
         warned = known.warnings if known else ()
         self._known[container_id] = _Known(container, _peer_id(container), warnings=warned)
         return True
@@ -248,12 +246,9 @@ class Inventory:
             known.warnings = warnings
 
     def _assemble(self) -> None:
-        if self._snapshot is None:
-            ordered = sorted(self._known.items(), key=lambda item: item[1].container.started_at)
-            self._known = dict(ordered)
         found: dict[str, Service] = {}
         claims: set[tuple[str, str, str]] = set()
-        for known in self._known.values():
+        for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
             for service in known.services:
                 earlier = found.pop(service.id, None)
                 if earlier is not None:

@@ -194,6 +194,17 @@ def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -
     assert stock.published[-1].services["one"].port == 2
 
 
+def test_the_last_started_has_a_contested_id_in_whatever_order_a_listing_has_them() -> None:
+    stock = Stock()
+    stock.step()
+    for name, started_at in (("new", 20), ("old", 10)):
+        made = container(name, started_at, env={"SERVICE_ID": "one"}, started_at=started_at)
+        stock.engine.containers[made.id] = made
+    stock.inventory.resync()
+    stock.step()
+    assert stock.published[-1].services["one"].port == 20
+
+
 def test_a_shared_network_follows_its_peer() -> None:
     peer = container("peer", env={"SERVICE_IGNORE": "1"})
     guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
