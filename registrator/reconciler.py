@@ -208,6 +208,7 @@ class Reconciler:
         for entry in registered:
             service = entry.service
             self._actual[entry.key] = Actual(entry.content, id=service.id, address=service.address)
+            self._rejected.pop(entry.key, None)
         for key in removed:
             self._actual.pop(key, None)
             self._wanted.discard(key)

@@ -173,6 +173,17 @@ def test_a_rejected_change_leaves_nothing_stale() -> None:
     assert bench.keys == set()
 
 
+def test_what_is_taken_after_a_rejection_stays() -> None:
+    bench = Bench()
+    bench.registry.refuse = {"h:a:80"}
+    bench.step(service("a", 1000))
+    bench.registry.refuse = set()
+    assert bench.step(service("a", 2000)) == Written(1, 0)
+    assert bench.keys == {"h:a:80"}
+    bench.step(service("a", 2000), service("b"))
+    assert bench.keys == {"h:a:80", "h:b:80"}
+
+
 def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
     bench = Bench()
     bench.backend.keepalive_interval = 10
