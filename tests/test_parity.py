@@ -41,11 +41,16 @@ ZOOKEEPER_DIFFERS = {"udp-and-tcp", "host-network"}
 @pytest.fixture(scope="module")
 def images(engine: Dockerd) -> Iterator[Dockerd]:
     """The engine, with the images of the cases."""
+    import_images(engine)
+    yield engine
+    engine.api.clear()
+
+
+def import_images(engine: Dockerd) -> None:
+    """Make the images of the cases."""
     for image in DOCUMENT["images"].values():
         env = dict(pair.split("=", 1) for pair in image.get("env", ()))
         engine.api.import_image(image["repo"], expose=image["expose"], env=env)
-    yield engine
-    engine.api.clear()
 
 
 def run(engine: Dockerd, case: dict[str, Any]) -> dict[str, Any]:

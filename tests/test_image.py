@@ -1,0 +1,173 @@
+"""The agent's image: small, hardened, healthy, quick, and the same agent inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_parity as parity
+from support.agent import Agent
+from support.engine import Dockerd
+from support.host import Host
+from support.images import AGENT, ROOT
+from support.servers import Consul, ZooKeeper, program
+from support.wait import until
+
+MEBI = 1 << 20
+HARDENED = ("--net=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+URI = "consul://127.0.0.1:8500"
+
+
+@pytest.fixture
+def consul_host(host: Host) -> Iterator[Host]:
+    """The host, with a Consul on its network; afterwards nothing runs there."""
+    host.run("docker", "run", "-d", "--net=host", "-e", "SERVICE_IGNORE=1", "consul:1.8",
+             "agent", "-dev")  # fmt: skip
+    until(lambda: ask(host, "catalog/nodes"), "Consul", 30)
+    yield host
+    host.api.clear()
+
+
+def ask(host: Host, path: str) -> Any:
+    text = host.run("curl", "-s", f"http://127.0.0.1:8500/v1/{path}", check=False)
+    return json.loads(text) if text.startswith(("[", "{")) else None
+
+
+def run(host: Host, *words: str, socket: str = "/var/run/docker.sock") -> None:
+    mount = f"--volume={host.socket}:{socket}"
+    host.run("docker", "run", "-d", "--name=agent", *HARDENED, mount, *words)
+
+
+def web(host: Host, name: str = "web") -> None:
+    command = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
+    host.api.run(name, "busybox:1.35", ports={"80/tcp": 0}, command=command)
+
+
+def size(host: Host, image: str) -> int:
+    return int(host.api.request("GET", f"/images/{image}/json")["Size"])
+
+
+def test_what_the_image_says_of_itself(host: Host) -> None:
+    said = host.api.request("GET", f"/images/{AGENT}/json")["Config"]
+    assert said["Entrypoint"] == ["registrator"]
+    assert said["StopSignal"] == "SIGTERM"
+    assert said["Healthcheck"]["Test"] == ["CMD", "python", "-m", "registrator.health"]
+    assert said["Labels"]["org.opencontainers.image.title"] == "registrator"
+
+
+def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
+    assert size(host, AGENT) - size(host, "python:3.11-slim") < 40 * MEBI
+    listing = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    found = host.run("docker", "run", "--rm", "--entrypoint=python", AGENT, "-Ic", listing)
+    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()
+              if "==" in line}  # fmt: skip
+    names = {name.lower().replace("_", "-") for name in found.split()}
+    assert names == {*locked, "registrator"}
+
+
+def test_both_lock_files_pin_by_hash_and_name_no_place() -> None:
+    for lock in ROOT.glob("requirements*.lock"):
+        text = lock.read_text()
+        pins = [line for line in text.splitlines() if line[:1].isalpha()]
+        assert pins
+        assert all(line.endswith(" \\") and "==" in line for line in pins)
+        assert "://" not in text
+
+
+@pytest.mark.parametrize(
+    ("socket", "user"),
+    [("/var/run/docker.sock", ""), ("/tmp/docker.sock", ""), ("/var/run/docker.sock", "1000")],
+)
+def test_a_hardened_container_does_its_job(consul_host: Host, socket: str, user: str) -> None:
+    web(consul_host)
+    group = consul_host.socket.stat().st_gid
+    as_user = (f"--user={user}:{group}",) if user else ()
+    run(consul_host, "--health-interval=1s", *as_user, AGENT, URI, socket=socket)
+    until(lambda: "busybox" in ask(consul_host, "catalog/services"), "the service")
+
+    def health() -> str:
+        return str(consul_host.api.inspect("agent")["State"]["Health"]["Status"])
+
+    until(lambda: health() == "healthy", health)
+    started = time.monotonic()
+    consul_host.api.stop("agent")
+    assert time.monotonic() - started < 3
+    assert consul_host.api.inspect("agent")["State"]["ExitCode"] == 0
+    assert "busybox" in ask(consul_host, "catalog/services"), "an upgrade takes services down"
+
+
+def test_unhealthy_without_a_registry(host: Host) -> None:
+    try:
+        run(host, "--health-interval=1s", "--health-start-period=1s", "--health-retries=1",
+            AGENT, "consul://127.0.0.1:9")  # fmt: skip
+
+        def health() -> dict[str, Any]:
+            return dict(host.api.inspect("agent")["State"]["Health"])
+
+        until(lambda: health()["Status"] == "unhealthy", lambda: str(health()))
+        assert "consul://127.0.0.1:9: not right" in health()["Log"][-1]["Output"]
+    finally:
+        host.api.clear()
+
+
+def test_first_registration(consul_host: Host) -> None:
+    """From ``docker run`` on; the best of three, since the machine does other things as well."""
+    web(consul_host)
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        run(consul_host, AGENT, URI)
+        until(lambda: "busybox" in ask(consul_host, "catalog/services"), "the service")
+        took.append(time.monotonic() - started)
+        consul_host.api.remove("agent")
+        for service_id in ask(consul_host, "agent/services"):
+            path = f"agent/service/deregister/{service_id}"
+            consul_host.run("curl", "-sX", "PUT", f"http://127.0.0.1:8500/v1/{path}")
+    print("docker run to first registration, s:", *(f"{each:.2f}" for each in took))
+    assert min(took) < 1.5
+
+
+class ContainedAgent(Agent):
+    """The agent as a container on the host's network, attached to."""
+
+    def command(self) -> list[str]:
+        words = super().command()[3:]
+        host = self.environment()["DOCKER_HOST"]
+        mount = f"--volume={host.removeprefix('unix://')}:/var/run/docker.sock"
+        docker = program("docker", package="docker.io")
+        return [docker, "run", "--rm", "--env=SERVICE_IGNORE=1", *HARDENED, mount, AGENT, *words]
+
+
+@pytest.fixture
+def loaded(host: Host, clean_engine: Dockerd, tmp_path: Path) -> Dockerd:
+    """The shared engine, with the agent's image and those of the parity cases."""
+    archive = tmp_path / "image.tar"
+    host.run("docker", "save", "-o", str(archive), AGENT)
+    subprocess.run(
+        [program("docker", package="docker.io"), "load", "-q", "-i", str(archive)],
+        env={**os.environ, "DOCKER_HOST": clean_engine.host},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    archive.unlink()
+    parity.import_images(clean_engine)
+    return clean_engine
+
+
+def test_parity_from_inside(
+    loaded: Dockerd,
+    consul: Consul,
+    zookeeper: ZooKeeper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parity, "Agent", ContainedAgent)
+    for options in parity.GROUPS:
+        parity.test_the_originals_records(options, loaded, consul, zookeeper, tmp_path)
