@@ -17,6 +17,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -64,6 +65,10 @@ ANSWERS = (
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4
 
 
+# Why a connection came to nothing: the member took it and then said nothing, or closed it.
+MUTE = "connected, but no answer"
+
+
 class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """kazoo's threads and sockets, where a connection can be cut from outside.
 
@@ -101,7 +106,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
                 # Of all errors this is the one after which kazoo stops of its own accord.
                 raise AuthFailedError
             self._socket, self._address = opened, address
-        self.error = "connected, but no answer"
+        self.error = MUTE
         return opened
 
     def _open(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
@@ -169,6 +174,8 @@ class Session:
         self.id = 0
         self._servers = ",".join(str(server) for server in servers)
         self._deadline = deadline
+        self._patience = seconds / 2
+        self._alive = 0.0
         self._wake = wake
         self._tls = tls
         self._options = {
@@ -191,9 +198,11 @@ class Session:
         client, sockets, live = self._open or self._start()
         if not live.wait(self._deadline):
             sockets.cut()
-            if client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED):
+            ended = client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED)
+            if ended or self._is_refused(sockets.error):
                 self.leave()
             raise self._unavailable(sockets.error or "no address found for any host")
+        self._alive = time.monotonic()
         identity = client.client_id
         if identity is None:
             raise self._unavailable("the connection broke")
@@ -201,6 +210,15 @@ class Session:
         if former and former != self.id:
             raise SessionLost(f"the ZooKeeper session at {self._servers} ended")
         return client
+
+    def _is_refused(self, error: str) -> bool:
+        """Whether this session may never be taken up again.
+
+        Members that were wiped refuse a client that has seen later transactions than they have,
+        without a word and for ever. A new session is none the worse: it takes the nodes of the
+        old one over, should they still stand.
+        """
+        return error == MUTE and time.monotonic() - self._alive > self._patience
 
     def gather(self, answers: Iterable[Any]) -> list[Any]:
         """Wait for answers that were asked for at once, in their order.
@@ -270,6 +288,7 @@ class Session:
             **self._options,
         )
         client.add_listener(self._on_state)
+        self._alive = time.monotonic()
         self._open = client, sockets, client.start_async()
         return self._open
 

@@ -600,3 +600,25 @@ def test_nothing_answers(caplog: pytest.LogCaptureFixture) -> None:
     assert time.monotonic() - begin < 2
     assert "hunter2" not in str(caught.value) + caplog.text + repr(backend)
     assert caplog.text == ""
+
+
+def test_a_wiped_server_is_filled_again(tmp_path: Path) -> None:
+    """It knows nothing of the transactions that our session has seen, and refuses it for ever."""
+    server = ZooKeeper(tmp_path)
+    context = Context(
+        parse(f"zookeeper://{server.address}/wiped?session-timeout=2"), OWNER, timeout=0.5
+    )
+    backend = ZooKeeperBackend(context)
+    try:
+        server.start()
+        for port in range(5):
+            reconcile(backend, service(port))
+        server.stop()
+        server.wipe()
+        server.start()
+        until(lambda: reconcile(backend, service()), "a write", 10, (Unavailable, SessionLost))
+        with client(server) as reader:
+            assert reader.get_children("/wiped/web") == [f"{ADDRESS}:1000"]
+    finally:
+        backend.close()
+        server.remove()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from support.agent import Agent
 from support.docker_api import APIError
 from support.engine import Dockerd
+from support.namespace import Namespace
 from support.wait import until
 
 from faults.schedule import SECONDS, Fault, schedule
@@ -46,9 +47,10 @@ class Campaign:
     def __init__(self, registry: str, folder: Path, keep_agent: bool = False) -> None:
         self._keep_agent = keep_agent
         self.engine = Dockerd(folder / "engine", live_restore=True)
-        self.world: World = WORLDS[registry](folder / registry)
+        self.host = Namespace()
+        self.world: World = WORLDS[registry](folder / registry, self.host.address)
         words = ["-ip", IP, "-hostname", "h", *self.world.options, self.world.uri]
-        self.agent = Agent(folder, words, self.engine.host)
+        self.agent = Agent(folder, words, self.engine.host, prefix=self.host.command)
 
     @classmethod
     @contextlib.contextmanager
@@ -63,6 +65,7 @@ class Campaign:
         finally:
             made.agent.kill()
             made.world.remove()
+            made.host.remove()
             made.engine.remove()
 
     def run(self, seed: int) -> float:
@@ -80,9 +83,10 @@ class Campaign:
         return self._agree(seed, faults)
 
     def targets(self) -> dict[str, tuple[str, ...]]:
-        """What can fail: the cluster, the engine, and the agent itself."""
+        """What can fail: the cluster, the engine, the agent itself, and its network."""
         agent = ("freeze",) if self._keep_agent else ("kill", "freeze")
-        return {**self.world.targets(), "engine": ("kill", "freeze"), "agent": agent}
+        own = {"engine": ("kill", "freeze"), "agent": agent, "cable": ("unplug",)}
+        return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
         """What the agent's process uses now."""
@@ -103,6 +107,9 @@ class Campaign:
         time.sleep(max(0.0, started + SECONDS / 2 - time.monotonic()))
 
     def _begin(self, fault: Fault) -> None:
+        if fault.target == "cable":
+            self.host.unplug()
+            return
         process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
         if process is None:
             self.world.begin(fault.target, fault.kind)
@@ -110,6 +117,9 @@ class Campaign:
             process.kill() if fault.kind == "kill" else process.freeze()
 
     def _end(self, fault: Fault) -> None:
+        if fault.target == "cable":
+            self.host.plug()
+            return
         process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
         if process is None:
             self.world.end(fault.target, fault.kind)
@@ -120,6 +130,7 @@ class Campaign:
 
     def _heal(self) -> None:
         """End what still lasts; returns once engine and cluster serve."""
+        self.host.plug()
         for process in (self.engine, self.agent):
             if process.running:
                 process.thaw()

@@ -45,7 +45,10 @@ Record = tuple[str, str, int]
 
 
 class World(abc.ABC):
-    """A cluster: `members` fail one by one, `proxies` lead to those that the agent is given."""
+    """A cluster: `members` fail one by one, `proxies` lead to those that the agent is given.
+
+    The proxies listen at `ip`.
+    """
 
     name: str
     options: Sequence[str] = ()
@@ -53,10 +56,10 @@ class World(abc.ABC):
     proxy_kinds: tuple[str, ...] = ("cut", "mute")
     world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset")
 
-    def __init__(self, members: Sequence[Server], addresses: Sequence[str]) -> None:
+    def __init__(self, members: Sequence[Server], addresses: Sequence[str], ip: str) -> None:
         self.members = list(members)
         self.readers = list(members)  # those that are asked what stands
-        self.proxies = [TCPProxy(address) for address in addresses]
+        self.proxies = [TCPProxy(address, ip) for address in addresses]
 
     @property
     @abc.abstractmethod
@@ -169,9 +172,9 @@ class ConsulWorld(World):
     name = "consul"
     options = ("-resync", "3")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
         self._servers, clients = consul_cluster(folder, 3, 2)
-        super().__init__([*clients, *self._servers], [client.address for client in clients])
+        super().__init__([*clients, *self._servers], [client.address for client in clients], ip)
 
     @property
     def uri(self) -> str:
@@ -208,9 +211,9 @@ class EtcdWorld(World):
     options = ("-resync", "3", "-ttl", "5", "-ttl-refresh", "1")
     world_kinds = (*World.world_kinds, "expire")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
         members = etcd_cluster(folder, 3)
-        super().__init__(members, [member.address for member in members])
+        super().__init__(members, [member.address for member in members], ip)
 
     @property
     def uri(self) -> str:
@@ -268,9 +271,9 @@ class ZooKeeperWorld(World):
     name = "zookeeper"
     options = ("-resync", "3")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
         members = zookeeper_cluster(folder, 3)
-        super().__init__(members, [member.address for member in members])
+        super().__init__(members, [member.address for member in members], ip)
 
     @property
     def uri(self) -> str:
@@ -322,6 +325,6 @@ class ZooKeeperWorld(World):
         return sum("Mode: leader" in mode for mode in modes) == 1
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {
+WORLDS: dict[str, Callable[..., World]] = {
     world.name: world for world in (ConsulWorld, EtcdWorld, ZooKeeperWorld)
 }

@@ -18,7 +18,10 @@ READ_BY_AGENT = re.compile(
 
 
 class Agent(Process):
-    """``registrator`` with `words`, its options and URIs, on the engine at `docker_host`."""
+    """``registrator`` with `words`, its options and URIs, on the engine at `docker_host`.
+
+    `prefix` goes before the command, as what runs it in a network namespace does.
+    """
 
     def __init__(
         self,
@@ -27,8 +30,9 @@ class Agent(Process):
         docker_host: str,
         environ: Mapping[str, str] | None = None,
         name: str = "agent",
+        prefix: Sequence[str] = (),
     ) -> None:
-        super().__init__(name, folder, [sys.executable, "-m", "registrator", *words])
+        super().__init__(name, folder, [*prefix, sys.executable, "-m", "registrator", *words])
         self._environ = {"DOCKER_HOST": docker_host, **(environ or {})}
 
     def environment(self) -> Mapping[str, str]:
