@@ -90,17 +90,18 @@ class Agent:
         ):
             signal.signal(number, handler)
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
-        engine = self._await_engine()
-        if engine is not None:
-            self._start(engine)
-            while not self._stop.is_set():
-                self._health.note(self._problems())
-                self._stop.wait(PERIOD)
+        # Signals end this thread's waits at once, but not a call to an engine that is frozen.
+        self._spawn("events", self._follow)
+        while not self._stop.is_set():
+            self._health.note(self._problems())
+            self._stop.wait(PERIOD)
         self._shut_down()
         return 1 if self._failed else 0
 
     def _problems(self) -> list[str]:
         """What keeps the registries from being right at this moment."""
+        if self._inventory is None:
+            return ["Docker engine: has not answered yet"]
         found = ["Docker engine: does not answer"] if self._stalled.failures else []
         return found + [f"{each.name}: not right" for each in self._reconcilers if not each.right]
 
@@ -114,6 +115,12 @@ class Agent:
             self._inventory.resync()
         for reconciler in self._reconcilers:
             reconciler.wake()
+
+    def _follow(self) -> None:
+        """Wait for the engine, start all that works on it, and read its events."""
+        engine = self._await_engine()
+        if engine is not None:
+            self._read_events(self._start(engine))
 
     def _await_engine(self) -> Engine | None:
         """Who the engine is, as soon as it answers; None where the agent is to end before."""
@@ -130,7 +137,7 @@ class Agent:
                 return engine
         return None
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: Engine) -> Inventory:
         config = self._config
         identity = identify(config, engine)
         host_ip = config.ip or host_address(identity.hostname)
@@ -150,17 +157,18 @@ class Agent:
             )
             for uri in config.uris
         ]
-        self._inventory = Inventory(
+        inventory = Inventory(
             self._engine,
             config.rules(identity.hostname, host_ip),
             self._publish,
             keep_failed=config.deregister == "on-success",
             addresses=host_addresses() | ({host_ip} if host_ip else set()),
         )
-        self._spawn("events", functools.partial(self._read_events, self._inventory))
-        self._spawn("inventory", functools.partial(self._take_stock, self._inventory))
+        self._inventory = inventory
+        self._spawn("inventory", functools.partial(self._take_stock, inventory))
         for reconciler in self._reconcilers:
             self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
+        return inventory
 
     def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
         return self._config.backend(uri, identity, wake, self._environ)
@@ -171,8 +179,8 @@ class Agent:
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Run a thread's work; however it fails, the agent ends with it."""
@@ -213,8 +221,7 @@ class Agent:
         try:
             self._engine.ping()
         except EngineUnavailable as error:
-            log.debug("Docker events: %s; %s", reason, error)
-            outage.failures += 1
+            outage.failed(f"{reason}; {error}", told=True)
         else:
             outage.failed(reason)
 

@@ -36,13 +36,22 @@ class Outage:
         self._log = log
         self._clock = clock
         self._since = 0.0
+        self._told = False
         self.failures = 0
 
-    def failed(self, reason: object) -> None:
-        """Count a failure; `reason` says what happened and must be fit for the log."""
+    def failed(self, reason: object, *, told: bool = False) -> None:
+        """Count a failure; `reason` says what happened and must be fit for the log.
+
+        One that the operator is `told` of elsewhere is logged for debugging only.
+        """
         self.failures += 1
         if self.failures == 1:
             self._since = self._clock()
+            self._told = told
+        if told:
+            self._log.debug("%s: %s", self._name, reason)
+        elif self._told or self.failures == 1:
+            self._told = False
             self._log.warning("%s: %s; trying again until it is right", self._name, reason)
         elif self.failures % 10 == 0:
             self._log.warning(
@@ -56,6 +65,9 @@ class Outage:
             return False
         lasted = self._clock() - self._since
         detail = f": {outcome}" if outcome else ""
-        self._log.info("%s: right again after %.1f s%s", self._name, lasted, detail)
+        self._log.log(
+            logging.DEBUG if self._told else logging.INFO,
+            "%s: right again after %.1f s%s", self._name, lasted, detail,
+        )  # fmt: skip
         self.failures = 0
         return True
