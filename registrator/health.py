@@ -55,10 +55,10 @@ def problems(note: str, now: float) -> list[str]:
     """What is wrong with the agent of a note; `now` is the monotonic clock in seconds."""
     written, *wrong = note.strip().split("\n")
     if not written:
-        return ["the Docker engine has not answered yet"]
+        return ["the agent has only just started"]
     age = now - float(written)
     if age > MAX_AGE:
-        return [f"the agent has been stuck, or without an engine, for {age:.0f} s"]
+        return [f"the agent has been stuck for {age:.0f} s"]
     return wrong
 
 

@@ -36,7 +36,7 @@ def test_a_note_is_found_and_replaced(proc: Path) -> None:
     assert notes(proc) == []
     board = Health()
     try:
-        assert found(proc) == ["the Docker engine has not answered yet"]
+        assert found(proc) == ["the agent has only just started"]
         board.note(["one", "two"])
         assert found(proc) == ["one", "two"]
         board.note([])
@@ -75,7 +75,7 @@ def test_processes_that_tell_nothing_are_no_agents(proc: Path) -> None:
         ([], 1, "no agent"),
         (["{now}"], 0, "well"),
         (["{now}", "{now}\nsomething"], 1, "something"),
-        ([""], 1, "not answered"),
+        ([""], 1, "just started"),
     ],
 )
 def test_the_command(
