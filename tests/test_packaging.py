@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from conftest import RunAgent
+from support.certificates import Authority
 from support.engine import Dockerd
-from support.servers import Consul, program
+from support.servers import Consul, free_ports, loopback_ip, program
 from support.wait import until
 
 from registrator.config import OPTIONS
@@ -149,3 +150,26 @@ def test_compose_reads_each_file(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     command = [shutil.which("docker-compose") or "", "-f", str(file), "config", "-q"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tls_to_a_remote_engine(tmp_path: Path, consul: Consul, agent: RunAgent) -> None:
+    authority = Authority(tmp_path / "tls")
+    ip = loopback_ip()
+    cert, key = authority.issue("engine", ip)
+    address = f"tcp://{ip}:{free_ports(ip, 1)[0]}"
+    flags = ["--tlsverify", f"--tlscacert={authority.ca}", f"--tlscert={cert}", f"--tlskey={key}"]
+    engine = Dockerd(tmp_path / "engine", flags=[f"--host={address}", *flags])
+    for name, file in zip(("cert", "key"), authority.issue("client"), strict=True):
+        shutil.copy(file, tmp_path / "tls" / f"{name}.pem")
+    environ = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path / "tls")}
+    words = ("-ip", "192.0.2.77", "-hostname", "far-away", f"consul://{consul.address}")
+    try:
+        engine.start()
+        engine.api.import_image("web", expose=[80])
+        engine.api.run("there", ports={"80/tcp": 0})
+        agent(*words, environ=environ, docker_host=address)
+        until(lambda: "far-away:there:80" in consul.api("agent/services"), "the service")
+        engine.api.remove("there")
+        until(lambda: "far-away:there:80" not in consul.api("agent/services"), "its end")
+    finally:
+        engine.remove()
