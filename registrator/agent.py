@@ -23,7 +23,7 @@ from registrator import __version__
 from registrator import log as logs
 from registrator.backend import Backend
 from registrator.config import Config
-from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable
+from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable, WrongVariables
 from registrator.health import PERIOD, Health
 from registrator.hostaddr import host_address, host_addresses
 from registrator.inventory import Inventory
@@ -44,7 +44,12 @@ GRACE = 1.5
 def run(config: Config) -> int:
     """Run an agent until a signal or a failure; returns the exit code."""
     logs.setup(config.log_level, config.log_format)
-    return Agent(config).run()
+    try:
+        agent = Agent(config)
+    except WrongVariables as error:
+        log.error("%s", error)
+        return 2
+    return agent.run()
 
 
 def identify(config: Config, engine: Engine) -> Identity:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class EngineUnavailable(Exception):
     """The engine did not answer, or not in time, or not as an engine does."""
 
 
+class WrongVariables(EngineUnavailable):
+    """The variables that say where the engine is are wrong; shows no value, it may be a secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What an engine says of itself. `id` is empty where it has none that lasts."""
@@ -62,23 +67,12 @@ class Event:
     exit_code: int | None = None
 
 
-class _Client(docker.APIClient):  # type: ignore[misc]
-    """The SDK's client, deaf to variables for web requests: its CA and proxies are the engine's."""
-
-    def merge_environment_settings(
-        self, _url: str, _proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> dict[str, Any]:
-        """What a request is sent with; requests would let REQUESTS_CA_BUNDLE win over the CA."""
-        verify = self.verify if verify is None else verify
-        return {"proxies": {}, "stream": stream, "verify": verify, "cert": cert or self.cert}
-
-
 class DockerEngine:
     """One engine, over as many reconnects as it takes.
 
     `labels` names labels that are kept besides ``SERVICE_*``. `timeout` is the deadline of a
-    request in seconds. All methods raise `EngineUnavailable`; `interrupt` may be called from any
-    thread, the others from one each.
+    request in seconds. Making one raises `WrongVariables`, all methods raise `EngineUnavailable`;
+    `interrupt` may be called from any thread, the others from one each.
     """
 
     def __init__(
@@ -90,7 +84,7 @@ class DockerEngine:
         self._client: Any = None
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._stream: urllib3.BaseHTTPResponse | None = None
-        self.address = self._find().get("base_url", "")
+        self.address: str = client_arguments(environ)["base_url"]
 
     def identify(self) -> Engine:
         """Ask the engine who it is."""
@@ -196,9 +190,9 @@ class DockerEngine:
         """The connection pool; the first use finds out the API version that both speak."""
         if self._pool is None:
             try:
-                found = self._find()
-                self.address = found.get("base_url", "")
-                client = _Client(timeout=self._timeout, **found)
+                found = client_arguments(self._environ)
+                self.address = found["base_url"]
+                client = docker.APIClient(timeout=self._timeout, **found)
                 adapter = client.get_adapter(client.base_url)
                 probe = requests.Request("GET", client.base_url + "/").prepare()
                 self._client = client
@@ -209,20 +203,42 @@ class DockerEngine:
                 raise EngineUnavailable(_reason(error)) from error
         return self._pool
 
-    def _find(self) -> dict[str, Any]:
-        """The client's arguments, from the variables that the Docker CLI reads."""
-        environ = self._environ
+
+def client_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Where the engine is, from the variables that the Docker CLI reads, for `docker.APIClient`.
+
+    Raises `WrongVariables`.
+    """
+    try:
         found: dict[str, Any] = docker.utils.kwargs_from_env(environment=dict(environ))
-        found["version"] = environ.get("DOCKER_API_VERSION") or "auto"
-        if "base_url" not in found and environ.get("DOCKER_CONTEXT", "default") != "default":
-            context = ContextAPI.get_context(environ["DOCKER_CONTEXT"])
-            if context is None:
-                raise EngineUnavailable(f"no Docker context {environ['DOCKER_CONTEXT']!r}")
-            found |= {"base_url": context.Host, "tls": context.TLSConfig or False}
-        if "base_url" not in found:
-            present = [path for path in SOCKETS if path.exists()]
-            found["base_url"] = f"unix://{(present or SOCKETS)[0]}"
-        return found
+    except docker.errors.DockerException as error:
+        raise WrongVariables(
+            "DOCKER_CERT_PATH, or ~/.docker without it, needs ca.pem, cert.pem and key.pem"
+        ) from error
+    found["version"] = environ.get("DOCKER_API_VERSION") or "auto"
+    if not re.fullmatch(r"auto|[0-9]+\.[0-9]+", found["version"]):
+        raise WrongVariables("DOCKER_API_VERSION must be a version such as 1.44, or auto")
+    if "base_url" not in found and environ.get("DOCKER_CONTEXT", "default") != "default":
+        context = ContextAPI.get_context(environ["DOCKER_CONTEXT"])
+        if context is None:
+            raise WrongVariables("DOCKER_CONTEXT: no context has this name")
+        found |= {"base_url": context.Host, "tls": context.TLSConfig or False}
+    if "base_url" not in found:
+        present = [path for path in SOCKETS if path.exists()]
+        found["base_url"] = f"unix://{(present or SOCKETS)[0]}"
+    _check_address(found["base_url"])
+    return found
+
+
+def _check_address(address: str) -> None:
+    try:
+        read = docker.utils.parse_host(address)
+    except (docker.errors.DockerException, ValueError):
+        read = ""
+    if not re.match(r"http\+unix://|https?://[^@]*$", read):
+        raise WrongVariables(
+            "DOCKER_HOST, or its context's host, must be unix:///path or tcp://host:port"
+        )
 
 
 def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Container:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +30,30 @@ def test_a_signal_ends_an_agent_that_waits_for_a_mute_engine(
     waiting = agent(f"file://{tmp_path}/services.json", docker_host=mute)
     waiting.signal(number)
     assert waiting.exited(2) == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"DOCKER_HOST": "garbage"}, "DOCKER_HOST"),
+        ({"DOCKER_HOST": "tcp://user:s3cret@127.0.0.1:2375"}, "DOCKER_HOST"),
+        ({"DOCKER_HOST": "tcp://s3cret@127.0.0.1:2375"}, "DOCKER_HOST"),
+        ({"DOCKER_HOST": "tcp://user:s3cret@[::1"}, "DOCKER_HOST"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:s3cret"}, "DOCKER_HOST"),
+        ({"DOCKER_HOST": "ssh://user@127.0.0.1"}, "DOCKER_HOST"),
+        ({"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/nowhere"}, "DOCKER_CERT_PATH"),
+        ({"DOCKER_CONTEXT": "nowhere"}, "DOCKER_CONTEXT"),
+        ({"DOCKER_API_VERSION": "latest"}, "DOCKER_API_VERSION"),
+    ],
+)
+def test_wrong_docker_variables_end_it_with_one_line_and_no_secret(
+    variables: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "registrator", f"file://{tmp_path}/services.json"],
+        env=variables, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "s3cret" not in done.stderr
