@@ -37,6 +37,10 @@ log = logging.getLogger("registrator.agent")
 # How often the engine is asked whether it still answers: its event stream tells neither way.
 HEARTBEAT = 10.0
 
+# The longest wait between two calls to an engine that does not answer. It is near and has no other
+# host's agents to serve, and its return, after whatever time, is to be seen within 3 s.
+PATIENCE = 2.0
+
 # All threads together get this long to end by themselves; one that still waits is left behind.
 GRACE = 1.5
 
@@ -119,7 +123,7 @@ class Agent:
         if self._inventory is not None:
             self._inventory.resync()
         for reconciler in self._reconcilers:
-            reconciler.wake()
+            reconciler.hurry()
 
     def _follow(self) -> None:
         """Wait for the engine, start all that works on it, and read its events."""
@@ -135,7 +139,7 @@ class Agent:
                 engine = self._engine.identify()
             except EngineUnavailable as error:
                 outage.failed(f"none answers at {self._engine.address} ({error})")
-                self._stop.wait(backoff(outage.failures))
+                self._back_off(outage)
             else:
                 outage.over()
                 log.info("Docker engine %s at %s", engine.version, self._engine.address)
@@ -219,7 +223,7 @@ class Agent:
             if not self._stop.is_set():
                 self._report_stream(outage, reason)
                 inventory.resync()
-                self._stop.wait(backoff(outage.failures))
+                self._back_off(outage)
 
     def _report_stream(self, outage: Outage, reason: str) -> None:
         """Say that the stream failed; where all of the engine does, `_take_stock` says so."""
@@ -247,14 +251,17 @@ class Agent:
             except EngineUnavailable as error:
                 outage.failed(error)
                 self._engine.interrupt()
-                self._stop.wait(backoff(outage.failures))
+                self._back_off(outage)
+
+    def _back_off(self, outage: Outage) -> None:
+        self._stop.wait(min(PATIENCE, backoff(outage.failures)))
 
     def _shut_down(self) -> None:
         """Let the threads end by themselves, but not for long."""
         if self._inventory is not None:
             self._inventory.resync()
         for reconciler in self._reconcilers:
-            reconciler.wake()
+            reconciler.hurry()
         self._engine.interrupt()
         deadline = time.monotonic() + GRACE
         for thread in self._threads:

@@ -49,9 +49,9 @@ class Written(NamedTuple):
 class Reconciler:
     """Keeps one registry right.
 
-    `publish` and `wake` may be called from any thread, `step` and `run` from one. `resync` is in
-    seconds, 0 for never; `attempts` (-1 for no end) and `first_wait` (seconds) are those of
-    ``-retry-attempts`` and ``-retry-interval``, and hold until the registry was reached once.
+    `publish`, `wake` and `hurry` may be called from any thread, `step` and `run` from one.
+    `resync` is in seconds, 0 for never; `attempts` (-1 for no end) and `first_wait` (seconds) are
+    those of ``-retry-attempts`` and ``-retry-interval``, and hold until the registry was reached.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Reconciler:
         self._first_wait = first_wait
         self._clock = clock
         self._wakeup = threading.Event()
+        self._hurry = threading.Event()
         self._latest: Snapshot | None = None
         self._done: Snapshot | None = None
         self._listing_due = True
@@ -99,12 +100,17 @@ class Reconciler:
         self._wakeup.set()
 
     def wake(self) -> None:
-        """Have the registry listed and put right at once."""
+        """Have the registry listed and put right at once; during an outage, by the next attempt."""
         self._listing_due = True
         self._wakeup.set()
 
+    def hurry(self) -> None:
+        """As `wake`, and end the wait for the next attempt."""
+        self.wake()
+        self._hurry.set()
+
     def run(self, stop: threading.Event) -> None:
-        """Keep the registry right until `stop` is set and `wake` called; raises `GaveUp`."""
+        """Keep the registry right until `stop` is set and `hurry` called; raises `GaveUp`."""
         try:
             while not stop.is_set():
                 self._wakeup.clear()
@@ -252,7 +258,7 @@ class Reconciler:
             retry=tenacity.retry_if_exception_type(BackendError),
             wait=self._wait,
             stop=spent,
-            sleep=tenacity.sleep_using_event(stop),
+            sleep=self._sleep,
             after=self._failed,
             reraise=True,
         )
@@ -272,6 +278,10 @@ class Reconciler:
         if self._reached:
             return backoff(state.attempt_number)
         return backoff(state.attempt_number, self._first_wait)
+
+    def _sleep(self, seconds: float) -> None:
+        self._hurry.wait(seconds)
+        self._hurry.clear()
 
     def _failed(self, state: tenacity.RetryCallState) -> None:
         self._outage.failed(state.outcome.exception() if state.outcome else "")

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
+from support.wait import until
 
 from registrator.backend import Unavailable
 from registrator.model import Identity, Service, Snapshot
@@ -224,7 +225,7 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.bench.reconciler.wake()
+        self.bench.reconciler.hurry()
         self.thread.join(10)
         assert not self.thread.is_alive()
 
@@ -275,6 +276,16 @@ def test_attempts_hold_at_start_only() -> None:
             assert runner.thread.is_alive()
             deadline.wait(0.01)
     assert runner.error is None
+
+
+def test_hurry_ends_the_wait_for_the_next_attempt() -> None:
+    bench = Bench(first_wait=1000)
+    bench.registry.faults = [unavailable()]
+    bench.reconciler.publish(snapshot(service("a")))
+    with Runner(bench) as runner:
+        until(lambda: not bench.registry.faults, "the first attempt")
+        runner.bench.reconciler.hurry()
+        until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
 
 
 def test_looks_a_second_time_after_a_recovery() -> None:

@@ -111,7 +111,7 @@ class Agent:
     def die(self) -> None:
         """Go as after a SIGKILL: the session is not ended."""
         self._stop.set()
-        self._reconciler.wake()
+        self._reconciler.hurry()
         self._thread.join(15)
         assert not self._thread.is_alive()
 
