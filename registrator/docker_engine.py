@@ -33,6 +33,9 @@ log = logging.getLogger("registrator.docker")
 ENV_PREFIX = "SERVICE_"
 SOCKETS = (Path("/var/run/docker.sock"), Path("/tmp/docker.sock"))
 
+# What stands between the items of a JSON array, and at its ends.
+_BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
+
 # What can change a container's services. `die` also ends it, `destroy` matters to on-success.
 EVENTS = {
     "type": ["container", "network"],
@@ -107,8 +110,12 @@ class DockerEngine:
 
         The digest differs where an inspection could tell something new. Complete, or it raises.
         """
-        rows = self._get("/containers/json")
-        return {row["Id"]: _fingerprint(row) for row in rows}
+        path = "/containers/json"
+        text = self._request(path).data.decode(errors="replace")
+        try:
+            return {row["Id"]: _fingerprint(row) for row in _items(text)}
+        except ValueError as error:
+            raise EngineUnavailable(f"{path}: the answer is no JSON") from error
 
     def inspect(self, container_id: str) -> Container | None:
         """The container as it is now; None where it is gone."""
@@ -337,6 +344,21 @@ def _lines(stream: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     for chunk in stream.read_chunked() if stream.chunked else stream.stream(1):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line for line in lines if line.strip())
+
+
+def _items(text: str) -> Iterator[Any]:
+    """The items of a JSON array, one after the other; raises `ValueError` where it is none.
+
+    Of thousands of containers all rows at once would take more memory than all else.
+    """
+    decode = json.JSONDecoder().raw_decode
+    between = _BETWEEN.match(text)
+    while between is not None and between[1][-1] != "]":
+        item, end = decode(text, between.end())
+        yield item
+        between = _BETWEEN.match(text, end)
+    if between is None:
+        raise ValueError("no JSON array")
 
 
 def _fingerprint(row: Mapping[str, Any]) -> int:
