@@ -27,6 +27,7 @@ from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable, W
 from registrator.health import PERIOD, Health
 from registrator.hostaddr import host_address, host_addresses
 from registrator.inventory import Inventory
+from registrator.memory import keep_little
 from registrator.model import Identity, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.reconciler import GaveUp, Reconciler
@@ -41,12 +42,14 @@ HEARTBEAT = 10.0
 # host's agents to serve, and its return, after whatever time, is to be seen within 3 s.
 PATIENCE = 2.0
 
-# All threads together get this long to end by themselves; one that still waits is left behind.
-GRACE = 1.5
+# All threads together get this long to end by themselves; one that still waits is left behind. The
+# rest of the 2 s that an end may take is the interpreter's own, which is slow on a busy machine.
+GRACE = 1.0
 
 
 def run(config: Config) -> int:
     """Run an agent until a signal or a failure; returns the exit code."""
+    keep_little()
     logs.setup(config.log_level, config.log_format)
     try:
         agent = Agent(config)
