@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -178,6 +179,29 @@ def test_commands_print_what_is_shown(path: Path) -> None:
             timeout=30,
         )
         assert done.stdout == command.output
+
+
+def texts() -> Iterator[str]:
+    """Patterns of all that the code could say: its strings, with anything for what is filled in."""
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = re.split(r"%[-.0-9]*[a-z]", node.value)
+            elif isinstance(node, ast.JoinedStr):
+                pieces = ((p.value if isinstance(p, ast.Constant) else "\0") for p in node.values)
+                parts = "".join(map(str, pieces)).split("\0")
+            else:
+                continue
+            if len(re.findall("[a-z]", "".join(parts))) > 5:
+                yield ".*".join(map(re.escape, parts))
+
+
+def test_log_lines_are_as_shown() -> None:
+    table = RUN.read_text().partition("## The log")[2].partition("## Health check")[0]
+    lines = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    said = list(texts())
+    assert len(lines) > 15
+    assert [line for line in lines if not any(re.fullmatch(text, line) for text in said)] == []
 
 
 def test_the_example_of_a_backend_is_complete() -> None:
