@@ -27,6 +27,7 @@ from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable, W
 from registrator.health import PERIOD, Health
 from registrator.hostaddr import host_address, host_addresses
 from registrator.inventory import Inventory
+from registrator.memory import keep_little
 from registrator.model import Identity, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.reconciler import GaveUp, Reconciler
@@ -48,6 +49,7 @@ GRACE = 1.0
 
 def run(config: Config) -> int:
     """Run an agent until a signal or a failure; returns the exit code."""
+    keep_little()
     logs.setup(config.log_level, config.log_format)
     try:
         agent = Agent(config)

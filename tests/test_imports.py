@@ -17,6 +17,7 @@ CORE = {
     "__init__": "",
     "health": "",
     "log": "",
+    "memory": "",
     "outage": "",
     "untrusted": "",
     "hostaddr": "",
@@ -30,8 +31,8 @@ CORE = {
     "reconciler": "model uri plan backend outage",
     "config": "model uri services backend untrusted",
     "agent": (
-        "__init__ health log model uri backend config docker_engine hostaddr inventory outage"
-        " reconciler"
+        "__init__ health log memory model uri backend config docker_engine hostaddr inventory"
+        " outage reconciler"
     ),
     "cli": "__init__ config agent",
     "__main__": "cli",
