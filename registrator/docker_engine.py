@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from sys import intern
 from typing import Any
 from urllib.parse import urlencode
 
@@ -113,7 +114,7 @@ class DockerEngine:
         path = "/containers/json"
         text = self._request(path).data.decode(errors="replace")
         try:
-            return {row["Id"]: _fingerprint(row) for row in _items(text)}
+            return {intern(row["Id"]): _fingerprint(row) for row in _items(text)}
         except ValueError as error:
             raise EngineUnavailable(f"{path}: the answer is no JSON") from error
 
@@ -260,17 +261,17 @@ def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Con
     mode = host.get("NetworkMode") or ""
     pairs = (text.partition("=") for text in config.get("Env") or ())
     return Container(
-        id=answer["Id"],
+        id=intern(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
-        image=config.get("Image") or "",
+        image=intern(config.get("Image") or ""),
         hostname=config.get("Hostname") or "",
-        env={key: value for key, _, value in pairs if key.startswith(ENV_PREFIX)},
+        env={intern(key): intern(value) for key, _, value in pairs if key.startswith(ENV_PREFIX)},
         labels={
-            key: value
+            intern(key): intern(value)
             for key, value in (config.get("Labels") or {}).items()
             if key.startswith(ENV_PREFIX) or key in labels
         },
-        network_mode=mode,
+        network_mode=intern(mode),
         networks=_networks(answer.get("NetworkSettings") or {}, mode),
         ports=_ports(answer),
         started_at=_nanoseconds(state.get("StartedAt") or ""),
@@ -297,7 +298,7 @@ def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
     }
     if not found and settings.get("IPAddress"):
         addresses = {main: settings["IPAddress"]}
-    return {name: address for name, address in addresses.items() if address}
+    return {intern(name): address for name, address in addresses.items() if address}
 
 
 def _ports(answer: Mapping[str, Any]) -> tuple[Port, ...]:
@@ -311,9 +312,14 @@ def _ports(answer: Mapping[str, Any]) -> tuple[Port, ...]:
             continue
         rows = [row for row in bound.get(spec) or () if str(row.get("HostPort") or "").isdigit()]
         found += [
-            Port(int(number), protocol or "tcp", row.get("HostIp") or "", int(row["HostPort"]))
+            Port(
+                int(number),
+                intern(protocol or "tcp"),
+                intern(row.get("HostIp") or ""),
+                int(row["HostPort"]),
+            )
             for row in rows
-        ] or [Port(int(number), protocol or "tcp")]
+        ] or [Port(int(number), intern(protocol or "tcp"))]
     return tuple(found)
 
 
