@@ -13,10 +13,13 @@ COPY backends backends
 # same sources make the same files.
 RUN set -eu; \
     pip() { target=$1; shift; python3 -m pip --python "$target" "$@"; }; \
-    if ls wheels/*.whl >/dev/null 2>&1; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi; \
+    locked() { \
+        pip tools "$@" --require-hashes --no-deps --no-index --find-links=wheels 2>/dev/null || \
+        pip tools "$@" --require-hashes --no-deps; \
+    }; \
     python3 -m venv --without-pip tools; \
-    pip tools install --require-hashes --no-deps -r wheels/requirements-build.lock; \
-    pip tools wheel --require-hashes --no-deps --no-build-isolation -w dist -r wheels/requirements.lock; \
+    locked install -r wheels/requirements-build.lock; \
+    locked wheel --no-build-isolation -w dist -r wheels/requirements.lock; \
     pip tools wheel --no-deps --no-build-isolation -w dist .; \
     python3 -m venv --without-pip /opt/registrator; \
     pip /opt/registrator install --no-index --no-deps --no-compile dist/*.whl; \

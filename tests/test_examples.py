@@ -37,7 +37,6 @@ def down(host: Host, folder: Path) -> None:
 def compose(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """The host; afterwards nothing runs on it."""
     program("docker-compose", package="docker-compose")
-    program("curl", package="curl")
     monkeypatch.setenv("HOST_IP", host.ip)
     yield host
     host.api.clear()

@@ -25,7 +25,8 @@ class Host(Dockerd):
         super().__init__(folder)
         self._ip = program("ip", package="iproute2")
         self._nsenter = program("nsenter", package="util-linux")
-        program("iptables", package="iptables")
+        for name in ("iptables", "curl"):
+            program(name, package=name)
         self.ip = "192.0.2.10"
         self.images: set[str] = set()
 
