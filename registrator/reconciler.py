@@ -146,11 +146,14 @@ class Reconciler:
 
     def _list_if_due(self) -> bool:
         now = self._clock()
-        if not self._listing_due and now < self._next_listing:
+        by_time = now >= self._next_listing
+        if not (self._listing_due or by_time):
             return False
         self._listing_due = False
         self._actual = dict(self._backend.list())
-        self._wanted &= self._actual.keys()
+        if by_time:
+            # After a failure, what is not there yet may still be written late.
+            self._wanted &= self._actual.keys()
         self._rejected.clear()
         self._next_listing = now + self._resync * random.uniform(0.9, 1.1)
         return True

@@ -114,6 +114,19 @@ def test_what_this_process_registered_goes_without_cleanup_and_over_a_failure() 
     assert bench.keys == {"h:b:80"}
 
 
+def test_what_was_written_late_goes_without_cleanup() -> None:
+    bench = Bench(cleanup=False)
+    bench.step(service("b"))
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("a"), service("b"))
+    bench.step(service("b"))
+    bench.registry.entries["h:a:80"] = ("a", HOST.owner, service("a"))
+    bench.now += 100
+    assert bench.reconciler.step() == Written(0, 1)
+    assert bench.keys == {"h:b:80"}
+
+
 def test_others_entries_are_not_touched(caplog: pytest.LogCaptureFixture) -> None:
     theirs = ("content", "engine-2", service("a", address="127.0.0.8"))
     registry = FakeRegistry({"h:a:80": theirs, "h:gone:80": theirs})
