@@ -21,7 +21,7 @@ from types import FrameType
 
 from registrator import __version__
 from registrator import log as logs
-from registrator.backend import Backend
+from registrator.backend import Backend, ConfigError
 from registrator.config import Config
 from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable, WrongVariables
 from registrator.health import PERIOD, Health
@@ -200,6 +200,10 @@ class Agent:
             work()
         except GaveUp as error:
             log.error("giving up, as -retry-attempts are spent: %s", error)
+            self._failed = True
+        except ConfigError as error:
+            # What was right when the command started may have changed until the engine answered.
+            log.error("%s", error)
             self._failed = True
         except BaseException:
             log.critical("a bug ended a thread, and the agent with it", exc_info=True)

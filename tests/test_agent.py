@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RunAgent
+from support.engine import Dockerd
 
 
 @pytest.fixture
@@ -57,3 +58,16 @@ def test_wrong_docker_variables_end_it_with_one_line_and_no_secret(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stderr
+
+
+def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the_reason(
+    clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
+) -> None:
+    late = tmp_path / "late.sock"
+    waiting = agent(f"file://{tmp_path}/services.json", docker_host=f"unix://{late}")
+    waiting.wait_log("none answers")
+    (tmp_path / "services.json").write_text("somebody else's")
+    late.symlink_to(clean_engine.socket)
+    assert waiting.exited(10) == 1
+    assert "services.json is there and is no list of target groups" in waiting.log
+    assert "bug" not in waiting.log
