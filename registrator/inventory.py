@@ -82,6 +82,7 @@ class Inventory:
         self._clock = clock
         self._changed = threading.Condition()
         self._dirty: Dirty = {}
+        self._moved: set[str] = set()  # those that joined or left a network
         self._listing_due = False
         self._known: dict[str, _Known] = {}
         self._listed: dict[str, int] = {}
@@ -93,13 +94,20 @@ class Inventory:
         self._snapshot: Snapshot | None = None
 
     def mark(self, event: Event) -> None:
-        """Note that a container may have changed."""
+        """Note that a container may have changed.
+
+        What its networks tell matters only while it runs: during a start its inspection would
+        wait for the end of that, and hold up all others.
+        """
         gone = event.action == "destroy" or (
             event.action == "die"
             and (not self._keep_failed or not _failed(event.exit_code, default=True))
         )
         with self._changed:
-            self._dirty[event.container_id] = event.time if gone else INSPECT
+            if event.action in ("connect", "disconnect"):
+                self._moved.add(event.container_id)
+            else:
+                self._dirty[event.container_id] = event.time if gone else INSPECT
             if event.action == "start":
                 self._starts.setdefault(event.container_id, []).append(self._clock())
             self._changed.notify()
@@ -116,7 +124,9 @@ class Inventory:
             due = min((when for when, _ in self._later.values()), default=None)
             if due is not None:
                 timeout = min(timeout, max(0.0, due - self._clock()))
-            return self._changed.wait_for(lambda: bool(self._dirty or self._listing_due), timeout)
+            return self._changed.wait_for(
+                lambda: bool(self._dirty or self._moved or self._listing_due), timeout
+            )
 
     def step(self) -> None:
         """Do all that is due, and publish the snapshot if it is another one.
@@ -146,7 +156,11 @@ class Inventory:
         now = self._clock()
         with self._changed:
             dirty, self._dirty = self._dirty, {}
+            moved, self._moved = self._moved, set()
             listing, self._listing_due = self._listing_due or self._snapshot is None, False
+            # One that is not known yet has its start in `dirty`, or still before it.
+            for container_id in moved & self._known.keys():
+                dirty.setdefault(container_id, INSPECT)
             for container_id, (when, _) in list(self._later.items()):
                 if when <= now:
                     dirty.setdefault(container_id, INSPECT)

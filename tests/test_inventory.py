@@ -54,6 +54,33 @@ def test_die_needs_no_inspection() -> None:
     assert stock.engine.inspected == []
 
 
+def test_networks_matter_only_while_a_container_runs() -> None:
+    stock, moved = Stock(container("a")), container("b").id
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.step(Event(moved, "connect", 5))
+    assert stock.engine.inspected == [], "its start would be waited for"
+    stock.step(stock.engine.start(container("b")), Event(moved, "connect", 6))
+    assert stock.engine.inspected == [moved]
+    stock.engine.containers[moved] = container("b", host_port=1)
+    stock.step(Event(moved, "disconnect", 7))
+    assert stock.published[-1].services["h:b:80"].port == 1
+    stock.step(stock.engine.die(moved), Event(moved, "disconnect", 8))
+    assert stock.engine.inspected == [moved, moved]
+
+
+def test_a_network_joined_while_the_engine_is_down() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.down = True
+    with pytest.raises(EngineUnavailable):
+        stock.step(stock.engine.start(container("b")))
+    with pytest.raises(EngineUnavailable):
+        stock.step(Event(container("b").id, "connect", 5))
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
 def test_only_what_the_listing_shows_changed_is_inspected() -> None:
     stock = Stock(container("a"), container("b"))
     stock.step()
