@@ -71,6 +71,17 @@ class Event:
     exit_code: int | None = None
 
 
+class _Client(docker.APIClient):  # type: ignore[misc]
+    """The SDK's client, deaf to variables for web requests: its CA and proxies are the engine's."""
+
+    def merge_environment_settings(
+        self, _url: str, _proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> dict[str, Any]:
+        """What a request is sent with; requests would let REQUESTS_CA_BUNDLE win over the CA."""
+        verify = self.verify if verify is None else verify
+        return {"proxies": {}, "stream": stream, "verify": verify, "cert": cert or self.cert}
+
+
 class DockerEngine:
     """One engine, over as many reconnects as it takes.
 
@@ -200,7 +211,7 @@ class DockerEngine:
             try:
                 found = client_arguments(self._environ)
                 self.address = found["base_url"]
-                client = docker.APIClient(timeout=self._timeout, **found)
+                client = _Client(timeout=self._timeout, **found)
                 adapter = client.get_adapter(client.base_url)
                 probe = requests.Request("GET", client.base_url + "/").prepare()
                 self._client = client
