@@ -58,6 +58,10 @@ faults: servers ## Random faults by seed on real clusters, and how long each fau
 soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
 	$(campaign) --minutes $(MINUTES)
 
+.PHONY: bench
+bench: servers ## Measure the figures of docs/performance.md; BENCH=--quick for a look
+	.venv/bin/python -m benchmarks $(BENCH)
+
 .PHONY: clean
 clean: ## Remove all that these commands have made here
 	rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis

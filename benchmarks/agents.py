@@ -1,0 +1,43 @@
+"""The agent under measurement, and what the system tells of its process."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.agent import Agent
+
+# Ports of the simulated engine's containers are registered here.
+IP = "192.0.2.1"
+HOST = "h"
+
+
+@contextmanager
+def agent(docker_host: str, *words: str) -> Iterator[Agent]:
+    """A launched agent, not waited for; it ends, and must not have logged a traceback."""
+    with tempfile.TemporaryDirectory(prefix="bench-agent-") as folder:
+        made = Agent(Path(folder), ["-hostname", HOST, *words], docker_host)
+        made.launch()
+        try:
+            yield made
+        finally:
+            made.stop()
+        if "Traceback" in made.log:
+            raise AssertionError(made.tail(40))
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    match = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert match is not None, status
+    return int(match[1]) / 1024
+
+
+def processor(pid: int) -> float:
+    """Processor seconds of all threads that live, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

@@ -1,0 +1,228 @@
+"""The herd: what many agents ask of one registry, on paper and simulated with the agent's code.
+
+The agents are the real reconciler on a registry that only counts, driven by a clock of their own:
+so thousands fit into one process, and an hour into seconds. What is simulated is when they ask
+and how often, which is all that the model in docs/performance.md is about; what one request
+costs a server is measured elsewhere.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.figure import Figure
+from registrator.backend import SessionLost, Unavailable
+from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
+from registrator.outage import BACKOFF_MOST, backoff
+from registrator.reconciler import Reconciler
+
+HOSTS, SERVICES = 10_000, 100
+RESYNC, KEEPALIVE = 60.0, 10.0
+# Requests of one listing, and services a transaction, as with etcd.
+LISTING, BATCH = 1, 128
+# Seconds that a restart of all agents takes, one after the other, and that an outage lasts.
+ROLLING, OUTAGE = 600.0, 600.0
+
+
+@dataclass
+class Clock:
+    """The time that all share, in seconds."""
+
+    now: float = 0.0
+
+
+class Registry:
+    """Counts requests by the second; answers nothing while it is `down`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.down = False
+        self.requests: dict[int, int] = {}
+
+    def ask(self, requests: int = 1) -> None:
+        """Take so many requests; raises `Unavailable` at the first while it is down."""
+        second = int(self.clock.now)
+        self.requests[second] = self.requests.get(second, 0) + (1 if self.down else requests)
+        if self.down:
+            raise Unavailable("down")
+
+    def rate(self, since: float, until: float) -> float:
+        """Requests per second between two moments, on average."""
+        span = range(int(since), int(until))
+        return sum(self.requests.get(second, 0) for second in span) / len(span)
+
+    def peak(self, since: float, until: float) -> int:
+        """The most requests in one second."""
+        return max(self.requests.get(second, 0) for second in range(int(since), int(until)))
+
+
+class CountingBackend:
+    """A backend that sends as many requests as one of etcd's."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.entries: dict[str, Actual] = {}
+        self.lost = False
+
+    @property
+    def keepalive_interval(self) -> float | None:
+        """One request for all services."""
+        return KEEPALIVE
+
+    def entry(self, service: Service) -> Entry:
+        """As any backend's."""
+        return Entry(service.id, "", service)
+
+    def list(self) -> dict[str, Actual]:
+        """One request, and those of a large listing."""
+        self._registry.ask(LISTING)
+        return dict(self.entries)
+
+    def apply(self, plan: Plan) -> dict[str, str]:
+        """One request a batch."""
+        self._registry.ask(-(-len(plan.register) // BATCH))
+        self.entries |= {entry.key: Actual(entry.content) for entry in plan.register}
+        return {}
+
+    def keepalive(self) -> None:
+        """One request; the lease may have ended in an outage."""
+        self._registry.ask()
+        if self.lost:
+            self.lost, self.entries = False, {}
+            raise SessionLost("expired")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Host:
+    """One agent: its reconciler, and when it is to be driven next."""
+
+    def __init__(self, clock: Clock, registry: Registry, snapshot: Snapshot) -> None:
+        self.backend = CountingBackend(registry)
+        self._clock = clock
+        self._failures = 0
+        self.ends = float("inf")
+        self.reconciler = Reconciler(
+            "registry", lambda wake: self.backend, Identity("", ""), resync=RESYNC,
+            clock=lambda: clock.now,
+        )  # fmt: skip
+        self.reconciler.publish(snapshot)
+
+    def step(self) -> float:
+        """Do what is due; returns when the next thing is."""
+        try:
+            self.reconciler.step()
+        except Unavailable:
+            self._failures += 1
+            return self._clock.now + backoff(self._failures)
+        except SessionLost:
+            return self._clock.now
+        self._failures = 0
+        return self._clock.now + (self.reconciler._pause() or 0.01)
+
+
+class Herd:
+    """So many hosts at one registry."""
+
+    def __init__(self, hosts: int) -> None:
+        self.clock = Clock()
+        self.registry = Registry(self.clock)
+        services = {
+            f"s{i}": Service(f"s{i}", "web", "192.0.2.1", 1000 + i, 80) for i in range(SERVICES)
+        }
+        self._snapshot = Snapshot(services)
+        self._due: list[tuple[float, int, Host]] = []
+        self.hosts = [self._start(random.uniform(0, RESYNC), i) for i in range(hosts)]
+
+    def _start(self, when: float, number: int) -> Host:
+        host = Host(self.clock, self.registry, self._snapshot)
+        heapq.heappush(self._due, (when, number, host))
+        return host
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
+        while self._due[0][0] < until:
+            when, number, host = heapq.heappop(self._due)
+            self.clock.now = max(self.clock.now, when)
+            if when >= host.ends:
+                host = self._replaced(host, number)
+            heapq.heappush(self._due, (host.step(), number, host))
+        self.clock.now = until
+
+    def restart(self, over: float) -> None:
+        """Have every agent restarted, one after the other; the entries stand."""
+        for place, host in enumerate(self.hosts):
+            host.ends = self.clock.now + over * place / len(self.hosts)
+
+    def _replaced(self, host: Host, number: int) -> Host:
+        fresh = Host(self.clock, self.registry, self._snapshot)
+        fresh.backend.entries = dict(host.backend.entries)
+        self.hosts[number] = fresh
+        return fresh
+
+    def right(self) -> int:
+        """How many hosts have all their services in the registry."""
+        return sum(len(host.backend.entries) == SERVICES for host in self.hosts)
+
+
+def steady(hosts: int) -> float:
+    """On paper: requests per second when nothing happens; listings and keep-alives."""
+    return hosts * (LISTING / RESYNC + 1 / KEEPALIVE)
+
+
+def rolling(hosts: int) -> float:
+    """On paper: with a restart of all agents over `ROLLING` seconds: a listing more of each."""
+    return steady(hosts) + hosts * LISTING / ROLLING
+
+
+def wait(outage: float = OUTAGE) -> float:
+    """On paper: the longest wait between attempts after so many seconds of outage."""
+    return min(BACKOFF_MOST, outage / 6)
+
+
+def attempts(hosts: int) -> float:
+    """On paper: requests per second during an outage; waits are three quarters on average."""
+    return hosts / (0.75 * wait())
+
+
+def returning(hosts: int) -> float:
+    """On paper: the most requests per second after an outage.
+
+    Waits are drawn between half and all of the longest, so that in no second more than a
+    fraction of 1 / (0.75 wait) comes back. Each sends what shows the loss, a listing and writes.
+    """
+    return attempts(hosts) * (2 * LISTING + 1 + -(-SERVICES // BATCH))
+
+
+def rows(quick: bool) -> Iterator[Figure]:
+    """Simulated rates, each with the model's as its target (and a tenth more for chance)."""
+    hosts = 500 if quick else 5000
+    herd = Herd(hosts)
+    herd.run(600)
+    yield _figure("steady state", herd.registry.rate(300, 600), steady(hosts), hosts)
+    herd.restart(ROLLING)
+    herd.run(600 + ROLLING)
+    rate = herd.registry.rate(600, 600 + ROLLING)
+    yield _figure("all agents restarted within 10 min", rate, rolling(hosts), hosts)
+    herd.registry.down = True
+    back = herd.clock.now + OUTAGE
+    herd.run(back)
+    rate = herd.registry.rate(back - 60, back)
+    yield _figure("attempts at the end of an outage of 10 min", rate, attempts(hosts), hosts)
+    herd.registry.down = False
+    for host in herd.hosts:
+        host.backend.lost = True
+    herd.run(back + 120)
+    peak = float(herd.registry.peak(back, back + 120))
+    yield _figure("peak after it", peak, returning(hosts), hosts)
+    yield Figure("hosts not right 2 min after it", hosts - herd.right(), "", 0)
+
+
+def _figure(what: str, rate: float, paper: float, hosts: int) -> Figure:
+    scaled = paper * HOSTS / hosts
+    note = f"target: the model; for {HOSTS:,} hosts {scaled:,.0f}/s"
+    return Figure(f"{hosts:,} hosts: {what}", rate, "req/s", 1.1 * paper, note=note)

@@ -1,0 +1,123 @@
+"""Figures of a start: cold with many containers, the first registration, a storm of starts.
+
+All on the simulated engine, whose own share is part of the floor.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from support.agent import Agent
+
+from benchmarks.agents import HOST, IP, agent
+from benchmarks.figure import Figure, median, spread
+from benchmarks.http_client import Client, request
+from benchmarks.registries import READERS, Registry, running
+from benchmarks.sim_engine import HOST_PORT, container_id
+from benchmarks.simulated import SimEngine, simulated
+
+DEADLINE = 120.0
+
+
+def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
+    """Wait until `wanted` services stand; returns the moment (of `time.time`) and how many do.
+
+    The registry is asked when the agent has logged something: looking all the time would take
+    the registry's time.
+    """
+    end = time.monotonic() + DEADLINE
+    logged = stand = 0
+    while time.monotonic() < end and process.running:
+        size = process.log_file.stat().st_size
+        if size > logged:
+            logged, now = size, time.time()
+            stand = registry.count()
+            if stand >= wanted:
+                return now, stand
+        time.sleep(0.005)
+    return time.time(), stand
+
+
+def docker_floor(engine: SimEngine, numbers: range) -> float:
+    """Seconds that it takes to list the engine and to inspect so many containers, unread."""
+    client = Client(engine.socket)
+    began = time.perf_counter()
+    client.ask(request("GET", "/v1.41/containers/json"))
+    for number in numbers:
+        status, _ = client.ask(request("GET", f"/v1.41/containers/{container_id(number)}/json"))
+        assert status == 200
+    took = time.perf_counter() - began
+    client.close()
+    return took
+
+
+def python_floor() -> float:
+    """Seconds that an interpreter takes to start and to end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", ""], check=True)
+    return time.perf_counter() - began
+
+
+def cold(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
+    """From the start of the process to the last of `n` services."""
+    took, floors = [], []
+    with running(scheme) as registry, simulated(n) as engine:
+        for _ in range(repeats):
+            floors.append(registry.floor(n) + docker_floor(engine, range(n)) + python_floor())
+            registry.reset()
+            began = time.time()
+            with agent(engine.host, "-ip", IP, registry.uri) as process:
+                done, stand = settle(registry, n, process)
+                assert stand == n, f"{stand} of {n} stand; {process.tail()}"
+                took.append(done - began)
+    bound = {"times": 1.1} if scheme == "consul" else {"target": 1.0 if n <= 1000 else 5.0}
+    name = f"cold start, {n:,} containers: {scheme}"
+    note = spread(took, "s")
+    yield Figure(name, median(took), "s", floor=median(floors), note=note, **bound)
+
+
+def first(scheme: str, repeats: int) -> Iterator[Figure]:
+    """From the start of the process to the only service."""
+    took, floors = [], []
+    with running(scheme) as registry, simulated(1) as engine:
+        key = f"{HOST}:bench-0:80" if scheme == "consul" else f"{IP}:{HOST_PORT}"
+        for _ in range(repeats):
+            floors.append(python_floor() + docker_floor(engine, range(1)))
+            registry.reset()
+            reader = READERS[scheme](registry)
+            reader.expect(key, True)
+            began = time.time_ns()
+            with agent(engine.host, "-ip", IP, registry.uri):
+                seen = reader.wait([key], True)
+                took += [(at - began) / 1e9 for at in seen.values()]
+            reader.close()
+    yield Figure(
+        f"process start to first registration: {scheme}", median(took), "s", 0.35, median(floors),
+        note=f"{spread(took, 's')}; the floor is an empty interpreter's start",
+    )  # fmt: skip
+
+
+def storm(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
+    """`n` containers start within 50 ms under a running agent."""
+    took, floors, missing = [], [], 0
+    with running(scheme) as registry:
+        for _ in range(repeats):
+            with simulated(n + 1, 1) as engine:
+                floors.append(registry.floor(n) + docker_floor(engine, range(1)))
+                registry.reset()
+                with agent(engine.host, "-ip", IP, registry.uri) as process:
+                    settle(registry, 1, process)
+                    times = engine.start(1, n, 0.05)
+                    done, stand = settle(registry, n + 1, process)
+                    took.append(done - times["first"] / 1e9)
+                    missing += n + 1 - stand
+    bound = {"times": 1.1} if scheme == "consul" else {"target": 0.6}
+    name = f"{n:,} starts within 50 ms: {scheme}"
+    yield Figure(f"{name}, missing", missing, "", 0)
+    note = spread(took, "s")
+    yield Figure(
+        f"{name}, all visible", median(took), "s", floor=median(floors), note=note, **bound
+    )
