@@ -120,7 +120,7 @@ class ZooKeeperBackend:
             for name in found or ()
             if INSTANCE.fullmatch(name)
         ]
-        self._nodes = {}
+        self._nodes = {path: self._nodes[path] for path in paths if path in self._nodes}
         self._parents = set() if names[0] is None else {*above([f"{self._base}/"]), *services}
         self._read(client, paths)
         ours = [path for path, node in self._nodes.items() if node.mark is Mark.OURS]
@@ -175,7 +175,10 @@ class ZooKeeperBackend:
                 self._nodes[path] = Node("", Mark.OTHERS, 0, 0)
             else:
                 data, stat = answer
-                self._nodes[path] = read_node(path, data, stat, self._owner)
+                read = read_node(path, data, stat, self._owner)
+                # The same again stays the one that is kept already, of which others hold parts.
+                if self._nodes.get(path) != read:
+                    self._nodes[path] = read
 
     def _note_sessions(self) -> None:
         """Tell the sessions whose nodes are to be taken over from those of agents that live."""
@@ -294,7 +297,10 @@ class ZooKeeperBackend:
         self._parents.update(above([key]))
         session = self._session.id
         version = node.version + 1 if node is not None and node.session == session else 0
-        self._nodes[key] = Node(entry.content, Mark.OURS, session, version, entry.service.id)
+        service = entry.service
+        self._nodes[key] = Node(
+            entry.content, Mark.OURS, session, version, service.id, service.address
+        )
 
     def _make_parents(self, client: KazooClient, keys: Iterable[str]) -> None:
         """Make the persistent nodes above these; what stands already is as good.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NamedTuple
 
 from registrator.model import Container, Port, Service
@@ -81,6 +82,7 @@ def services(
 ) -> tuple[tuple[Service, ...], tuple[str, ...]]:
     """The services of a running container, by port, and warnings about those left out.
 
+    What the services of many containers share, as tags and keys, is kept once.
     `peer` is the container whose network this one shares (``--network container:…``).
     """
     metadata = _metadata(container)
@@ -113,7 +115,7 @@ def services(
 def split_tags(text: str) -> tuple[str, ...]:
     r"""The tags of a comma-separated list, in order; ``\,`` is a comma within a tag."""
     parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
-    return tuple(part for part in parts if part)
+    return tuple(intern(part) for part in parts if part)
 
 
 def default_name(image: str) -> str:
@@ -134,7 +136,7 @@ def _metadata(container: Container) -> _Metadata:
             if match is not None:
                 port, name = match.groups()
                 target = found.generic if port is None else found.of_port.setdefault(port, {})
-                target[name.lower()] = Setting(source[key], key)
+                target[intern(name.lower())] = Setting(source[key], key)
     return found
 
 
@@ -192,8 +194,8 @@ def _service(
     tags = settings.get("tags", Setting("", ""))
     return Service(
         id=_id(container, port, settings, rules),
-        name=name,
-        address=_address(container, port, settings, rules, peer),
+        name=intern(name),
+        address=intern(_address(container, port, settings, rules, peer)),
         port=_number(port.host_port or port.private),
         private_port=_number(port.private),
         protocol=port.protocol,
