@@ -29,6 +29,7 @@ class TCPProxy:
         self.connections = self.sent = self.received = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
+        self._ended = False
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -51,7 +52,6 @@ class TCPProxy:
 
     def close(self) -> None:
         """Reset every connection and refuse new ones."""
-        self._listener.close()
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -62,17 +62,20 @@ class TCPProxy:
 
     async def _cut(self) -> None:
         for each in self._open:
-            each.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
-            )
+            with contextlib.suppress(OSError):  # It may have ended by itself.
+                each.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
+                )
             each.transport.abort()
 
     async def _end(self) -> None:
-        await self._cut()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+        self._ended = True
+        self._flowing.set()
+        # Not cancelled: a task that is just accepting a connection would leave it open.
+        while asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._cut()
+            await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -80,6 +83,8 @@ class TCPProxy:
         pair = [writer]
         try:
             await self._flowing.wait()
+            if self._ended:
+                raise ConnectionAbortedError
             server_reader, server_writer = await self._connect()
             pair.append(server_writer)
             self._open.add(server_writer)
@@ -87,7 +92,7 @@ class TCPProxy:
                 self._pump(reader, server_writer, "sent"),
                 self._pump(server_reader, writer, "received"),
             )
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             for each in pair:
                 each.transport.abort()
         finally:

@@ -1,0 +1,123 @@
+"""What an engine does on a bad day; the file registry shows what the agent makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.agent import Agent
+from support.engine import Dockerd
+from support.proxy import RecordingHTTPProxy, TCPProxy
+from support.servers import Consul
+from support.wait import until
+
+RunAgent = Callable[..., Agent]
+WORDS = ("-ip", "127.10.0.1", "-hostname", "h", "-resync", "0")
+
+
+class Bench:
+    """An agent whose engine is behind a proxy, and the file that it keeps."""
+
+    def __init__(self, engine: Dockerd, agent: RunAgent, folder: Path) -> None:
+        self.engine = engine
+        self.proxy = TCPProxy(f"unix://{engine.socket}")
+        self._file = folder / "services.json"
+        host = f"tcp://{self.proxy.address}"
+        self.agent = agent(*WORDS, f"file://{self._file}", docker_host=host)
+        self.expect()
+
+    def registered(self) -> set[str]:
+        """The ids in the file."""
+        return {group["labels"]["id"] for group in json.loads(self._file.read_text())}
+
+    def expect(self, *names: str, deadline: float = 5) -> None:
+        """Wait until exactly these containers are registered."""
+        wanted = {f"h:{name}:80" for name in names}
+        if wanted or self._file.exists():
+            until(
+                lambda: self.registered() == wanted,
+                lambda: f"{wanted}, not {self.registered()}; {self.agent.tail()}",
+                deadline,
+                (OSError, ValueError),
+            )
+
+
+@pytest.fixture
+def bench(clean_engine: Dockerd, agent: RunAgent, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(clean_engine, agent, tmp_path)
+    yield made
+    made.proxy.close()
+
+
+def test_more_events_missed_than_the_engine_keeps(bench: Bench) -> None:
+    """It keeps 256; what happened before those is found by the full listing."""
+    api = bench.engine.api
+    api.run("goes", publish_all=True)
+    stays = api.run("stays", publish_all=True)
+    bench.expect("goes", "stays")
+    bench.proxy.freeze()
+    bench.proxy.cut()
+    api.remove("goes")
+    api.run("comes", publish_all=True)
+    for number in range(300):
+        api.rename(stays, f"stays{number}")
+    bench.proxy.thaw()
+    bench.expect("comes", "stays299")
+
+
+def test_a_stream_that_stalls_is_left(bench: Bench) -> None:
+    """No data and no error: only another request can tell."""
+    bench.engine.api.run("before", publish_all=True)
+    bench.expect("before")
+    bench.proxy.freeze()
+    bench.engine.api.remove("before")
+    bench.engine.api.run("after", publish_all=True)
+    bench.agent.wait_log("Docker engine: .*; trying again", 25)
+    bench.proxy.thaw()
+    bench.expect("after")
+    bench.agent.wait_log("Docker engine: right again", 5)
+
+
+def test_a_frozen_engine_goes_on(bench: Bench) -> None:
+    bench.engine.api.run("web1", publish_all=True)
+    bench.expect("web1")
+    bench.engine.freeze()
+    bench.agent.wait_log("Docker engine: .*; trying again", 25)
+    bench.engine.thaw()
+    bench.engine.api.run("web2", publish_all=True)
+    bench.expect("web1", "web2")
+    assert "Traceback" not in bench.agent.log
+
+
+def test_containers_that_live_for_milliseconds_leave_nothing(bench: Bench) -> None:
+    for number in range(15):
+        bench.engine.api.run(f"short{number}", publish_all=True, command=("true",))
+    bench.engine.api.run("long", publish_all=True)
+    bench.expect("long")
+
+
+def test_a_restart_loop_floods_no_registry_and_starves_nobody(
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
+) -> None:
+    proxy = RecordingHTTPProxy(consul.address)
+    try:
+        agent(*WORDS, f"consul://{proxy.address}")
+        loop = ("sh", "-c", "sleep 0.1; exit 1")
+        clean_engine.api.run("loop", publish_all=True, command=loop, restart="always")
+        for number in range(5):
+            name = f"calm{number}"
+            clean_engine.api.run(name, publish_all=True)
+            until(lambda: f"h:{name}:80" in consul.api("agent/services"), name, 3)  # noqa: B023
+        restarts = "RestartCount"
+        until(lambda: clean_engine.api.inspect("loop")[restarts] >= 7, "seven restarts", 30)
+        calm = [each for each in proxy.writes if b"calm" in each.body or "calm" in each.path]
+        assert len(calm) == 5
+        assert len(proxy.writes) - len(calm) <= 2 * 5
+        clean_engine.api.remove("loop")
+        until(lambda: "h:loop:80" not in consul.api("agent/services"), "the loop's end")
+        clean_engine.api.clear()
+        until(lambda: consul.api("agent/services") == {}, "an empty Consul", 5)
+    finally:
+        proxy.close()
