@@ -39,6 +39,7 @@ from .zookeeper_nodes import (
     failure,
     in_batches,
     parent_of,
+    portions,
     read_node,
     reason_for,
     record,
@@ -46,6 +47,10 @@ from .zookeeper_nodes import (
 from .zookeeper_session import Session
 
 log = logging.getLogger("registrator.zookeeper")
+
+# Nodes asked for, or written one by one, before the first answer is waited for: what is on its way
+# takes memory, which at a host with thousands of services would be most of the agent's.
+AT_ONCE = 1000
 
 # How often an entry is tried again that somebody else changed at the same moment.
 ATTEMPTS = 5
@@ -124,7 +129,7 @@ class ZooKeeperBackend:
         self._parents = set() if names[0] is None else {*above([f"{self._base}/"]), *services}
         self._read(client, paths)
         ours = [path for path, node in self._nodes.items() if node.mark is Mark.OURS]
-        self._session.watch(client, ours)
+        self._watch(client, ours)
         self._note_sessions()
         return {path: self._actual(node) for path, node in self._nodes.items()}
 
@@ -166,19 +171,27 @@ class ZooKeeperBackend:
 
     def _read(self, client: KazooClient, paths: Iterable[str]) -> None:
         """Bring what is known of these nodes up to date."""
-        paths = tuple(paths)
-        found = self._session.gather(client.get_async(path) for path in paths)
-        for path, answer in zip(paths, found, strict=True):
-            if isinstance(answer, NoNodeError):
-                self._nodes.pop(path, None)
-            elif isinstance(answer, Exception):
-                self._nodes[path] = Node("", Mark.OTHERS, 0, 0)
-            else:
-                data, stat = answer
-                read = read_node(path, data, stat, self._owner)
-                # The same again stays the one that is kept already, of which others hold parts.
-                if self._nodes.get(path) != read:
-                    self._nodes[path] = read
+        for some in portions(tuple(paths), AT_ONCE):
+            found = self._session.gather(client.get_async(path) for path in some)
+            for path, answer in zip(some, found, strict=True):
+                self._took(path, answer)
+
+    def _watch(self, client: KazooClient, paths: Sequence[str]) -> None:
+        for some in portions(paths, AT_ONCE):
+            self._session.watch(client, some)
+
+    def _took(self, path: str, answer: Any) -> None:
+        """Take in what was read of a node, or why it was not."""
+        if isinstance(answer, NoNodeError):
+            self._nodes.pop(path, None)
+        elif isinstance(answer, Exception):
+            self._nodes[path] = Node("", Mark.OTHERS, 0, 0)
+        else:
+            data, stat = answer
+            read = read_node(path, data, stat, self._owner)
+            # The same again stays the one that is kept already, of which others hold parts.
+            if self._nodes.get(path) != read:
+                self._nodes[path] = read
 
     def _note_sessions(self) -> None:
         """Tell the sessions whose nodes are to be taken over from those of agents that live."""
@@ -240,7 +253,7 @@ class ZooKeeperBackend:
         if any(not isinstance(error, NoNodeError) for error in failed.values()):
             raise Unavailable("ZooKeeper: somebody else keeps changing the same nodes")
         rejected |= dict.fromkeys(failed, "the node above it is missing and can't be made")
-        self._session.watch(client, [k for k in wanted if wanted[k] and k in self._nodes])
+        self._watch(client, [k for k in wanted if wanted[k] and k in self._nodes])
 
     def _is_due(self, key: str, entry: Entry | None, rejected: dict[str, str]) -> bool:
         """Whether the node is to be written; it is not where it is settled or another's."""
@@ -258,27 +271,32 @@ class ZooKeeperBackend:
         """Write each batch, or each node, in a transaction; returns the errors by key."""
         self._session.unwatch(todo)
         batches = [*in_batches(todo)] if together else [{key: todo[key]} for key in todo]
-        asked = []
-        there = set(self._parents)
-        for batch in batches:
-            transaction = client.transaction()
-            if together:
-                for path in above(key for key, entry in batch.items() if entry):
-                    if path not in there:
-                        transaction.create(path)
-                        there.add(path)
-            for key, entry in batch.items():
-                self._add(transaction, key, entry)
-            asked.append(transaction.commit_async())
+        there = set(self._parents) if together else None
         failed: dict[str, Exception] = {}
-        for batch, answer in zip(batches, self._session.gather(asked), strict=True):
-            error = failure(answer)
-            for key, entry in batch.items():
-                if error is None:
-                    self._wrote(key, entry)
-                else:
-                    failed[key] = error
+        for some in portions(batches, AT_ONCE // 100 if together else AT_ONCE):
+            answers = self._session.gather(self._send(client, batch, there) for batch in some)
+            for batch, answer in zip(some, answers, strict=True):
+                error = failure(answer)
+                for key, entry in batch.items():
+                    if error is None:
+                        self._wrote(key, entry)
+                    else:
+                        failed[key] = error
         return failed
+
+    def _send(
+        self, client: KazooClient, batch: Mapping[str, Entry | None], there: set[str] | None
+    ) -> Any:
+        """Send a batch in a transaction, with the parents that are not `there` (None: without)."""
+        transaction = client.transaction()
+        if there is not None:
+            for path in above(key for key, entry in batch.items() if entry):
+                if path not in there:
+                    transaction.create(path)
+                    there.add(path)
+        for key, entry in batch.items():
+            self._add(transaction, key, entry)
+        return transaction.commit_async()
 
     def _add(self, transaction: TransactionRequest, key: str, entry: Entry | None) -> None:
         node = self._nodes.get(key)

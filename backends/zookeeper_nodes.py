@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from kazoo.exceptions import (
     BadVersionError,
@@ -21,6 +21,8 @@ from kazoo.exceptions import (
 )
 
 from registrator.model import Entry, Mark, Service
+
+T = TypeVar("T")
 
 # A packet of over 1 MiB (jute.maxbuffer) ends the connection.
 MOST_BYTES, MOST_OPERATIONS = 256 * 1024, 500
@@ -113,6 +115,11 @@ def in_batches(todo: Mapping[str, Entry | None]) -> Iterator[dict[str, Entry | N
         size += needs
     if batch:
         yield batch
+
+
+def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def failure(answer: Any) -> Exception | None:
