@@ -37,6 +37,9 @@ log = logging.getLogger("registrator.consul")
 # Seconds; Consul raises anything shorter to this.
 _REAP_AFTER = 60.0
 
+# Writes handed to the threads before the first is waited for: what waits there takes memory.
+_AT_ONCE = 500
+
 _RULES = (
     'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
 )
@@ -110,9 +113,9 @@ class ConsulBackend:
         """
         if plan.register and self._ttl and self._refresh_due:
             self._refresh()
-        bodies = {entry.key: self._body(entry.service) for entry in plan.register}
+        wanted = {entry.key: entry.service for entry in plan.register}
         rejected = self._call(
-            lambda api: self._each(lambda key: api.register(bodies[key]), tuple(bodies))
+            lambda api: self._each(lambda key: api.register(self._body(wanted[key])), tuple(wanted))
         )
         return rejected | self._call(
             lambda api: self._each(lambda key: _deregister(api, key), plan.deregister)
@@ -188,9 +191,11 @@ class ConsulBackend:
         if len(keys) == 1:
             results = [one(keys[0])]
         else:
-            futures = [self._pool.submit(one, key) for key in keys]
-            wait(futures)
-            results = [future.result() for future in futures]
+            results = []
+            for start in range(0, len(keys), _AT_ONCE):
+                futures = [self._pool.submit(one, key) for key in keys[start : start + _AT_ONCE]]
+                wait(futures)
+                results += [future.result() for future in futures]
         return {key: reason for key, reason in zip(keys, results, strict=True) if reason}
 
     def _refresh(self) -> None:
