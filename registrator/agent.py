@@ -152,7 +152,7 @@ class Agent:
     def _start(self, engine: Engine) -> Inventory:
         config = self._config
         identity = identify(config, engine)
-        host_ip = config.ip or host_address(identity.hostname)
+        host_ip = config.ip or host_address(socket.gethostname())
         log.info(
             "ids start with %s, published ports are registered at %s",
             identity.hostname, host_ip or "no address: none was found, give one with -ip",
@@ -177,10 +177,29 @@ class Agent:
             addresses=host_addresses() | ({host_ip} if host_ip else set()),
         )
         self._inventory = inventory
+        if not config.ip and (not host_ip or host_ip in host_addresses()):
+            watch = functools.partial(self._watch_address, inventory, identity.hostname, host_ip)
+            self._spawn("address", watch)
         self._spawn("inventory", functools.partial(self._take_stock, inventory))
         for reconciler in self._reconcilers:
             self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
         return inventory
+
+    def _watch_address(self, inventory: Inventory, hostname: str, host_ip: str) -> None:
+        """Follow the host's address: a network may come up late, a lease may be lost.
+
+        One that the host still has stays, whatever its name resolves to meanwhile.
+        """
+        while not self._stop.wait(HEARTBEAT if host_ip else PATIENCE):
+            present = host_addresses()
+            found = host_ip if host_ip in present else host_address(socket.gethostname())
+            if found and found != host_ip:
+                log.warning(
+                    "the host's address is %s now (it was %s): registering published ports there",
+                    found, host_ip or "not found",
+                )  # fmt: skip
+                host_ip = found
+                inventory.follow(self._config.rules(hostname, host_ip), present | {host_ip})
 
     def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
         return self._config.backend(uri, identity, wake, self._environ)

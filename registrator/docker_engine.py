@@ -34,6 +34,14 @@ log = logging.getLogger("registrator.docker")
 ENV_PREFIX = "SERVICE_"
 SOCKETS = (Path("/var/run/docker.sock"), Path("/tmp/docker.sock"))
 
+# A half-open stream ends within 25 s, in place of the kernel's two hours.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
 # What stands between the items of a JSON array, and at its ends.
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
@@ -150,11 +158,14 @@ class DockerEngine:
             if sock is not None:
                 sock.settimeout(None)
                 if sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    for level, option, value in KEEPALIVE:
+                        sock.setsockopt(level, option, value)
             yield None
             yield from (event for line in _lines(stream) for event in parse_event(line))
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise EngineUnavailable(f"event stream: {_reason(error)}") from error
+        except ValueError as error:
+            raise EngineUnavailable("the event stream has a line that is no event") from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise EngineUnavailable("the event stream broke off") from error
         finally:
             self._stream = None
             stream.close()
@@ -261,7 +272,7 @@ def _check_address(address: str) -> None:
 
 
 def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Container:
-    """The part of an inspection's answer that matters.
+    """The part of an inspection's answer that matters; what many containers share is kept once.
 
     Read defensively: engines from 20.10 to 29 and Podman leave out or null different parts.
     """

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from registrator.docker_engine import EngineUnavailable, Event
 from registrator.model import Container, Service, Snapshot
@@ -41,9 +41,19 @@ class Engine(Protocol):
     def inspect(self, container_id: str) -> Container | None: ...  # noqa: D102
 
 
-# Why an id is dirty: when its container ended, in ns of the engine's clock, or INSPECT to look.
-INSPECT = None
-Dirty = dict[str, float | None]
+class Hint(NamedTuple):
+    """Why an id is dirty: something happened at `time`, in ns of the engine's clock.
+
+    With `gone` it was the container's end, and there is nothing to look at.
+    """
+
+    time: float
+    gone: bool
+
+
+LOOK = Hint(0, gone=False)
+LOOP = Hint(math.inf, gone=True)
+Dirty = dict[str, Hint]
 
 
 @dataclass(slots=True)
@@ -84,6 +94,7 @@ class Inventory:
         self._dirty: Dirty = {}
         self._moved: set[str] = set()  # those that joined or left a network
         self._listing_due = False
+        self._next_rules: tuple[Rules, frozenset[str]] | None = None
         self._known: dict[str, _Known] = {}
         self._listed: dict[str, int] = {}
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
@@ -107,9 +118,21 @@ class Inventory:
             if event.action in ("connect", "disconnect"):
                 self._moved.add(event.container_id)
             else:
-                self._dirty[event.container_id] = event.time if gone else INSPECT
+                self._note(event.container_id, Hint(event.time, gone))
             if event.action == "start":
                 self._starts.setdefault(event.container_id, []).append(self._clock())
+            self._changed.notify()
+
+    def _note(self, container_id: str, hint: Hint) -> None:
+        """Keep the newer hint: a start must not be undone by an end that is told of late."""
+        if hint.time >= self._dirty.get(container_id, LOOK).time:
+            self._dirty[container_id] = hint
+
+    def follow(self, rules: Rules, addresses: frozenset[str]) -> None:
+        """Make the services by other rules from the next step on."""
+        with self._changed:
+            self._next_rules = rules, addresses
+            self._listing_due = True
             self._changed.notify()
 
     def resync(self) -> None:
@@ -158,12 +181,16 @@ class Inventory:
             dirty, self._dirty = self._dirty, {}
             moved, self._moved = self._moved, set()
             listing, self._listing_due = self._listing_due or self._snapshot is None, False
+            if self._next_rules is not None:
+                (self._rules, self._addresses), self._next_rules = self._next_rules, None
+                self._settled |= self._known.keys()
             # One that is not known yet has its start in `dirty`, or still before it.
             for container_id in moved & self._known.keys():
-                dirty.setdefault(container_id, INSPECT)
-            for container_id, (when, _) in list(self._later.items()):
-                if when <= now:
-                    dirty.setdefault(container_id, INSPECT)
+                dirty.setdefault(container_id, LOOK)
+            if not dirty:
+                # What hung once may hang again: nobody is to wait for it.
+                due = [key for key, (when, _) in self._later.items() if when <= now]
+                dirty = dict.fromkeys(due, LOOK)
             self._hold_loops(dirty, now)
         return dirty, listing
 
@@ -177,34 +204,35 @@ class Inventory:
             self._starts[container_id] = recent
             until = recent[-1] + SETTLE
             if len(recent) >= LOOP_STARTS and now < until and container_id in dirty:
-                dirty[container_id] = math.inf
+                dirty[container_id] = LOOP
                 self._later[container_id] = (until, RETRY_FIRST)
 
     def _list(self, dirty: Dirty) -> None:
         """Mark what a full listing shows to be new, changed or gone."""
         listed = self._engine.running()
         for container_id in self._known.keys() - listed.keys():
-            dirty.setdefault(container_id, INSPECT)
+            dirty.setdefault(container_id, LOOK)
         for container_id, digest in listed.items():
             if container_id not in self._known or self._listed.get(container_id) != digest:
-                dirty.setdefault(container_id, INSPECT)
+                dirty.setdefault(container_id, LOOK)
         self._unknown &= listed.keys()
         self._listed = listed
 
     def _look(self, dirty: Dirty) -> None:
         """Bring what is known of the dirty containers up to date, one by one."""
-        for container_id, ended in list(dirty.items()):
+        for container_id, hint in list(dirty.items()):
             container = None
-            if ended is INSPECT:
+            if not hint.gone:
                 try:
                     container = self._engine.inspect(container_id)
                 except EngineUnavailable as error:
                     self._put_off(container_id, error)
                     continue
-                self._later.pop(container_id, None)
-            elif self._started_after(container_id, ended):
+            elif self._started_after(container_id, hint.time):
                 del dirty[container_id]
                 continue
+            if hint is not LOOP:
+                self._later.pop(container_id, None)
             self._unknown.discard(container_id)
             if self._settle(container_id, container):
                 self._settled.add(container_id)

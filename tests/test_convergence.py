@@ -76,9 +76,11 @@ class Host(RuleBasedStateMachine):
                 self.inventory.mark(event)
         self.pending = []
 
-    @rule(down=st.booleans(), stuck=st.sets(NAMES))
-    def engine_fault(self, down: bool, stuck: set[str]) -> None:
+    @rule(down=st.booleans(), stuck=st.sets(NAMES), soon=st.none() | st.integers(0, 4))
+    def engine_fault(self, down: bool, stuck: set[str], soon: int | None) -> None:
+        """It fails now, or at one of the next calls, or for some containers only."""
         self.engine.down = down
+        self.engine.fails_in = soon
         self.engine.stuck = {container(name).id for name in stuck}
 
     @rule(kinds=st.lists(st.sampled_from([None, 0, 1, 2, "lost"]), max_size=3))
@@ -116,7 +118,8 @@ class Host(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """All faults end; a resync later everything is right."""
-        self.engine.down, self.engine.stuck, self.registry.faults = False, set(), []
+        self.engine.down, self.engine.fails_in, self.engine.stuck = False, None, set()
+        self.registry.faults = []
         for _ in range(3):
             self.now += 100
             self.inventory.resync()

@@ -267,3 +267,46 @@ def test_warnings_are_given_once(caplog: pytest.LogCaptureFixture) -> None:
     stock.engine.containers[bad.id] = dataclasses.replace(bad, networks={"other": "172.18.0.9"})
     stock.step(Event(bad.id, "connect", 6))
     assert len([record for record in caplog.records if "SERVICE_NAME" in record.message]) == 1
+
+
+def test_an_end_told_of_late_does_not_undo_a_newer_start() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    died = stock.engine.die(container("a").id)
+    started = stock.engine.start(container("a", 5))
+    assert stock.step(started, died) == {"h:a:80"}
+    assert stock.published[-1].services["h:a:80"].port == 5
+
+
+def test_what_hung_once_is_tried_again_only_when_nobody_waits() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.now += 60
+    stock.engine.inspected.clear()
+    stock.step(Event(container("b").id, "rename", 5))
+    assert stock.engine.inspected == [container("b").id]
+    stock.step()
+    assert stock.engine.inspected == [container("b").id, container("a").id]
+
+
+def test_a_stuck_container_that_ends_is_not_tried_again() -> None:
+    stock = Stock(container("a"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.step(stock.engine.die(container("a").id))
+    assert stock.published[-1].complete
+    stock.now += 60
+    stock.engine.inspected.clear()
+    stock.step()
+    assert stock.engine.inspected == []
+
+
+def test_another_address_of_the_host_is_followed() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    assert stock.published[-1].services["h:a:80"].address == "127.0.0.7"
+    stock.inventory.follow(Rules(hostname="h", host_ip="127.0.0.8"), frozenset({"127.0.0.8"}))
+    stock.step()
+    assert stock.published[-1].services["h:a:80"].address == "127.0.0.8"
+    assert stock.published[-1].addresses == {"127.0.0.8"}

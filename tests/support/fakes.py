@@ -31,11 +31,15 @@ def container(name: str = "web", host_port: int = 32768, **changes: object) -> C
 
 
 class FakeEngine:
-    """Containers by id. `down` fails every call, `stuck` the inspection of some ids."""
+    """Containers by id. `down` fails every call, `stuck` the inspection of some ids.
+
+    `fails_in` calls from now it goes down.
+    """
 
     def __init__(self, *containers: Container) -> None:
         self.containers = {c.id: c for c in containers}
         self.down = False
+        self.fails_in: int | None = None
         self.stuck: set[str] = set()
         self.inspected: list[str] = []
         self._clock = itertools.count(10**9)
@@ -59,6 +63,10 @@ class FakeEngine:
 
     def ping(self) -> None:
         """Fail if the engine is down."""
+        if self.fails_in is not None:
+            self.fails_in -= 1
+            if self.fails_in < 0:
+                self.down, self.fails_in = True, None
         if self.down:
             raise EngineUnavailable("connection refused")
 
@@ -73,7 +81,8 @@ class FakeEngine:
     def inspect(self, container_id: str) -> Container | None:
         """As `DockerEngine.inspect`."""
         self.inspected.append(container_id)
-        if self.down or container_id in self.stuck:
+        self.ping()
+        if container_id in self.stuck:
             raise EngineUnavailable("timed out")
         return self.containers.get(container_id)
 
@@ -137,9 +146,12 @@ class FakeBackend:
                 if write.content in self.registry.refuse or write.key in self.registry.refuse:
                     refused[write.key] = "refused"
                     continue
+                if self._is_others(write.key):
+                    refused[write.key] = "another owner holds it"
+                    continue
                 value = (write.content, self.identity.owner, write.service)
                 self.registry.entries[write.key] = value
-            else:
+            elif not self._is_others(write):
                 self.registry.entries.pop(write, None)
             self.registry.writes += 1
         if error is not None:
@@ -154,6 +166,11 @@ class FakeBackend:
     def close(self) -> None:
         """As `Backend.close`."""
         self.closed = True
+
+    def _is_others(self, key: str) -> bool:
+        """As a real one, which looks at what stands there before it writes."""
+        owner = self.registry.entries.get(key, ("", "", None))[1]
+        return owner not in ("", self.identity.owner)
 
     @staticmethod
     def _writes(plan: Plan) -> Iterable[Entry | str]:
