@@ -5,10 +5,12 @@ All on the simulated engine, whose own share is part of the floor.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 from support.agent import Agent
 
@@ -20,23 +22,25 @@ from benchmarks.sim_engine import HOST_PORT, container_id
 from benchmarks.simulated import SimEngine, simulated
 
 DEADLINE = 120.0
+# What the agent logs after each write: a service, or how many.
+LINE = re.compile(r"^(\S+) INFO .*: (?:registered |\d+ registered)", re.MULTILINE)
 
 
 def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
     """Wait until `wanted` services stand; returns the moment (of `time.time`) and how many do.
 
-    The registry is asked when the agent has logged something: looking all the time would take
-    the registry's time.
+    The registry is asked when the agent says that it has registered something, and the moment is
+    the one that it says: looking all the time would take the registry's time.
     """
     end = time.monotonic() + DEADLINE
     logged = stand = 0
     while time.monotonic() < end and process.running:
-        size = process.log_file.stat().st_size
-        if size > logged:
-            logged, now = size, time.time()
+        lines = LINE.findall(process.log)
+        if len(lines) > logged:
+            logged = len(lines)
             stand = registry.count()
             if stand >= wanted:
-                return now, stand
+                return datetime.fromisoformat(lines[-1]).timestamp(), stand
         time.sleep(0.005)
     return time.time(), stand
 
