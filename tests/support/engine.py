@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -37,8 +38,9 @@ class Dockerd(Server):
         self._binary = program("dockerd", package="docker.io")
         program("ip", package="iproute2")
         require("root", os.geteuid() == 0, "an engine needs it")
-        # A socket's path has at most 107 characters, and containerd's are long.
-        self.root = Path(tempfile.mkdtemp(prefix="rgt-"))
+        # A socket's path has at most 107 characters, and containerd's are long. It is made by
+        # `launch`, when the guard knows of it.
+        self.root = Path(tempfile.gettempdir(), f"rgt-{secrets.token_hex(4)}")
         self.data = self.root / "data"
         self.socket = self.root / "docker.sock"
         self.host = f"unix://{self.socket}"
@@ -112,8 +114,9 @@ class Dockerd(Server):
         self.subnet = f"172.30.{number}.0/24"
         script = engine_cleanup.__file__
         self._cleaning = [sys.executable, script, str(self.root), self.bridge]
-        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
         guard("+command", self._cleaning)
+        self.root.mkdir(mode=0o700)
+        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
         address = f"172.30.{number}.1/24"
         subprocess.run(["ip", "address", "add", address, "dev", self.bridge], check=True)
         subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)

@@ -40,7 +40,8 @@ def clean_up(folder: Path, bridge: str) -> None:
         group.rmdir()
     for path in _shim_sockets(folder):
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def processes(folder: Path, bridge: str) -> set[int]:

@@ -1,7 +1,8 @@
 """Real programs as objects: start, stop, kill, freeze, thaw; none outlives this process.
 
-The guard is a process of its own that reads from a pipe which process groups to end and which
-commands to run. The pipe closes when this process ends, however it ends: SIGKILL included.
+The guard is a process of its own that reads from a pipe which process groups to end (their
+leaders by SIGTERM, then all by SIGKILL) and which commands to run. The pipe closes when this
+process ends, however it ends: SIGKILL included.
 """
 
 from __future__ import annotations
@@ -21,17 +22,25 @@ from pathlib import Path
 from support.wait import until
 
 GUARD = """
-import json, os, signal, subprocess, sys
+import json, os, signal, subprocess, sys, time
 groups, commands = {}, {}
 for line in sys.stdin:
     verb, what = json.loads(line)
     {"+group": groups.setdefault, "-group": groups.pop,
      "+command": commands.setdefault, "-command": commands.pop}[verb](str(what), what)
-for group in groups.values():
+def send(number, to, group):
     try:
-        os.killpg(group, signal.SIGKILL)
+        to(group, number)
+        return True
     except ProcessLookupError:
-        pass
+        return False
+# An engine that is killed while it starts a container leaves interfaces that nobody knows of.
+living = [group for group in groups.values() if send(signal.SIGTERM, os.kill, group)]
+end = time.monotonic() + 8
+while time.monotonic() < end and any(send(0, os.kill, group) for group in living):
+    time.sleep(0.05)
+for group in groups.values():
+    send(signal.SIGKILL, os.killpg, group)
 for command in commands.values():
     subprocess.run(command, timeout=60)
 """
