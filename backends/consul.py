@@ -40,6 +40,9 @@ _REAP_AFTER = 60.0
 # Writes handed to the threads before the first is waited for: what waits there takes memory.
 _AT_ONCE = 500
 
+# The ids of the services that stand for owners start so.
+_OWNERS = "registrator:"
+
 _RULES = (
     'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
 )
@@ -61,7 +64,7 @@ class ConsulBackend:
         self._owner = context.identity.owner
         self._ttl = context.ttl
         self._ttl_refresh = context.ttl_refresh
-        self._owner_id = f"registrator:{self._owner}"
+        self._owner_id = _OWNERS + self._owner
         self._servers = Servers(settings, log, need_leader=False)
         self._leftovers = Leftovers(self._owner, self._servers.api, settings.timeout, log)
         self._pool = ThreadPoolExecutor(WORKERS, "consul")
@@ -82,9 +85,10 @@ class ConsulBackend:
 
     def entry(self, service: Service) -> Entry:
         """The service's id, and all that the agent would give back of it."""
+        shape.require_text(service)
         shape.require_legal_id(service.id)
-        if service.id == self._owner_id:
-            raise Rejected(f"the id {service.id} is Registrator's own")
+        if service.id.startswith(_OWNERS):
+            raise Rejected(f"ids that start with {_OWNERS} are Registrator's own")
         body = self._body(service)
         _, left_out = shape.meta(service, self._owner)
         if left_out:

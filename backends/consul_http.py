@@ -22,6 +22,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import ucd_3_2_0
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -46,6 +47,14 @@ _LEADERLESS = re.compile(
     r"connection re|timed? ?out|deadline",
     re.IGNORECASE,
 )
+
+
+def printable(text: str) -> bool:
+    """Whether Consul takes this in a URL's path: it refuses all that Go doesn't know as printable.
+
+    Judged by Unicode 3.2, since Go's tables in a Consul may well be older than Python's.
+    """
+    return text.isprintable() and all(ucd_3_2_0.category(char) != "Cn" for char in text)
 
 
 class NoAnswer(Unavailable):

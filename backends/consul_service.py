@@ -18,6 +18,8 @@ from typing import Any
 from registrator.backend import Rejected
 from registrator.model import Service
 
+from .consul_http import printable
+
 OWNER = "registrator-owner"
 """The Meta key that marks a service as ours: the owner's name."""
 
@@ -81,8 +83,19 @@ def require_legal_id(service_id: str) -> None:
     (``//``, dot segments) and refuses where it holds anything not printable.
     """
     segments = service_id.split("/")
-    if "" in segments[:-1] or {".", ".."} & set(segments) or not service_id.isprintable():
-        raise Rejected(f"Consul cannot deregister the id {service_id!r}: it is no clean path")
+    if not service_id:
+        raise Rejected("Consul would make the name the id where this is empty")
+    if "" in segments[:-1] or {".", ".."} & set(segments) or not printable(service_id):
+        raise Rejected(f"Consul cannot deregister the id {service_id[:80]!r}: it is no clean path")
+
+
+def require_text(service: Service) -> None:
+    """Raise `Rejected` for halves of surrogate pairs: Consul would put U+FFFD in their place."""
+    texts = [service.id, service.name, service.address, service.tags, dict(service.attrs)]
+    try:
+        json.dumps(texts, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Rejected("its metadata are not valid Unicode") from error
 
 
 def check(service: Service) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from registrator.backend import ConfigError, Context, Rejected, SessionLost, Una
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from .consul_http import WATCH, Api, Denied, NoAnswer, Refused
+from .consul_http import WATCH, Api, Denied, NoAnswer, Refused, printable
 from .consul_servers import Servers
 from .consul_settings import Settings
 from .consulkv_txn import MOVED_ON, Stored, Write, batches, operations
@@ -78,6 +78,8 @@ class ConsulKVBackend:
             values = {item.name: getattr(service, item.name) for item in fields(service)}
             values |= {"attrs": dict(service.attrs), "owner": self._owner}
             content = json.dumps(values, sort_keys=True)
+        if not content.isprintable():
+            raise Rejected(f"the address {service.address[:80]!r} is not printable")
         if len(content) > MOST_VALUE:
             raise Rejected(f"the service takes {len(content)} bytes, more than {MOST_VALUE}")
         return Entry(key, content, service)
@@ -269,7 +271,7 @@ def _place(uri: RegistryURI) -> tuple[str, str]:
 
 def _require_legal(path: str) -> None:
     """Raise `Rejected` for what Consul could not be asked for again by a URL, or is no key."""
-    if {"", ".", ".."} & set(path.split("/")) or not path.isprintable():
+    if {"", ".", ".."} & set(path.split("/")) or not printable(path):
         raise Rejected(f"{path[:80]!r} is no legal key: it is empty, dotted or not printable")
     if len(path.encode()) > MOST_KEY:
         raise Rejected(f"{path[:80]!r}… has more than {MOST_KEY} bytes")

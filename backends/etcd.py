@@ -94,6 +94,7 @@ class EtcdBackend:
         if self._json:
             content = json.dumps(whole(service) | {"owner": self._owner})
         else:
+            check("address", service.address)
             content = str(Address(service.address, service.port))
         if len(content) > MAX_VALUE:
             raise Rejected(f"the service takes {len(content)} bytes, more than {MAX_VALUE}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registrator.backend import ConfigError, Context, Unavailable
+from registrator.backend import ConfigError, Context, Rejected, Unavailable
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
 
@@ -54,7 +54,7 @@ class FileBackend:
             raise ConfigError(str(error)) from error
 
     def entry(self, service: Service) -> Entry:
-        """The service's group, by its id."""
+        """The service's group, by its id; raises `Rejected` for what a file cannot hold."""
         labels = {
             "id": service.id,
             "service": service.name,
@@ -64,7 +64,12 @@ class FileBackend:
             OWNER: self._owner,
         }
         target = str(Address(service.address, service.port))
-        return Entry(service.id, _canonical({"targets": [target], "labels": labels}), service)
+        content = _canonical({"targets": [target], "labels": labels})
+        try:
+            content.encode()
+        except UnicodeEncodeError as error:
+            raise Rejected("its metadata are not valid Unicode") from error
+        return Entry(service.id, content, service)
 
     def list(self) -> Mapping[str, Actual]:
         """Every group that has an id."""
@@ -80,19 +85,25 @@ class FileBackend:
         }
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the file once, or not at all where nothing changes."""
+        """Write the file once, or not at all where nothing changes.
+
+        An id that another owner took since the listing is rejected.
+        """
+        wanted = {entry.key: json.loads(entry.content) for entry in plan.register}
         with self._locked() as folder:
             before = self._groups()
-            gone = {*plan.deregister, *(entry.key for entry in plan.register)}
+            theirs = [group for group in before if self._mark(group) is Mark.OTHERS]
+            taken = wanted.keys() & {group["labels"].get("id") for group in theirs}
+            gone = {*plan.deregister, *wanted}
             after = [
                 group for group in before
-                if group["labels"].get("id") not in gone or self._mark(group) is Mark.OTHERS
+                if group["labels"].get("id") not in gone or group in theirs
             ]  # fmt: skip
-            after += [json.loads(entry.content) for entry in plan.register]
+            after += [group for key, group in wanted.items() if key not in taken]
             after.sort(key=lambda group: group["labels"].get("id", ""))
             if after != before:
                 self._write(after, folder)
-        return {}
+        return dict.fromkeys(taken, "another owner holds it")
 
     def keepalive(self) -> None:
         """Nothing here ends by itself."""

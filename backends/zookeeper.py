@@ -98,6 +98,8 @@ class ZooKeeperBackend:
         for part in (service.name, instance):
             if reason := illegal(part):
                 raise Rejected(f"{part[:80]!r} can't be a node's name in ZooKeeper: {reason}")
+        if not INSTANCE.fullmatch(instance):
+            raise Rejected("it has no address")
         if service.name == "zookeeper" and not self._base:
             raise Rejected("/zookeeper is ZooKeeper's own")
         key = f"{self._base}/{service.name}/{instance}"

@@ -130,6 +130,7 @@ class Dockerd(Server):
     def freeze(self) -> None:
         """SIGSTOP to the engine alone: its containers and their ports go on."""
         os.kill(self.pid, signal.SIGSTOP)
+        self.wait_frozen()
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -144,6 +144,16 @@ class Process:
     def freeze(self) -> None:
         """SIGSTOP: alive to the kernel, which still accepts connections, and mute."""
         os.killpg(self.pid, signal.SIGSTOP)
+        self.wait_frozen()
+
+    def wait_frozen(self) -> None:
+        """Return once each of its threads has stopped: a signal takes its time."""
+
+        def stopped() -> bool:
+            tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+            return all(task.read_text().rpartition(")")[2].split()[0] in "TtZ" for task in tasks)
+
+        until(stopped, f"{self.name} frozen", 5, (OSError,))
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -1,0 +1,154 @@
+"""Frozen servers, dead addresses, lost sessions: told in time, and mended by list, diff, apply."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.wait import until
+
+from contract.kinds import CONSULKV, ETCD, SERVERS, ZOOKEEPER, over
+from contract.registry import Registry, ours, reconcile, service
+from registrator.backend import SessionLost, Unavailable
+from registrator.model import Plan
+
+TIMEOUT = 0.4
+# What a call may take beside its deadlines, on a machine that is busy with other tests.
+SLACK = 1.0
+NETWORKED = tuple(kind for kind in SERVERS if not kind.endswith("-unix"))
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """An address that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def fails(call: Callable[[], object], limit: float) -> None:
+    """Hold a call to its deadline and its errors."""
+    began = time.monotonic()
+    with pytest.raises((Unavailable, SessionLost)) as caught:
+        call()
+    assert time.monotonic() - began < limit
+    assert str(caught.value)
+
+
+@over(SERVERS)
+def test_every_call_ends_in_time_at_a_frozen_server(registry: Registry) -> None:
+    assert registry.server is not None
+    backend = registry.make(timeout=TIMEOUT, **registry.leased)
+    services = [service(n) for n in range(100)]
+    reconcile(backend, *services)
+    backend.keepalive()
+    fresh = registry.make(timeout=TIMEOUT, **registry.leased)
+    more = Plan(tuple(backend.entry(service(n)) for n in range(100, 200)))
+    fewer = Plan((), tuple(ours(backend)))
+    registry.server.freeze()
+    for call in (
+        backend.list, lambda: backend.apply(more), lambda: backend.apply(fewer), fresh.list,
+    ):  # fmt: skip
+        fails(call, TIMEOUT + SLACK)
+    began = time.monotonic()
+    backend.close()
+    assert time.monotonic() - began < TIMEOUT + SLACK
+    registry.server.thaw()
+
+    def right() -> bool:
+        # What timed out may be carried out late, so that one round is not always enough.
+        return not reconcile(fresh, *services).plan and len(registry.read()) == 100
+
+    until(right, "everything right after the thaw", 15, (Unavailable, SessionLost))
+
+
+@over(SERVERS)
+def test_a_keepalive_ends_in_time_at_a_frozen_server(registry: Registry) -> None:
+    assert registry.server is not None
+    backend = registry.make(timeout=TIMEOUT, **registry.leased)
+    reconcile(backend, service())
+    backend.keepalive()
+    registry.server.freeze()
+    fails(backend.keepalive, TIMEOUT + SLACK)
+    registry.server.thaw()
+    until(
+        lambda: not reconcile(backend, service()).plan, "no difference", 15,
+        (Unavailable, SessionLost),
+    )  # fmt: skip
+    backend.keepalive()
+
+
+@over(NETWORKED)
+def test_mute_addresses_take_a_deadline_each(registry: Registry, mute: str) -> None:
+    """One pass over the addresses: what works behind two that are mute is reached in time."""
+    backend = registry.make("engine-1", mute, "127.0.0.1:9", timeout=TIMEOUT)
+    began = time.monotonic()
+
+    def listed() -> bool:
+        one = time.monotonic()
+        try:
+            return backend.list() == {} or True
+        finally:
+            assert time.monotonic() - one < 3 * TIMEOUT + SLACK
+
+    until(listed, "the address that works", 3 * TIMEOUT + SLACK, (Unavailable,))
+    assert time.monotonic() - began < 2 * (3 * TIMEOUT + SLACK)
+    reconcile(backend, service())
+    assert len(registry.read()) == 1
+
+
+@over((*CONSULKV, *ETCD, *ZOOKEEPER, "consul", "consul-tls", "consul-unix"))
+def test_a_lost_session_is_told_and_mended(registry: Registry) -> None:
+    backend = registry.make(**registry.leased)
+    services = [service(n) for n in range(5)]
+    reconcile(backend, *services)
+    backend.keepalive()
+    registry.end_session(backend)
+    until(lambda: registry.read() == {}, "the end of what hung on it")
+
+    def told() -> bool:
+        try:
+            backend.keepalive()
+        except SessionLost:
+            return True
+        return False
+
+    # kazoo learns of it on its own thread.
+    until(told, "the loss to be told", 10, (Unavailable,))
+    assert ours(backend) == {}
+    assert len(reconcile(backend, *services).plan.register) == 5
+    backend.keepalive()
+    assert [a.held for a in ours(backend).values()] == [True] * 5
+    assert not reconcile(backend, *services).plan
+
+
+@over((*CONSULKV, *ETCD, *ZOOKEEPER))
+def test_a_session_lost_between_list_and_apply(registry: Registry) -> None:
+    backend = registry.make(**registry.leased)
+    reconcile(backend, service(0))
+    plan = Plan((backend.entry(service(1)),))
+    registry.end_session(backend)
+    until(lambda: registry.read() == {}, "the end of what hung on it")
+
+    def told() -> bool:
+        try:
+            backend.apply(plan)
+        except SessionLost:
+            return True
+        return False
+
+    until(told, "the loss to be told", 10, (Unavailable,))
+    reconcile(backend, service(0), service(1))
+    assert len(registry.read()) == 2
+
+
+@over(SERVERS)
+def test_closing_leaves_the_entries_standing(registry: Registry) -> None:
+    backend = registry.make(**registry.leased)
+    reconcile(backend, service(0), service(1))
+    before = registry.read()
+    backend.close()
+    backend.close()
+    assert registry.read() == before
+    assert len(before) == 2
