@@ -82,8 +82,7 @@ def test_meta_keeps_to_consuls_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["a//b", "../x", "x/../y", "x/.", "/lead", "..", "a\x01", "a\xa0",
-     "", "a\U00030ea5"]
+    "wrong", ["a//b", "../x", "x/../y", "x/.", "/lead", "..", "a\x01", "a\xa0", "", "a\U00030ea5"]
 )
 def test_ids_that_consul_would_not_let_go_of(wrong: str) -> None:
     with pytest.raises(Rejected):
