@@ -107,7 +107,7 @@ class ConsulAgent(OverHTTP):
 
     def outside(self) -> object:
         others = {k: v for k, v in self.services().items() if v["Address"] == NEIGHBOURS}
-        return others, [*self.pairs()], self.server.api("session/list"), self.nodes()
+        return others, [*self.pairs()], self.nodes()
 
     def nodes(self) -> list[str]:
         return [node["Node"] for node in self.server.api("catalog/nodes")]
