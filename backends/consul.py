@@ -71,6 +71,8 @@ class ConsulBackend:
         self._last: Endpoint | None = None
         self._owner_stands = False
         self._refresh_due = True
+        # The ids that are not what we would name a check of its service, and that service's id.
+        self._foreign_checks: dict[str, str] = {}
         # Each service's attributes are complained of once, as long as they are not forgotten.
         self._warn_once = lru_cache(1024)(_warn_left_out)
 
@@ -93,10 +95,7 @@ class ConsulBackend:
         _, left_out = shape.meta(service, self._owner)
         if left_out:
             self._warn_once(service.container_name, service.id, tuple(left_out))
-        checks = [shape.check_id(service.id)] if "Check" in body else []
-        if "Checks" in body:
-            checks.append(shape.alias_id(service.id))
-        return Entry(service.id, shape.content(body, checks), service)
+        return Entry(service.id, shape.content(body, shape.check_ids(body)), service)
 
     def list(self) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it."""
@@ -107,6 +106,7 @@ class ConsulBackend:
             own = checks.get(shape.check_id(self._owner_id), {})
             self._owner_stands = services.pop(self._owner_id, None) is not None and bool(own)
             self._refresh_due = own.get("Status") != "passing"
+        self._foreign_checks = shape.foreign(checks)
         return {key: self._actual(key, service, checks) for key, service in services.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
@@ -114,15 +114,20 @@ class ConsulBackend:
 
         A 400, and a 500 that tells of no trouble in the cluster, rejects that service alone, and
         so does a right that the token lacks for it; a token that is unknown stops everything.
+        A check whose id another service's has would take its place, so it rejects its service.
         """
         if plan.register and self._ttl and self._refresh_due:
             self._refresh()
         wanted = {entry.key: entry.service for entry in plan.register}
+        taken = {key: why for key, service in wanted.items() if (why := self._taken(service))}
+        keys = tuple(key for key in wanted if key not in taken)
         rejected = self._call(
-            lambda api: self._each(lambda key: api.register(self._body(wanted[key])), tuple(wanted))
+            lambda api: self._each(lambda key: api.register(self._body(wanted[key])), keys)
         )
-        return rejected | self._call(
-            lambda api: self._each(lambda key: _deregister(api, key), plan.deregister)
+        return (
+            taken
+            | rejected
+            | self._call(lambda api: self._each(lambda key: _deregister(api, key), plan.deregister))
         )
 
     def keepalive(self) -> None:
@@ -215,6 +220,15 @@ class ConsulBackend:
             raise SessionLost(f"the owner's TTL check is gone: {error}") from error
         self._refresh_due = False
 
+    def _taken(self, service: Service) -> str:
+        """Why its checks cannot be registered; empty where they can."""
+        ids = shape.possible_check_ids(service.id) & self._foreign_checks.keys()
+        if not ids:
+            return ""
+        for each in ids.intersection(shape.check_ids(self._body(service))):
+            return f"its check's id {each!r} is one of {self._foreign_checks[each] or 'the node'}"
+        return ""
+
     def _body(self, service: Service) -> dict[str, Any]:
         """What is sent to register a service; raises `Rejected`."""
         body: dict[str, Any] = {
@@ -250,7 +264,7 @@ class ConsulBackend:
         """An entry as the agent shows it."""
         owner = (service.get("Meta") or {}).get(shape.OWNER)
         mark = Mark.OURS if owner == self._owner else Mark.OTHERS if owner else Mark.NONE
-        ours = [i for i in (shape.check_id(key), shape.alias_id(key)) if i in checks]
+        ours = [i for i in shape.possible_check_ids(key) if i in checks]
         content = shape.content(service, ours)
         return Actual(content, mark, id=key, address=service.get("Address") or "")
 

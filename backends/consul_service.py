@@ -57,8 +57,29 @@ def check_id(service_id: str) -> str:
 
 
 def alias_id(service_id: str) -> str:
-    """The id of the check that follows the owner's TTL check."""
-    return f"service:{service_id}:registrator"
+    """The id of the check that follows the owner's TTL check; no `check_id` of another's."""
+    return f"registrator:{service_id}"
+
+
+def possible_check_ids(service_id: str) -> set[str]:
+    """The ids of all checks that a service of ours may have."""
+    return {check_id(service_id), alias_id(service_id)}
+
+
+def check_ids(body: Mapping[str, Any]) -> list[str]:
+    """The ids of the checks that are registered with a service."""
+    checks = [body["Check"]] if "Check" in body else []
+    return [check["CheckID"] for check in (*checks, *body.get("Checks", ()))]
+
+
+def foreign(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The checks whose ids an id of ours could be equal to by accident or intent.
+
+    Consul names the checks of a service `db` that has several `service:db:1`, `service:db:2`: a
+    service `db:1` must not take the place of the first. The value is the service's id.
+    """
+    services = {key: check.get("ServiceID") or "" for key, check in checks.items()}
+    return {key: owner for key, owner in services.items() if key not in possible_check_ids(owner)}
 
 
 def content(body: Mapping[str, Any], checks: Collection[str]) -> str:

@@ -117,6 +117,32 @@ def test_what_a_container_sets_cannot_make_it_another_owners(ours: Backend) -> N
     assert ours.list()[entry.key].mark is Mark.OURS
 
 
+def test_an_id_cannot_take_the_place_of_anothers_checks(consul: Consul) -> None:
+    """Consul names the two checks ``service:db:1`` and ``service:db:2``."""
+    checks = [{"TTL": "1h", "Status": "passing"}] * 2
+    put(consul, "agent/service/register", {"ID": "db", "Name": "db", "Checks": checks})
+    ours = lapsing(consul, 30)
+    ours.list()
+    register(ours, service(1))
+
+    def holders() -> dict[str, tuple[str, str]]:
+        checks = consul.api("agent/checks").items()
+        return {key: (check["ServiceID"], check["Status"]) for key, check in checks}
+
+    before = holders()
+    failing = {"check_ttl": "1h", "check_initial_status": "critical"}
+    thieves = [
+        service(number, failing, id=text)
+        for number, text in enumerate(("db:1", "host:c1:80:registrator"), 2)
+    ]
+    rejected = ours.apply(Plan(tuple(map(ours.entry, thieves))))
+    assert rejected == {"db:1": "its check's id 'service:db:1' is one of db"}
+    register(ours, service(5, id="db:1"))
+    ours.apply(Plan((), ("db:1", "host:c1:80:registrator")))
+    assert holders() == before
+    ours.close()
+
+
 def test_attributes_that_do_not_fit_are_warned_of_once(
     ours: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,7 +357,7 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
     assert {key: a.content for key, a in ours.list().items()} == {
         entry.key: entry.content for entry in entries
     }
-    followers = [f"service:{entry.key}:registrator" for entry in entries]
+    followers = [f"registrator:{entry.key}" for entry in entries]
     for _ in range(15):
         time.sleep(0.1)
         ours.keepalive()
