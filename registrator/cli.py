@@ -16,6 +16,7 @@ from typing import NamedTuple
 import click
 
 from registrator import __version__
+from registrator.cmdline import hide_secrets
 from registrator.config import ENVIRONMENT_PREFIX, OPTIONS, ConfigErrors, Option, configure
 
 EXAMPLES = (
@@ -139,4 +140,5 @@ def command(words: Words) -> None:
 
 def main() -> None:
     """The console script."""
+    hide_secrets()
     command(prog_name="registrator")

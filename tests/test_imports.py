@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Every module of the core, from the bottom up, with all that it may import of ours.
 CORE = {
     "__init__": "",
+    "cmdline": "",
     "health": "",
     "log": "",
     "memory": "",
@@ -34,7 +35,7 @@ CORE = {
         "__init__ health log memory model uri backend config docker_engine hostaddr inventory"
         " outage reconciler"
     ),
-    "cli": "__init__ config agent",
+    "cli": "__init__ cmdline config agent",
     "__main__": "cli",
 }
 BACKENDS_MAY = {"registrator.backend", "registrator.model", "registrator.uri"}
