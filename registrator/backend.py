@@ -64,7 +64,7 @@ class Context:
     ttl: float = 0
     ttl_refresh: float = 0
     timeout: float = 2.0
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     wake: Callable[[], None] = _nobody
 
 

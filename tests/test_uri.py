@@ -2,6 +2,7 @@
 
 import pytest
 
+from registrator.backend import Context
 from registrator.uri import Address, parse
 
 
@@ -19,6 +20,8 @@ def test_secrets_are_not_shown() -> None:
     uri = parse("consul://s3cret:s3cret@a:8500/?token=s3cret&dc=x")
     assert "s3cret" not in f"{uri} {uri!r}"
     assert str(uri) == "consul://***@a:8500/?dc=x&token=***"
+    context = Context(uri, environ={"CONSUL_HTTP_TOKEN": "s3cret"})
+    assert "s3cret" not in repr(context)
 
 
 @pytest.mark.parametrize(
