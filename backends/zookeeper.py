@@ -24,6 +24,7 @@ from typing import Any
 
 from kazoo.client import KazooClient, TransactionRequest
 from kazoo.exceptions import NoNodeError
+from kazoo.protocol.states import ZnodeStat
 
 from registrator.backend import Context, Rejected, Unavailable
 from registrator.model import Actual, Entry, Mark, Plan, Service
@@ -331,9 +332,19 @@ class ZooKeeperBackend:
         self._session.gather(client.create_async(path) for path in above(keys))
 
     def _prune(self, client: KazooClient, parents: Iterable[str]) -> None:
-        """Remove services' nodes that have no child any more; a child keeps its parent."""
+        """Remove services' nodes that have no child any more; a child keeps its parent.
+
+        One with data is somebody else's, whatever a container's service is called; the version
+        keeps one to which data come meanwhile.
+        """
         parents = tuple(parents)
-        found = self._session.gather(client.delete_async(path) for path in parents)
-        for path, answer in zip(parents, found, strict=True):
+        stats = self._session.gather(client.exists_async(path) for path in parents)
+        bare = {
+            path: stat.version
+            for path, stat in zip(parents, stats, strict=True)
+            if isinstance(stat, ZnodeStat) and not (stat.dataLength or stat.numChildren)
+        }
+        found = self._session.gather(client.delete_async(*each) for each in bare.items())
+        for path, answer in zip(bare, found, strict=True):
             if not isinstance(answer, Exception):
                 self._parents.discard(path)
