@@ -222,9 +222,9 @@ def test_a_thousand_from_nothing(make: Make, ttl: float) -> None:
     ours = make(ttl=ttl, ttl_refresh=ttl / 2)
     ours.list()
     entries = tuple(ours.entry(service(i)) for i in range(1000))
-    started = time.monotonic()
+    started = time.process_time()
     assert ours.apply(Plan(register=entries)) == {}
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert len(ours.list()) == 1000
 
 
