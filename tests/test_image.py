@@ -16,7 +16,7 @@ from support.agent import Agent
 from support.engine import Dockerd
 from support.host import Host
 from support.images import AGENT, ROOT
-from support.servers import Consul, ZooKeeper, program
+from support.servers import Consul, Etcd, ZooKeeper, program
 from support.wait import until
 
 MEBI = 1 << 20
@@ -167,9 +167,10 @@ def test_parity_from_inside(
     loaded: Dockerd,
     consul: Consul,
     zookeeper: ZooKeeper,
+    etcd: Etcd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parity, "Agent", ContainedAgent)
     for options in parity.GROUPS:
-        parity.test_the_originals_records(options, loaded, consul, zookeeper, tmp_path)
+        parity.test_the_originals_records(options, loaded, consul, zookeeper, etcd, tmp_path)

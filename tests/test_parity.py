@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
+from registrator.backends.skydns import label
 from support.agent import Agent
 from support.engine import Dockerd
+from support.etcd import ctl, keys
 from support.proxy import RecordingHTTPProxy
-from support.servers import Consul, ZooKeeper
+from support.servers import Consul, Etcd, ZooKeeper
 from support.wait import until
 
 FOLDER = Path(__file__).parent / "parity"
@@ -34,8 +36,22 @@ for _case in DOCUMENT["cases"]:
     GROUPS.setdefault(tuple(_case.get("options", ())), []).append(_case)
 
 # Two services on one address and port: the original has one node for both, we have one each. And
-# the container's hostname is the host's there, so that the record can't tell whose it is.
-ZOOKEEPER_DIFFERS = {"udp-and-tcp", "host-network"}
+# on the host's network the recorder could not tell by the hostname whose the node was.
+ZOOKEEPER_ADDS: dict[str, dict[str, Any]] = {
+    "udp-and-tcp": {
+        f"/services/dns-53/{ADDRESS}:20095:udp": {
+            "body": {"Name": "dns-53", "PublicPort": 20095, "PrivatePort": 53, "Tags": ["udp"]},
+            "ephemeral": True,
+        }
+    },
+    "host-network": {
+        f"/services/one/{ADDRESS}:80": {
+            "body": {"Name": "one", "PublicPort": 80, "PrivatePort": 80, "Tags": []},
+            "ephemeral": True,
+        }
+    },
+}
+BACKENDS = ("consul", "consulkv", "zookeeper", "etcd", "skydns2")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +88,22 @@ def run(engine: Dockerd, case: dict[str, Any]) -> dict[str, Any]:
     return engine.api.inspect(container_id)
 
 
+def golden(name: str, backend: str) -> dict[str, Any]:
+    """What is to stand for a case: in etcd the keys of Consul's store with a slash before them."""
+    if backend in ("etcd", "skydns2"):
+        return {f"/{key}": value for key, value in GOLDEN[name]["consulkv"].items()}
+    added = ZOOKEEPER_ADDS.get(name, {}) if backend == "zookeeper" else {}
+    return {**GOLDEN[name][backend], **added}
+
+
+def in_dns(key: str, address: str) -> tuple[str, dict[str, Any]]:
+    """SkyDNS's key and value for those of etcd."""
+    _, _, name, service_id = key.split("/")
+    host, _, port = address.rpartition(":")
+    path = f"/skydns/local/cluster/{label(name)}/{label(service_id)}"
+    return path, {"host": host, "port": int(port)}
+
+
 def expected(case: dict[str, Any], inspected: dict[str, Any], backend: str) -> dict[str, Any]:
     """The golden records with this run's host, ids, addresses and ports."""
     settings = inspected["NetworkSettings"]
@@ -95,8 +127,8 @@ def expected(case: dict[str, Any], inspected: dict[str, Any], backend: str) -> d
             return re.sub(r"\{([\w-]+)\}", lambda match: str(facts[match[1]]), value)
         return value
 
-    found: dict[str, Any] = filled(GOLDEN[case["name"]][backend])
-    return found
+    found: dict[str, Any] = filled(golden(case["name"], backend))
+    return dict(in_dns(*each) for each in found.items()) if backend == "skydns2" else found
 
 
 def covers(got: Any, want: Any) -> bool:
@@ -148,12 +180,20 @@ def zookeeper_records(client: KazooClient) -> dict[str, Any]:
     return found
 
 
+def etcd_records(etcd: Etcd) -> dict[str, dict[str, Any]]:
+    """What stands in etcd, by layout."""
+    dns = keys(etcd, "/skydns/local/cluster/")
+    values = {key: json.loads(value) for key, value in dns.items()}
+    return {"etcd": dict(keys(etcd, "/services/")), "skydns2": values}
+
+
 @pytest.mark.parametrize("options", GROUPS, ids=lambda options: " ".join(options) or "none")
 def test_the_originals_records(
     options: tuple[str, ...],
     images: Dockerd,
     consul: Consul,
     zookeeper: ZooKeeper,
+    etcd: Etcd,
     tmp_path: Path,
 ) -> None:
     cases = GROUPS[options]
@@ -165,24 +205,30 @@ def test_the_originals_records(
         f"consul://{proxy.address}",
         f"consulkv://{consul.address}/services",
         f"zookeeper://{zookeeper.address}/{PREFIX}",
+        f"etcd://{etcd.address}/services",
+        f"skydns2://{etcd.address}/cluster.local",
     ]
     agent = Agent(tmp_path, ["-ip", ADDRESS, *options, *uris], images.host)
     want = {
         backend: {case["name"]: expected(case, inspected[case["name"]], backend) for case in cases}
-        for backend in ("consul", "consulkv", "zookeeper")
+        for backend in BACKENDS
     }
     try:
         agent.start()
-        compare(want, consul, proxy, client)
+        compare(want, consul, proxy, client, etcd)
     finally:
         agent.kill()
         images.api.clear()
-        clear(consul, client)
+        clear(consul, client, etcd)
         proxy.close()
 
 
 def compare(
-    want: dict[str, dict[str, Any]], consul: Consul, proxy: RecordingHTTPProxy, client: KazooClient
+    want: dict[str, dict[str, Any]],
+    consul: Consul,
+    proxy: RecordingHTTPProxy,
+    client: KazooClient,
+    etcd: Etcd,
 ) -> None:
     """Wait until as many records stand as should, then look at each."""
     number = {backend: sum(map(len, cases.values())) for backend, cases in want.items()}
@@ -195,7 +241,12 @@ def compare(
         "nodes in ZooKeeper",
         ignore=(Exception,),
     )
+    until(
+        lambda: all(len(found) >= number[layout] for layout, found in etcd_records(etcd).items()),
+        "keys in etcd",
+    )
     got = {
+        **etcd_records(etcd),
         "consul": consul_records(consul, proxy),
         "consulkv": kv_records(consul),
         "zookeeper": zookeeper_records(client),
@@ -203,22 +254,20 @@ def compare(
     for backend, cases in want.items():
         left = dict(got[backend])
         for name, records in cases.items():
-            if backend == "zookeeper" and name in ZOOKEEPER_DIFFERS:
-                for key in [k for k in left if f":par-{name}:" in left[k]["body"]["ID"]]:
-                    del left[key]
-                continue
             for key, record in records.items():
                 assert key in left, f"{backend}: {key} of {name} is missing"
                 assert covers(left.pop(key), record), (backend, name, got[backend][key], record)
         assert not left, f"{backend} has more than the original"
 
 
-def clear(consul: Consul, client: KazooClient) -> None:
+def clear(consul: Consul, client: KazooClient, etcd: Etcd) -> None:
     """Leave the registries empty for the next."""
     paths = [f"agent/service/deregister/{key}" for key in consul.api("agent/services")]
     for method, path in [*(("PUT", path) for path in paths), ("DELETE", "kv/?recurse")]:
         url = f"http://{consul.address}/v1/{path}"
         urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5).close()
+    for place in ("/services/", "/skydns/local/cluster/"):
+        ctl(etcd, "del", "--prefix", place)
     client.delete(f"/{PREFIX}", recursive=True)
     client.stop()
     client.close()
