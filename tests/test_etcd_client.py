@@ -270,6 +270,8 @@ def guarded(tmp_path: Path) -> Iterator[Etcd]:
 def test_user_and_password(guarded: Etcd, make: Backends, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
+    both = tmp_path / "both"
+    both.write_text("agent:s3cret\n")
     plain = f"etcd://{guarded.address}/s"
     for number, (uri, environ) in enumerate(
         (
@@ -278,6 +280,7 @@ def test_user_and_password(guarded: Etcd, make: Backends, tmp_path: Path) -> Non
             (plain, {"ETCDCTL_USER": "agent:s3cret"}),
             (plain, {"ETCDCTL_USER": "agent", "ETCDCTL_PASSWORD": "s3cret"}),
             (plain, {"ETCDCTL_USER": "agent", "ETCDCTL_PASSWORD_FILE": str(secret)}),
+            (plain, {"ETCDCTL_USER_FILE": str(both)}),
         )
     ):
         backend = make(uri, environ=environ, ttl=60)
