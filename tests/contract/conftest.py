@@ -117,6 +117,7 @@ KINDS: Mapping[str, Make] = {
     "zookeeper": _zookeeper(),
     "zookeeper-acl": _zookeeper(user="kim:pass%3Aword@"),
     "zookeeper-tls": _zookeeper("zookeeper-tls"),
+    "zookeeper-tls-acl": _zookeeper("zookeeper-tls", user="kim:pass%3Aword@"),
 }
 
 

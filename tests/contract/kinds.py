@@ -10,7 +10,7 @@ LOCAL = ("fake", "file")
 CONSUL = ("consul", "consul-tls", "consul-unix")
 CONSULKV = ("consulkv", "consulkv-json", "consulkv-tls", "consulkv-unix")
 ETCD = ("etcd", "etcd-json", "etcd-tls", "etcd-user", "etcd-tls-user", "skydns2", "skydns2-tls")
-ZOOKEEPER = ("zookeeper", "zookeeper-acl", "zookeeper-tls")
+ZOOKEEPER = ("zookeeper", "zookeeper-acl", "zookeeper-tls", "zookeeper-tls-acl")
 SERVERS = (*CONSUL, *CONSULKV, *ETCD, *ZOOKEEPER)
 # Each layout and protocol once: for what does not depend on how the server is reached.
 PLAIN = ("consul", "consulkv", "etcd", "skydns2", "zookeeper")
