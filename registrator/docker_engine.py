@@ -46,9 +46,11 @@ KEEPALIVE = (
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
 # What can change a container's services. `die` also ends it, `destroy` matters to on-success.
+# Podman filters by names of its own, and says some of them in events too.
+ALIASES = {"died": "die", "remove": "destroy"}
 EVENTS = {
     "type": ["container", "network"],
-    "event": ["start", "die", "destroy", "rename", "connect", "disconnect"],
+    "event": ["start", "die", "destroy", "rename", "connect", "disconnect", *ALIASES],
 }
 
 
@@ -355,13 +357,17 @@ def parse_event(line: bytes) -> Iterator[Event]:
     event = json.loads(line)
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
-    network = event.get("Type") == "network"
-    container_id = attributes.get("container") if network else actor.get("ID") or event.get("id")
+    action = event.get("Action") or event.get("status") or ""
+    container_id = actor.get("ID") or event.get("id")
+    if event.get("Type") == "network":
+        # Podman's actor is the container itself.
+        joined = "containerExitCode" in attributes and action in ("connect", "disconnect")
+        container_id = attributes.get("container") or (container_id if joined else None)
     if container_id:
         code = attributes.get("exitCode", "")
         yield Event(
             container_id,
-            event.get("Action") or event.get("status") or "",
+            ALIASES.get(action, action),
             event.get("timeNano") or event.get("time", 0) * 10**9,
             int(code) if code.lstrip("-").isdigit() else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -24,7 +25,14 @@ from registrator.model import Port
 TIMEOUT = 1.0
 
 # The SDK leaves a socket that could not connect to the garbage collector.
-left_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Have it collected by the test that left it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -144,7 +152,6 @@ def test_events_and_their_replay(client: DockerEngine, clean_engine: Dockerd) ->
     assert replay.ended()
 
 
-@left_open
 def test_a_stream_ends_with_its_engine(tmp_path: Path) -> None:
     engine = Dockerd(tmp_path)
     try:
@@ -178,7 +185,6 @@ def test_every_call_ends_in_time_at_a_frozen_engine(
         assert time.monotonic() - began < TIMEOUT + 1
 
 
-@left_open
 def test_no_engine_there(tmp_path: Path) -> None:
     client = DockerEngine({"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
     with pytest.raises(EngineUnavailable, match="No such file"):
@@ -245,6 +251,13 @@ def test_events_of_several_forms() -> None:
         b'"Actor":{"ID":"net","Attributes":{"container":"abc","name":"n"}}}'
     )
     assert network == Event("abc", "connect", 7)
+    (podman,) = parse_event(
+        b'{"Type":"network","Action":"connect","timeNano":7,'
+        b'"Actor":{"ID":"abc","Attributes":{"containerExitCode":"0"}}}'
+    )
+    assert podman == Event("abc", "connect", 7)
     assert list(parse_event(b'{"Type":"network","Action":"connect","Actor":{"ID":"net"}}')) == []
+    (died,) = parse_event(b'{"Type":"container","Action":"died","timeNano":8,"Actor":{"ID":"abc"}}')
+    assert died == Event("abc", "die", 8)
     with pytest.raises(ValueError):
         list(parse_event(b"no JSON"))
