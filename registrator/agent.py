@@ -9,6 +9,7 @@ ends the process, so that its supervisor starts it again; it never limps on.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import re
@@ -280,6 +281,8 @@ class Agent:
                 self._back_off(outage)
 
     def _back_off(self, outage: Outage) -> None:
+        # The libraries' exceptions hold the socket that failed in a cycle: it would stay open.
+        gc.collect()
         self._stop.wait(min(PATIENCE, backoff(outage.failures)))
 
     def _shut_down(self) -> None:

@@ -121,3 +121,21 @@ def test_a_restart_loop_floods_no_registry_and_starves_nobody(
         until(lambda: consul.api("agent/services") == {}, "an empty Consul", 5)
     finally:
         proxy.close()
+
+
+def test_an_engine_that_is_away_costs_no_descriptors(agent: RunAgent, tmp_path: Path) -> None:
+    engine = Dockerd(tmp_path / "engine")
+    try:
+        engine.start()
+        run = agent(*WORDS, f"file://{tmp_path}/services.json", docker_host=engine.host)
+
+        def descriptors() -> int:
+            return len(list(Path(f"/proc/{run.pid}/fd").iterdir()))
+
+        run.wait_log("Docker engine .* at")
+        before = until(descriptors, "a look")
+        engine.kill()
+        run.wait_log("and 10 attempts", 20)
+        assert descriptors() <= before + 1
+    finally:
+        engine.remove()
