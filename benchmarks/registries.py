@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from kazoo.client import KazooClient
 from kazoo.protocol.states import WatchedEvent
@@ -255,9 +256,13 @@ class Reader:
 
 
 class ConsulReader(Reader):
-    """Asks for each expected service in turn, at every quarter of a millisecond; keys are ids."""
+    """Asks for each expected service in turn, at every quarter of a millisecond; keys are ids.
+
+    That one is gone it has Consul tell: while a container ends, every core is wanted.
+    """
 
     PAUSE = 0.00025
+    WAIT = "10ms"
 
     def __init__(self, registry: ConsulRegistry) -> None:
         super().__init__()
@@ -279,11 +284,19 @@ class ConsulReader(Reader):
     def _look(self) -> None:
         while not self._stop.is_set():
             for (key, present), data in list(self._expected.items()):
-                status, _ = self._client.ask(data)
+                status, body = self._client.ask(data)
+                if status == 200 and not present:
+                    status = self._await_change(key, json.loads(body)["ContentHash"])
                 if (status == 200) == present:
                     del self._expected[key, present]
                     (self.seen if present else self.gone)[key] = time.time_ns()
             time.sleep(self.PAUSE)
+
+    def _await_change(self, key: str, content_hash: str) -> int:
+        """The status of the service once it is another one, or after `WAIT`."""
+        query = urlencode({"hash": content_hash, "wait": self.WAIT})
+        status, _ = self._client.ask(request("GET", f"/v1/agent/service/{key}?{query}"))
+        return status
 
 
 class ZooKeeperReader(Reader):
