@@ -51,7 +51,8 @@ def memory(scheme: str, n: int, idle: float) -> Iterator[Figure]:
 
 def _imports(scheme: str) -> float:
     """MiB of an interpreter that has imported the libraries and does nothing with them."""
-    code = f"import docker, click, tenacity, {LIBRARIES[scheme]};"
+    code = "from registrator.memory import load_little; load_little();"
+    code += f"import docker, click, tenacity, {LIBRARIES[scheme]};"
     code += "print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return int(done.stdout) / 1024

@@ -18,6 +18,7 @@ import click
 from registrator import __version__
 from registrator.cmdline import hide_secrets
 from registrator.config import ENVIRONMENT_PREFIX, OPTIONS, ConfigErrors, Option, configure
+from registrator.memory import load_little
 
 EXAMPLES = (
     ("a Consul agent on this host", "registrator consul://127.0.0.1:8500"),
@@ -125,6 +126,7 @@ def _help(option: Option) -> tuple[str, str]:
 @click.version_option(__version__, "-version", "--version", prog_name="registrator")
 def command(words: Words) -> None:
     """Run the agent until it is told to end."""
+    load_little()
     try:
         config = configure(words.given, words.uris, os.environ, words.wrong)
     except ConfigErrors as errors:

@@ -7,7 +7,8 @@ The guarantees:
 - Coalescing comes from working: what became dirty during a round is the next round.
 - A container that is gone has no services. One that cannot be inspected keeps what was known of
   it and is tried again; the others do not wait for it.
-- A snapshot is published after a complete listing only, and says whether all of it is known.
+- A snapshot is published after a complete listing only, and says whether all of it is known, and
+  whether more is being looked at.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ RETRY_FIRST, RETRY_MOST = 0.5, 30.0
 # A container that starts this often within so many seconds is in a restart loop; it is looked at
 # again only once it has been left alone for SETTLE seconds, or registries would see every round.
 LOOP_STARTS, LOOP_SECONDS, SETTLE = 4, 10.0, 1.0
+
+# Seconds of looking at containers until what is known is published, and the rest goes on; twice as
+# many each time. So registries begin early where much is to be done, and are not told too often.
+PORTION = 0.05
 
 
 class Engine(Protocol):
@@ -100,6 +105,7 @@ class Inventory:
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
         self._unknown: set[str] = set()  # those that never could be inspected
         self._settled: set[str] = set()  # those whose services are to be derived anew
+        self._portion = PORTION
         self._starts: dict[str, list[float]] = {}
         self._claims: set[tuple[str, str, str]] = set()
         self._snapshot: Snapshot | None = None
@@ -163,17 +169,18 @@ class Inventory:
                 self._list(dirty)
                 listing = False
             self._look(dirty)
-        except EngineUnavailable:
+        finally:
             with self._changed:
                 # What was marked meanwhile is the newer word.
                 self._dirty = dirty | self._dirty
                 self._listing_due |= listing
-            raise
+        self._portion = 2 * self._portion if dirty else PORTION
         changed, self._settled = self._settled, set()
         self._refresh(changed)
+        state = not (dirty or self._unknown), not dirty
         before = self._snapshot
-        if changed or before is None or before.complete == bool(self._unknown):
-            self._assemble()
+        if changed or before is None or (before.complete, before.settled) != state:
+            self._assemble(*state)
 
     def _take(self) -> tuple[Dirty, bool]:
         now = self._clock()
@@ -219,14 +226,18 @@ class Inventory:
         self._listed = listed
 
     def _look(self, dirty: Dirty) -> None:
-        """Bring what is known of the dirty containers up to date, one by one."""
+        """Bring what is known of the dirty containers up to date; what is left takes too long."""
+        end = self._clock() + self._portion
         for container_id, hint in list(dirty.items()):
+            if self._clock() > end:
+                break
             container = None
             if not hint.gone:
                 try:
                     container = self._engine.inspect(container_id)
                 except EngineUnavailable as error:
                     self._put_off(container_id, error)
+                    del dirty[container_id]
                     continue
             elif self._started_after(container_id, hint.time):
                 del dirty[container_id]
@@ -287,7 +298,7 @@ class Inventory:
                     log.warning("%s", warning)
             known.warnings = warnings
 
-    def _assemble(self) -> None:
+    def _assemble(self, complete: bool, settled: bool) -> None:
         found: dict[str, Service] = {}
         claims: set[tuple[str, str, str]] = set()
         for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
@@ -299,7 +310,7 @@ class Inventory:
         self._warn_of(claims - self._claims)
         self._claims = claims
         addresses = self._addresses.union(service.address for service in found.values())
-        snapshot = Snapshot(found, addresses, complete=not self._unknown)
+        snapshot = Snapshot(found, addresses, complete, settled)
         if snapshot != self._snapshot:
             self._snapshot = snapshot
             self._publish(snapshot)

@@ -70,12 +70,14 @@ class Snapshot:
     In the order in which their containers were started. `addresses` are those that this host
     registers services with; an entry without an owner's mark is never ours at any other address.
     `complete` is False while a running container could not be inspected even once: nothing may
-    be taken for dangling then.
+    be taken for dangling then. `settled` is False while more containers are being looked at, which
+    may claim the same ids and keys: what stands is not to be changed yet, only added to.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
     addresses: frozenset[str] = frozenset()
     complete: bool = True
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,9 @@ class Reconciler:
             return due and is_ours(found, hostname, addresses)
 
         plan = diff(desired, self._actual, dangling=dangling, addresses=addresses)
+        if not snapshot.settled:
+            missing = tuple(entry for entry in plan.register if entry.key not in self._actual)
+            plan = Plan(missing, conflicts=plan.conflicts)
         written = self._apply(plan)
         stale = tuple(
             key

@@ -1,6 +1,7 @@
 """The command line as a user has it: forms of options, help, every mistake, exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,16 @@ def test_help_needs_neither_docker_nor_a_registry() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_guesses_encodings_is_not_loaded() -> None:
+    """It would take a tenth of the memory; what else wants it still finds it."""
+    command = [sys.executable, "-W", "error", "-X", "importtime", "-m", "registrator", CONSUL]
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, env=os.environ | {"DOCKER_HOST": "x"}
+    )
+    assert run.returncode == 2
+    assert re.search(r"\| +docker\.api\n", run.stderr), "it came to look for the engine"
+    assert not re.search(r"charset_normalizer\.|chardet\.|Warning", run.stderr)
+    code = "import registrator.memory as m; m.load_little(); import charset_normalizer"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)

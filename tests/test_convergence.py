@@ -15,7 +15,7 @@ from support.fakes import FakeBackend, FakeEngine, FakeRegistry, container, lost
 
 from registrator.backend import BackendError
 from registrator.docker_engine import EngineUnavailable, Event
-from registrator.inventory import Inventory
+from registrator.inventory import PORTION, Inventory
 from registrator.model import Identity
 from registrator.reconciler import Reconciler
 from registrator.services import Rules
@@ -83,6 +83,11 @@ class Host(RuleBasedStateMachine):
         self.engine.fails_in = soon
         self.engine.stuck = {container(name).id for name in stuck}
 
+    @rule(seconds=st.sampled_from([0, PORTION / 2, 2 * PORTION]))
+    def engine_is_slow(self, seconds: float) -> None:
+        """So that a round takes several portions."""
+        self.engine.slow = lambda: self.pass_time(seconds)
+
     @rule(kinds=st.lists(st.sampled_from([None, 0, 1, 2, "lost"]), max_size=3))
     def registry_fault(self, kinds: list[Any]) -> None:
         self.registry.faults = [
@@ -119,6 +124,7 @@ class Host(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All faults end; a resync later everything is right."""
         self.engine.down, self.engine.fails_in, self.engine.stuck = False, None, set()
+        self.engine.slow = lambda: None
         self.registry.faults = []
         for _ in range(3):
             self.now += 100

@@ -35,7 +35,7 @@ CORE = {
         "__init__ health log memory model uri backend config docker_engine hostaddr inventory"
         " outage reconciler"
     ),
-    "cli": "__init__ cmdline config agent",
+    "cli": "__init__ cmdline config memory agent",
     "__main__": "cli",
 }
 BACKENDS_MAY = {"registrator.backend", "registrator.model", "registrator.uri"}

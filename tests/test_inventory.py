@@ -9,7 +9,7 @@ import pytest
 from support.fakes import FakeEngine, container
 
 from registrator.docker_engine import EngineUnavailable, Event
-from registrator.inventory import LOOP_STARTS, SETTLE, Inventory
+from registrator.inventory import LOOP_STARTS, PORTION, SETTLE, Inventory
 from registrator.model import Container, Port, Snapshot
 from registrator.services import Rules
 
@@ -156,6 +156,43 @@ def test_a_container_that_cannot_be_inspected_holds_up_nobody(
     stock.now += 60
     assert stock.step() == {"h:a:80", "h:b:80"}
     assert stock.published[-1].complete
+
+
+def test_publishes_in_growing_portions_where_looking_takes_long() -> None:
+    stock = Stock(*(container(name) for name in "abcdefghijkl"))
+
+    def slow() -> None:
+        stock.now += 0.7 * PORTION
+
+    stock.engine.slow = slow
+    sizes: list[int] = []
+    while not sizes or sizes[-1] < 12:
+        assert stock.inventory.wait(0), "the rest is to be gone on with at once"
+        sizes.append(len(stock.step()))
+        last = stock.published[-1]
+        assert (last.complete, last.settled) == (sizes[-1] == 12,) * 2
+    assert sizes == [2, 5, 11, 12]
+    stock.engine.slow = lambda: None
+    stock.step(stock.engine.start(container("m")))
+    assert len(stock.engine.inspected) == 13, "none is looked at twice"
+    assert stock.published[-1].settled
+
+
+def test_a_failing_engine_settles_nothing() -> None:
+    stock = Stock(container("a"), container("b"))
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    stock.step()
+    assert [snapshot.settled for snapshot in stock.published] == [False]
+    stock.engine.down = True
+    with pytest.raises(EngineUnavailable):
+        stock.step()
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+    assert [snapshot.settled for snapshot in stock.published] == [False, True]
 
 
 def test_an_uninspectable_container_that_goes_completes_the_snapshot() -> None:

@@ -22,8 +22,8 @@ def service(name: str, port: int = 1000, address: str = ADDRESS) -> Service:
     return Service(f"h:{name}:80", name, address, port, 80, container_name=name)
 
 
-def snapshot(*services: Service, complete: bool = True) -> Snapshot:
-    return Snapshot({s.id: s for s in services}, frozenset({ADDRESS}), complete)
+def snapshot(*services: Service, complete: bool = True, settled: bool = True) -> Snapshot:
+    return Snapshot({s.id: s for s in services}, frozenset({ADDRESS}), complete, settled)
 
 
 class Bench:
@@ -41,8 +41,8 @@ class Bench:
         self.backend = FakeBackend(self.registry, HOST)
         return self.backend
 
-    def step(self, *services: Service, complete: bool = True) -> Written:
-        self.reconciler.publish(snapshot(*services, complete=complete))
+    def step(self, *services: Service, complete: bool = True, settled: bool = True) -> Written:
+        self.reconciler.publish(snapshot(*services, complete=complete, settled=settled))
         return self.reconciler.step()
 
     @property
@@ -102,6 +102,15 @@ def test_dangling_entries_go_only_after_a_complete_listing_and_with_cleanup() ->
     bench.step(service("a"), complete=False)
     assert "h:x:80" in bench.keys
     assert bench.step(service("a")) == Written(0, 1)
+
+
+def test_what_stands_is_left_until_all_is_settled() -> None:
+    bench = Bench()
+    bench.step(service("a"), service("gone"))
+    claimed = service("a", 2000)
+    assert bench.step(claimed, service("new"), settled=False) == Written(1, 0)
+    assert bench.keys == {"h:a:80", "h:gone:80", "h:new:80"}
+    assert bench.step(service("a"), service("new")) == Written(0, 1)
 
 
 def test_what_this_process_registered_goes_without_cleanup_and_over_a_failure() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from registrator.backend import Rejected, SessionLost, Unavailable
 from registrator.docker_engine import EngineUnavailable, Event
@@ -33,7 +33,7 @@ def container(name: str = "web", host_port: int = 32768, **changes: object) -> C
 class FakeEngine:
     """Containers by id. `down` fails every call, `stuck` the inspection of some ids.
 
-    `fails_in` calls from now it goes down.
+    `fails_in` calls from now it goes down. `slow` is called with each inspection.
     """
 
     def __init__(self, *containers: Container) -> None:
@@ -42,6 +42,7 @@ class FakeEngine:
         self.fails_in: int | None = None
         self.stuck: set[str] = set()
         self.inspected: list[str] = []
+        self.slow: Callable[[], None] = lambda: None
         self._clock = itertools.count(10**9)
 
     def start(self, started: Container) -> Event:
@@ -81,6 +82,7 @@ class FakeEngine:
     def inspect(self, container_id: str) -> Container | None:
         """As `DockerEngine.inspect`."""
         self.inspected.append(container_id)
+        self.slow()
         self.ping()
         if container_id in self.stuck:
             raise EngineUnavailable("timed out")
