@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from registrator.docker_engine import EngineUnavailable, Event
+from registrator.docker_answers import Event
+from registrator.docker_engine import EngineUnavailable
 from registrator.model import Container, Service, Snapshot
 from registrator.services import Rules, services
 

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.fakes import FakeBackend, FakeEngine, FakeRegistry, container, lost, unavailable
 
 from registrator.backend import BackendError
-from registrator.docker_engine import EngineUnavailable, Event
+from registrator.docker_answers import Event
+from registrator.docker_engine import EngineUnavailable
 from registrator.inventory import PORTION, Inventory
 from registrator.model import Identity
 from registrator.reconciler import Reconciler

@@ -13,13 +13,8 @@ import pytest
 from support.engine import Dockerd
 from support.wait import until
 
-from registrator.docker_engine import (
-    DockerEngine,
-    EngineUnavailable,
-    Event,
-    container_of,
-    parse_event,
-)
+from registrator.docker_answers import Event, container_of, parse_event
+from registrator.docker_engine import DockerEngine, EngineUnavailable
 from registrator.model import Port
 
 TIMEOUT = 1.0

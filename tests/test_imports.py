@@ -27,8 +27,9 @@ CORE = {
     "services": "model untrusted",
     "plan": "model",
     "backend": "model uri",
-    "docker_engine": "model",
-    "inventory": "model services docker_engine",
+    "docker_answers": "model",
+    "docker_engine": "model docker_answers",
+    "inventory": "model services docker_answers docker_engine",
     "reconciler": "model uri plan backend outage",
     "config": "model uri services backend untrusted",
     "agent": (

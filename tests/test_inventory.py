@@ -8,7 +8,8 @@ import logging
 import pytest
 from support.fakes import FakeEngine, container
 
-from registrator.docker_engine import EngineUnavailable, Event
+from registrator.docker_answers import Event
+from registrator.docker_engine import EngineUnavailable
 from registrator.inventory import LOOP_STARTS, PORTION, SETTLE, Inventory
 from registrator.model import Container, Port, Snapshot
 from registrator.services import Rules

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from registrator.backend import Rejected, SessionLost, Unavailable
-from registrator.docker_engine import EngineUnavailable, Event
+from registrator.docker_answers import Event
+from registrator.docker_engine import EngineUnavailable
 from registrator.model import Actual, Container, Entry, Identity, Mark, Plan, Port, Service
 
 
