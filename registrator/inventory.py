@@ -172,8 +172,9 @@ class Inventory:
             self._look(dirty)
         finally:
             with self._changed:
-                # What was marked meanwhile is the newer word.
-                self._dirty = dirty | self._dirty
+                # What was marked meanwhile is the newer word, and need not wait for what is slow.
+                for container_id, hint in dirty.items():
+                    self._dirty.setdefault(container_id, hint)
                 self._listing_due |= listing
         self._portion = 2 * self._portion if dirty else PORTION
         changed, self._settled = self._settled, set()
@@ -195,10 +196,10 @@ class Inventory:
             # One that is not known yet has its start in `dirty`, or still before it.
             for container_id in moved & self._known.keys():
                 dirty.setdefault(container_id, LOOK)
-            if not dirty:
-                # What hung once may hang again: nobody is to wait for it.
-                due = [key for key, (when, _) in self._later.items() if when <= now]
-                dirty = dict.fromkeys(due, LOOK)
+            due = [key for key, (when, _) in self._later.items() if when <= now]
+            if due and not dirty:
+                # What hung once may hang again: nobody is to wait for it, let alone for several.
+                dirty = {due[0]: LOOK}
             self._hold_loops(dirty, now)
         return dirty, listing
 

@@ -294,6 +294,7 @@ def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCapture
     published = len(stock.published)
     assert published <= 2 * LOOP_STARTS + 2
     stock.now += SETTLE
+    stock.step()
     assert stock.step() == {"h:a:80", "h:b:80"}
 
 
@@ -326,6 +327,30 @@ def test_what_hung_once_is_tried_again_only_when_nobody_waits() -> None:
     assert stock.engine.inspected == [container("b").id]
     stock.step()
     assert stock.engine.inspected == [container("b").id, container("a").id]
+
+
+def test_of_many_that_hung_one_is_tried_at_a_time() -> None:
+    hung = [container(name) for name in "abc"]
+    stock = Stock(*hung)
+    stock.engine.stuck = {each.id for each in hung}
+    stock.step()
+    stock.now += 60
+    stock.engine.inspected.clear()
+    for number in range(1, 4):
+        stock.step()
+        assert len(set(stock.engine.inspected)) == number, "what happens meanwhile waits for one"
+
+
+def test_events_go_before_what_is_left_of_a_listing() -> None:
+    stock = Stock(*(container(name) for name in "abc"))
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    stock.step()
+    stock.step(stock.engine.start(container("d")))
+    assert stock.engine.inspected[1] == container("d").id
 
 
 def test_a_stuck_container_that_ends_is_not_tried_again() -> None:
