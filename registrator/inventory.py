@@ -172,9 +172,8 @@ class Inventory:
             self._look(dirty)
         finally:
             with self._changed:
-                # What was marked meanwhile is the newer word, and need not wait for what is slow.
-                for container_id, hint in dirty.items():
-                    self._dirty.setdefault(container_id, hint)
+                # What was marked meanwhile is the newer word.
+                self._dirty = dirty | self._dirty
                 self._listing_due |= listing
         self._portion = 2 * self._portion if dirty else PORTION
         changed, self._settled = self._settled, set()
@@ -230,7 +229,9 @@ class Inventory:
     def _look(self, dirty: Dirty) -> None:
         """Bring what is known of the dirty containers up to date; what is left takes too long."""
         end = self._clock() + self._portion
-        for container_id, hint in list(dirty.items()):
+        # An end needs no inspection, and what only a listing told of is the least news.
+        urgency = sorted(dirty.items(), key=lambda item: (not item[1].gone, item[1] is LOOK))
+        for container_id, hint in urgency:
             if self._clock() > end:
                 break
             container = None
