@@ -23,10 +23,10 @@ from urllib.parse import urlencode
 import docker
 import requests
 import urllib3
-from docker.context import ContextAPI
 from urllib3.util import Timeout
 
 from registrator.docker_answers import ALIASES, Event, container_of, fingerprint, items, parse_event
+from registrator.docker_context import context_arguments
 from registrator.model import Container
 
 log = logging.getLogger("registrator.docker")
@@ -235,16 +235,25 @@ def client_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     found["version"] = environ.get("DOCKER_API_VERSION") or "auto"
     if not re.fullmatch(r"auto|[0-9]+\.[0-9]+", found["version"]):
         raise WrongVariables("DOCKER_API_VERSION must be a version such as 1.44, or auto")
-    if "base_url" not in found and environ.get("DOCKER_CONTEXT", "default") != "default":
-        context = ContextAPI.get_context(environ["DOCKER_CONTEXT"])
-        if context is None:
-            raise WrongVariables("DOCKER_CONTEXT: no context has this name")
-        found |= {"base_url": context.Host, "tls": context.TLSConfig or False}
+    if "base_url" not in found and environ.get("DOCKER_CONTEXT") not in (None, "", "default"):
+        found |= _context(environ)
     if "base_url" not in found:
         present = [path for path in SOCKETS if path.exists()]
         found["base_url"] = f"unix://{(present or SOCKETS)[0]}"
+    # The CLI's default, with TLS too.
+    if re.fullmatch(r"tcp://([^:/@]+|\[[^]/@]+\])/?", found["base_url"]):
+        found["base_url"] = found["base_url"].rstrip("/") + ":2375"
     _check_address(found["base_url"])
     return found
+
+
+def _context(environ: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return context_arguments(environ, environ["DOCKER_CONTEXT"])
+    except FileNotFoundError as error:
+        raise WrongVariables("DOCKER_CONTEXT: no context has this name") from error
+    except (OSError, ValueError, KeyError, TypeError, docker.errors.DockerException) as error:
+        raise WrongVariables("DOCKER_CONTEXT: the files of this context cannot be read") from error
 
 
 def _check_address(address: str) -> None:

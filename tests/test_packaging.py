@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import os
 import re
 import shutil
 import socket
@@ -21,6 +22,7 @@ from support.servers import Consul, free_ports, loopback_ip, program
 from support.wait import until
 
 from registrator.config import OPTIONS
+from registrator.docker_engine import DockerEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "packaging/systemd/registrator.service"
@@ -171,5 +173,23 @@ def test_tls_to_a_remote_engine(tmp_path: Path, consul: Consul, agent: RunAgent)
         until(lambda: "far-away:there:80" in consul.api("agent/services"), "the service")
         engine.api.remove("there")
         until(lambda: "far-away:there:80" not in consul.api("agent/services"), "its end")
+        assert by_context(tmp_path, address) == engine.api.request("GET", "/info")["ID"]
     finally:
         engine.remove()
+
+
+def by_context(folder: Path, address: str) -> str:
+    """The engine's id, asked for through a context of the CLI with the certificates in `tls`."""
+    files = (f"{name}={folder}/tls/{name}.pem" for name in ("ca", "cert", "key"))
+    where = ",".join((f"host={address}", *files))
+    environ = {"DOCKER_CONFIG": str(folder / "config"), "DOCKER_CONTEXT": "remote"}
+    docker = program("docker", package="docker.io")
+    subprocess.run(
+        [docker, "context", "create", "remote", "--docker", where],
+        env={**os.environ, "DOCKER_CONFIG": environ["DOCKER_CONFIG"]},
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    client = DockerEngine(environ)
+    found = client.identify().id
+    client.close()
+    return found
