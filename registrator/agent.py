@@ -43,13 +43,13 @@ HEARTBEAT = 10.0
 # host's agents to serve, and its return, after whatever time, is to be seen within 3 s.
 PATIENCE = 2.0
 
-# All threads together get this long to end by themselves; one that still waits is left behind. The
-# rest of the 2 s that an end may take is the interpreter's own, which is slow on a busy machine.
+# All threads together get this long to end by themselves; one that still waits is left behind. An
+# end may take 2 s on a busy machine.
 GRACE = 1.0
 
 
 def run(config: Config) -> int:
-    """Run an agent until a signal or a failure; returns the exit code."""
+    """Run an agent until a signal or a failure and end the process; return 2 where none can run."""
     keep_little()
     logs.setup(config.log_level, config.log_format)
     try:
@@ -57,7 +57,10 @@ def run(config: Config) -> int:
     except WrongVariables as error:
         log.error("%s", error)
         return 2
-    return agent.run()
+    code = agent.run()
+    logging.shutdown()
+    # The interpreter would wait for the threads of thread pools, however long a registry takes.
+    os._exit(code)
 
 
 def identify(config: Config, engine: Engine) -> Identity:
@@ -105,11 +108,14 @@ class Agent:
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
         # Signals end this thread's waits at once, but not a call to an engine that is frozen.
         self._spawn("events", self._follow)
+        self._guard(self._tell_health)
+        self._shut_down()
+        return 1 if self._failed else 0
+
+    def _tell_health(self) -> None:
         while not self._stop.is_set():
             self._health.note(self._problems())
             self._stop.wait(PERIOD)
-        self._shut_down()
-        return 1 if self._failed else 0
 
     def _problems(self) -> list[str]:
         """What keeps the registries from being right at this moment."""

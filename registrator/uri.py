@@ -94,7 +94,12 @@ def _address(scheme: str, text: str) -> Address:
     if match is None:
         shown = "an address is empty" if not text else "an address is wrong"
         raise ValueError(f"{scheme}://…: {shown}; write host:port, or [IPv6]:port")
-    port = int(match[3] or 0)
+    host, port = match[1] or match[2], int(match[3] or 0)
     if match[3] and not 0 < port < 65536:
-        raise ValueError(f"{scheme}://…: port {port} of {match[1] or match[2]!r} is out of range")
-    return Address(match[1] or match[2], port)
+        raise ValueError(f"{scheme}://…: port {port} of {host!r} is out of range")
+    try:
+        # As the resolver will; there the error would come at every attempt, on another thread.
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{scheme}://…: {host!r} is no host name") from None
+    return Address(host, port)

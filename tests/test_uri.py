@@ -27,6 +27,7 @@ def test_secrets_are_not_shown() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "consul", "consul:a", "consul://a,,b", "consul://a:0", "consul://a:70000", "consul://::1",
+     "consul://a..b", "consul://" + "x" * 64,
      "consul://u:s3cret@x@a", "consul://u:s3cret/@a", "consul://u:1/s3cret@a",
      "s3cret:x@a:1", "consul://u:1?s3cret@a", "consul://u:s3cret@a b", "consul://a?x=1&x=2", "consul://u:s3cret@a:b"],
 )  # fmt: skip

@@ -43,4 +43,4 @@ class Agent(Process):
     def start(self) -> None:
         """Run it, until its handlers for signals stand and its first line is written."""
         self.launch()
-        self.wait_log(r"registrator \S+ for ")
+        self.wait_log(r"registrator \d\S* for ")

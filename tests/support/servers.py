@@ -1,7 +1,8 @@
 """Consul, etcd and ZooKeeper: real servers, single or as clusters, to start, break and mend.
 
 Each listens at a loopback address of its own (``127.x.y.z``), so that several runs go side by
-side. ``start`` returns when the server serves; ``launch`` at once.
+side; for clients at `port`, or at a free one. ``start`` returns when the server serves; ``launch``
+at once.
 """
 
 from __future__ import annotations
@@ -120,11 +121,13 @@ class Consul(Server):
         name: str = "consul",
         servers: int = 1,
         join: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
         super().__init__(name, folder)
         self._binary = program("consul", CACHE / "consul/usr/bin/consul")
         names = ("http", "https", "dns", "server", "serf_lan")
         self.ports = dict(zip(names, free_ports(self.ip, len(names)), strict=True))
+        self.ports["http"] = port or self.ports["http"]
         self.address = f"{self.ip}:{self.ports['http']}"
         self.tls_address = f"{self.ip}:{self.ports['https']}"
         self.dns_address = f"{self.ip}:{self.ports['dns']}"
@@ -193,11 +196,12 @@ class Etcd(Server):
         flags: Iterable[str] = (),
         authority: Authority | None = None,
         name: str = "etcd",
+        port: int = 0,
     ) -> None:
         super().__init__(name, folder)
         self._binary = program("etcd", package="etcd-server")
         client, tls, peer = free_ports(self.ip, 3)
-        self.address = f"{self.ip}:{client}"
+        self.address = f"{self.ip}:{port or client}"
         self.tls_address = f"{self.ip}:{tls}"
         self.peer_url = f"http://{self.ip}:{peer}"
         self.peers = {name: self.peer_url}
@@ -244,13 +248,14 @@ class ZooKeeper(Server):
         authority: Authority | None = None,
         name: str = "zookeeper",
         number: int = 1,
+        port: int = 0,
     ) -> None:
         super().__init__(name, folder)
         self._java = program("java", package="default-jre-headless")
         jar = Path("/usr/share/java/zookeeper.jar")
         require("zookeeper", jar.exists(), "Debian's zookeeper")
         client, tls, quorum, election = free_ports(self.ip, 4)
-        self.address = f"{self.ip}:{client}"
+        self.address = f"{self.ip}:{port or client}"
         self.tls_address = f"{self.ip}:{tls}"
         self.member = f"{self.ip}:{quorum}:{election}"
         self.number = number
