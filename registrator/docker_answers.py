@@ -74,6 +74,9 @@ def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
     """Each network's address of the container, the one it was started with first."""
     found = settings.get("Networks") or {}
     main = "bridge" if mode in ("", "default") else mode
+    if main == "bridge" and found and main not in found:
+        # Podman's mode in every network; its default one has this name.
+        main = "podman"
     names = sorted(found, key=lambda name: (name != main, name))
     addresses = {
         name: (found[name] or {}).get("IPAddress") or (found[name] or {}).get("GlobalIPv6Address")

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,8 +111,7 @@ class Dockerd(Server):
         )
         self.bridge = f"rgt{number}"
         self.subnet = f"172.30.{number}.0/24"
-        script = engine_cleanup.__file__
-        self._cleaning = [sys.executable, script, str(self.root), self.bridge]
+        self._cleaning = engine_cleanup.command(self.root, self.bridge)
         guard("+command", self._cleaning)
         self.root.mkdir(mode=0o700)
         subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)

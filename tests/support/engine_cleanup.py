@@ -22,6 +22,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 SHIM_SOCKETS = Path("/run/containerd/s")
 
 
+def command(folder: Path, bridge: str) -> list[str]:
+    """The words that run this as a program."""
+    return [sys.executable, __file__, str(folder), bridge]
+
+
 def clean_up(folder: Path, bridge: str) -> None:
     """Kill what runs, unmount, and take away interfaces, cgroups and the folder."""
     end = time.monotonic() + 20
