@@ -47,7 +47,7 @@ Record = tuple[str, str, int]
 class World(abc.ABC):
     """A cluster: `members` fail one by one, `proxies` lead to those that the agent is given.
 
-    The proxies listen at `ip`.
+    The proxies listen at `ip`; `options` are every member's.
     """
 
     name: str
@@ -172,8 +172,8 @@ class ConsulWorld(World):
     name = "consul"
     options = ("-resync", "3")
 
-    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
-        self._servers, clients = consul_cluster(folder, 3, 2)
+    def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
+        self._servers, clients = consul_cluster(folder, 3, 2, **options)
         super().__init__([*clients, *self._servers], [client.address for client in clients], ip)
 
     @property
@@ -211,8 +211,8 @@ class EtcdWorld(World):
     options = ("-resync", "3", "-ttl", "5", "-ttl-refresh", "1")
     world_kinds = (*World.world_kinds, "expire")
 
-    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
-        members = etcd_cluster(folder, 3)
+    def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
+        members = etcd_cluster(folder, 3, **options)
         super().__init__(members, [member.address for member in members], ip)
 
     @property
@@ -271,8 +271,8 @@ class ZooKeeperWorld(World):
     name = "zookeeper"
     options = ("-resync", "3")
 
-    def __init__(self, folder: Path, ip: str = "127.0.0.1") -> None:
-        members = zookeeper_cluster(folder, 3)
+    def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
+        members = zookeeper_cluster(folder, 3, **options)
         super().__init__(members, [member.address for member in members], ip)
 
     @property
