@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from support.servers import Consul
 from support.wait import until
 
 RunAgent = Callable[..., Agent]
+# Signals hang while a file exists: the engine holds the container's lock, and inspecting it waits.
+HANGING = """\
+#!/bin/sh
+for word; do [ "$word" = kill ] && while [ -e {file} ]; do sleep 0.05; done; done
+exec runc "$@"
+"""
 WORDS = ("-ip", "127.10.0.1", "-hostname", "h", "-resync", "0")
 
 
@@ -23,25 +30,29 @@ class Bench:
     def __init__(self, engine: Dockerd, agent: RunAgent, folder: Path) -> None:
         self.engine = engine
         self.proxy = TCPProxy(f"unix://{engine.socket}")
-        self._file = folder / "services.json"
+        self.file = folder / "services.json"
         host = f"tcp://{self.proxy.address}"
-        self.agent = agent(*WORDS, f"file://{self._file}", docker_host=host)
-        self.expect()
-
-    def registered(self) -> set[str]:
-        """The ids in the file."""
-        return {group["labels"]["id"] for group in json.loads(self._file.read_text())}
+        self.agent = agent(*WORDS, f"file://{self.file}", docker_host=host)
 
     def expect(self, *names: str, deadline: float = 5) -> None:
         """Wait until exactly these containers are registered."""
-        wanted = {f"h:{name}:80" for name in names}
-        if wanted or self._file.exists():
-            until(
-                lambda: self.registered() == wanted,
-                lambda: f"{wanted}, not {self.registered()}; {self.agent.tail()}",
-                deadline,
-                (OSError, ValueError),
-            )
+        expect(self.file, self.agent, *names, deadline=deadline)
+
+
+def registered(file: Path) -> set[str]:
+    """The ids in a file."""
+    return {group["labels"]["id"] for group in json.loads(file.read_text())}
+
+
+def expect(file: Path, agent: Agent, *names: str, deadline: float = 5) -> None:
+    """Wait until exactly these containers are registered in a file."""
+    wanted = {f"h:{name}:80" for name in names}
+    until(
+        lambda: registered(file) == wanted,
+        lambda: f"{wanted}; {agent.tail()}",
+        deadline,
+        (OSError, ValueError),
+    )
 
 
 @pytest.fixture
@@ -121,6 +132,69 @@ def test_a_restart_loop_floods_no_registry_and_starves_nobody(
         until(lambda: consul.api("agent/services") == {}, "an empty Consul", 5)
     finally:
         proxy.close()
+
+
+def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -> None:
+    """Its lock is held: others come and go meanwhile, and what is known of it stays."""
+    hang, runtime = tmp_path / "hang", tmp_path / "hanging"
+    runtime.write_text(HANGING.format(file=hang))
+    runtime.chmod(0o755)
+    engine = Dockerd(tmp_path / "engine", flags=[f"--add-runtime=hanging={runtime}"])
+    file = tmp_path / "services.json"
+
+    def run() -> Agent:
+        return agent(*WORDS, f"file://{file}", docker_host=engine.host)
+
+    try:
+        engine.start()
+        engine.api.import_image("web", expose=[80])
+        stuck = engine.api.run("stuck", publish_all=True, Runtime="hanging")
+        engine.api.run("goes", publish_all=True)
+        first = run()
+        expect(file, first, "stuck", "goes")
+        hang.touch()
+        holding = threading.Thread(target=engine.api.kill, args=(stuck, "USR1"))
+        holding.start()
+        first.stop()
+        second = run()
+        engine.api.remove("goes")
+        engine.api.run("comes", publish_all=True)
+        second.wait_log(
+            rf"container {stuck[:12]} cannot be inspected .*; what is known of it stays"
+        )
+        until(lambda: "h:comes:80" in registered(file), second.tail, 7)
+        assert "h:stuck:80" in registered(file), "nothing is removed while it is unknown"
+        hang.unlink()
+        holding.join(10)
+        expect(file, second, "stuck", "comes", deadline=12)
+    finally:
+        hang.unlink(missing_ok=True)
+        engine.remove()
+
+
+def test_a_restart_with_live_restore_writes_nothing(
+    consul: Consul, agent: RunAgent, tmp_path: Path
+) -> None:
+    """The containers go on, and so do their services; a stop takes the socket's file away."""
+    engine = Dockerd(tmp_path / "engine", live_restore=True)
+    proxy = RecordingHTTPProxy(consul.address)
+    try:
+        engine.start()
+        engine.api.import_image("web", expose=[80])
+        engine.api.run("web1", publish_all=True)
+        run = agent(*WORDS, f"consul://{proxy.address}", docker_host=engine.host)
+        until(lambda: "h:web1:80" in consul.api("agent/services"), run.tail)
+        for number, end in enumerate((engine.stop, engine.kill), 1):
+            end()
+            until(lambda: run.log.count("WARN  Docker engine: ") == number, run.tail)  # noqa: B023
+            engine.start()
+            until(lambda: run.log.count("Docker engine: right again") == number, run.tail)  # noqa: B023
+            assert len(proxy.writes) == number
+            engine.api.run(f"more{number}", publish_all=True)
+            until(lambda: f"h:more{number}:80" in consul.api("agent/services"), run.tail, 3)  # noqa: B023
+    finally:
+        proxy.close()
+        engine.remove()
 
 
 def test_an_engine_that_is_away_costs_no_descriptors(agent: RunAgent, tmp_path: Path) -> None:
