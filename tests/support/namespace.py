@@ -50,6 +50,20 @@ class Namespace:
         """Let packets through again."""
         self._run("ip", "link", "set", self._cable, "up")
 
+    def another(self, number: int) -> str:
+        """One more address of the machine's end, by its last number from 3 on."""
+        address = f"{self.address.rpartition('.')[0]}.{number}"
+        self._run("ip", "address", "add", f"{address}/24", "dev", self._cable)
+        return address
+
+    def drop(self, address: str) -> None:
+        """Drop all that is sent to one address of the machine's end: nobody has this hardware's."""
+        self._neighbour("replace", address, "lladdr", "02:00:00:00:00:01", "nud", "permanent")
+
+    def let_through(self, address: str) -> None:
+        """Have it arrive again."""
+        self._neighbour("delete", address)
+
     def remove(self) -> None:
         """Take the namespace and the cable away."""
         self._run("ip", "netns", "delete", self.name)
@@ -58,6 +72,9 @@ class Namespace:
     def _taken(self, number: int) -> bool:
         shown = subprocess.run([self._ip, "-4", "-o", "address"], capture_output=True, text=True)
         return f" 172.31.{number}." in shown.stdout
+
+    def _neighbour(self, verb: str, address: str, *words: str) -> None:
+        self._run("ip", "-n", self.name, "neighbour", verb, "to", address, "dev", "eth0", *words)
 
     @staticmethod
     def _run(*command: str) -> None:
