@@ -19,11 +19,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Event
 from typing import Any, TypeVar
 
-from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    SessionLost,
+    Unavailable,
+    require_known_options,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from . import consul_service as shape
@@ -56,17 +63,16 @@ class ConsulBackend:
     def __init__(self, context: Context) -> None:
         uri = context.uri
         unix = uri.scheme == "consul-unix"
-        if unknown := uri.unknown_options():
-            raise ConfigError(f"{uri.scheme}:// has no option {', '.join(unknown)}")
+        require_known_options(uri)
         if not unix and uri.path not in ("", "/"):
-            raise ConfigError(f"{uri.scheme}:// takes no path; it was given {uri.path!r}")
+            raise ConfigError("the catalog takes no path; the key-value store is consulkv://")
         settings = Settings.read(context, uri.path if unix else "")
         self._owner = context.identity.owner
         self._ttl = context.ttl
         self._ttl_refresh = context.ttl_refresh
         self._owner_id = _OWNERS + self._owner
-        self._servers = Servers(settings, log, need_leader=False)
-        self._leftovers = Leftovers(self._owner, self._servers.api, settings.timeout, log)
+        self._servers = Servers(uri, settings, log, need_leader=False)
+        self._leftovers = Leftovers(uri, self._owner, self._servers.api, settings.timeout, log)
         self._pool = ThreadPoolExecutor(WORKERS, "consul")
         self._last: Endpoint | None = None
         self._owner_stands = False
@@ -74,7 +80,7 @@ class ConsulBackend:
         # The ids that are not what we would name a check of its service, and that service's id.
         self._foreign_checks: dict[str, str] = {}
         # Each service's attributes are complained of once, as long as they are not forgotten.
-        self._warn_once = lru_cache(1024)(_warn_left_out)
+        self._warn_once = lru_cache(1024)(partial(_warn_left_out, str(uri)))
 
     @property
     def keepalive_interval(self) -> float | None:
@@ -142,6 +148,7 @@ class ConsulBackend:
         if self._ttl:
             self._refresh()
         elif api.http.dropped():
+            self._call(Api.ping)
             raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
         elif len(self._servers.known) > 1:
             self._call(Api.ping)
@@ -162,11 +169,12 @@ class ConsulBackend:
             try:
                 return function(api)
             except NoAnswer as error:
-                moved = self._servers.move(error)
+                moved = self._servers.move(error, told=True)
                 self._connected(moved, True)
-                raise SessionLost(f"moved to {moved.endpoint}: {error}") from error
+                raise SessionLost(f"moved to {moved.endpoint} ({error})") from error
         except Denied as error:
-            raise Unavailable(f"permission denied by Consul at {error}: {_RULES}") from error
+            remedy = error.remedy(_RULES)
+            raise Unavailable(f"permission denied by Consul at {error}; {remedy}") from error
 
     def _connected(self, api: Api, listing: bool) -> Api:
         """Take note of a new connection."""
@@ -174,7 +182,7 @@ class ConsulBackend:
         changed = left is not None and left != api.endpoint
         self._leftovers.moved(left if changed else None, api.endpoint, self._servers.known)
         if changed and not listing:
-            raise SessionLost(f"moved from {left} to {api.endpoint}")
+            raise SessionLost(f"moved to {api.endpoint} ({left} failed)")
         return api
 
     def _each(self, write: Callable[[str], None], keys: Sequence[str]) -> dict[str, str]:
@@ -278,10 +286,10 @@ def _deregister(api: Api, key: str) -> None:
             raise
 
 
-def _warn_left_out(container: str, service_id: str, keys: tuple[str, ...]) -> None:
+def _warn_left_out(uri: str, container: str, service_id: str, keys: tuple[str, ...]) -> None:
     for key in keys:
         log.warning(
-            "container %s, service %s: Consul's Meta cannot hold the attribute %.150r "
+            "%s: container %s, service %s: Consul's Meta cannot hold the attribute %.150r "
             "(64 pairs, keys A-Z a-z 0-9 _ - up to 128, values up to 512 bytes); left out",
-            container, service_id, key,
+            uri, container, service_id, key,
         )  # fmt: skip

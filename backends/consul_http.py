@@ -9,6 +9,7 @@ All errors here are kinds of `Unavailable`, so that one that nobody handles says
     Unavailable
      +-- NoAnswer   this server is dead or frozen: the next one may do
      |    +-- Leaderless   it answers, but cannot reach its cluster
+     |    +-- Cut          it closed the connection instead of answering
      +-- Denied     the token lacks a right (403); the same at every server
      +-- Refused    any other answer that is no success
 """
@@ -19,6 +20,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +36,7 @@ from registrator.backend import Unavailable
 from registrator.uri import Address
 
 from .consul_settings import Endpoint, Settings
+from .tls import reason
 
 WORKERS = 8
 """Concurrent requests: more made 1,000 registrations no faster (consul 1.8.7, two cores)."""
@@ -65,12 +68,20 @@ class Leaderless(NoAnswer):
     """A server answered that it, or its cluster, cannot serve now."""
 
 
+class Cut(NoAnswer):
+    """A server closed the connection instead of answering, or answered in no known form."""
+
+
 class Denied(Unavailable):
     """403; `unknown` where the token itself is refused rather than one of its rights."""
 
     def __init__(self, text: str, unknown: bool) -> None:
         super().__init__(text)
         self.unknown = unknown
+
+    def remedy(self, rules: str) -> str:
+        """What to do: where the token is known, it needs these rules."""
+        return "give a token that this Consul knows" if self.unknown else rules
 
 
 class Refused(Unavailable):
@@ -178,14 +189,17 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
     def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
         target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
         token = self._settings.token
+        used = token.value
         status, headers, content = self._exchange(method, target, data)
-        if status == 403 and token.reload():
+        if status == 403 and token.reload(used):
             status, headers, content = self._exchange(method, target, data)
         text = content.decode("utf-8", "replace")
         if status < 300:
             return base.Response(status, headers, text, content)
         if status == 403:
-            raise Denied(f"{self.endpoint}: {text.strip()[:300]}", "ACL not found" in text)
+            problem = f" ({token.problem})" if token.problem else ""
+            said = f"{self.endpoint}: {text.strip()[:300]}{problem}"
+            raise Denied(said, "ACL not found" in text)
         if status in (429, 502, 503, 504) or (status == 500 and _LEADERLESS.search(text)):
             raise Leaderless(f"{self.endpoint} answered {status}: {text.strip()[:300]}")
         raise Refused(str(self.endpoint), status, text.strip())
@@ -218,11 +232,14 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
                     raise TimeoutError
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoAnswer(f"{self.endpoint}: {self._why(error)}") from error
+            why = self._why(error)
+            if why is None:
+                raise Cut(f"{self.endpoint}: the connection was cut") from error
+            raise NoAnswer(f"{self.endpoint}: {why}") from error
         return answer.status, answer.headers, b"".join(parts)
 
-    def _why(self, error: Exception) -> str:
-        """What to tell of a failed exchange."""
+    def _why(self, error: Exception) -> str | None:
+        """What to tell of an exchange that failed for another reason than a cut connection."""
         errors = urllib3.exceptions
         if isinstance(error, errors.NewConnectionError):
             cause = error.__cause__
@@ -232,8 +249,9 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         if isinstance(error, errors.TimeoutError | TimeoutError):
             return f"no answer within {self._timeout:g} s"
         if isinstance(error, errors.SSLError):
-            return f"TLS: {error}"
-        return "the connection was cut"
+            cause = error.args[0]
+            return reason(cause) if isinstance(cause, ssl.SSLError) else f"TLS: {cause}"
+        return None
 
 
 class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types

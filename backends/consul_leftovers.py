@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
 
 from registrator.backend import Unavailable
+from registrator.uri import RegistryURI
 
 from .consul_http import Api, Denied, NoAnswer
 from .consul_service import OWNER
@@ -43,9 +44,10 @@ class Leftovers:
     """The addresses that owe us a look, and the looks."""
 
     def __init__(
-        self, owner: str, connect: Callable[[Endpoint, float], Api], timeout: float,
-        log: logging.Logger,
+        self, uri: RegistryURI, owner: str, connect: Callable[[Endpoint, float], Api],
+        timeout: float, log: logging.Logger,
     ) -> None:  # fmt: skip
+        self._name = str(uri)
         self._owner = owner
         self._connect = connect
         self._budget = min(timeout, BUDGET)
@@ -108,9 +110,9 @@ class Leftovers:
     def _give_up(self, endpoints: Iterable[Endpoint], error: Denied) -> None:
         for endpoint in endpoints:
             self._log.warning(
-                "copies of our services at %s are not looked for, since two addresses can't be "
-                "told apart: the token needs agent_prefix \"\" { policy = \"read\" } (%s)",
-                endpoint, error,
+                "%s: copies of our services at %s are not looked for, since two addresses can't "
+                "be told apart: the token needs agent_prefix \"\" { policy = \"read\" } (%s)",
+                self._name, endpoint, error,
             )  # fmt: skip
             del self._owed[endpoint]
 
@@ -126,14 +128,14 @@ class Leftovers:
             for done, service_id in enumerate(ours, 1):
                 api.agent.service.deregister(service_id)
                 if time.monotonic() > deadline or done == len(ours):
-                    self._log.info("removed %d copies of our services at %s", done, endpoint)
+                    self._log.info("%s: removed our copies at %s: %d", self._name, endpoint, done)
                     return Found.AGAIN
         except Denied as error:
             return error
         except NoAnswer:
             return Found.AGAIN
         except Unavailable as error:
-            self._log.warning("copies of our services cannot be removed yet: %s", error)
+            self._log.warning("%s: our copies cannot be removed yet: %s", self._name, error)
             return Found.AGAIN
         finally:
             api.http.close()

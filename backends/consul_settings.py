@@ -5,20 +5,19 @@ The environment is that of Consul's own clients; no proxy variable counts.
 
 from __future__ import annotations
 
-import logging
 import re
-import socket
 import ssl
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import urllib3
 
-from registrator.backend import ConfigError, Context
+from registrator.backend import ConfigError, Context, secret
 from registrator.uri import Address
+
+from . import tls
+from .resolver import resolve
 
 
 class Endpoint(NamedTuple):
@@ -36,39 +35,33 @@ class Endpoint(NamedTuple):
 
 
 class Token:
-    """The ACL token; one from a file is read again when Consul refuses it, as rotation needs."""
+    """The ACL token; one from a file is read again when Consul refuses it, as rotation needs.
+
+    `problem` says why that came to nothing, as long as it does.
+    """
 
     def __init__(self, context: Context) -> None:
-        uri, environ = context.uri, context.environ
-        if uri.user and uri.password:
-            raise ConfigError(f"{uri.scheme}://: give Consul's token alone: token@host")
-        path = environ.get("CONSUL_HTTP_TOKEN_FILE", "")
-        self._path = None if uri.user or uri.password or not path else Path(path)
-        self.value = uri.user or uri.password or environ.get("CONSUL_HTTP_TOKEN", "")
-        if self._path is not None:
-            try:
-                self.value = self._read(self._path)
-            except OSError as error:
-                raise ConfigError(f"CONSUL_HTTP_TOKEN_FILE: {error}") from error
-        if not re.fullmatch(r"[!-~]*", self.value):
-            raise ConfigError("the Consul token contains a blank or a control character")
+        if context.uri.user and context.uri.password:
+            raise ConfigError("give Consul's token alone: token@host")
+        self._context = context
+        self.value = self._read()
+        self.problem = ""
 
-    @staticmethod
-    def _read(path: Path) -> str:
-        return path.read_text("utf-8", "replace").strip()
+    def _read(self) -> str:
+        uri = self._context.uri
+        token = uri.user or uri.password or secret(self._context.environ, "CONSUL_HTTP_TOKEN")
+        if not re.fullmatch(r"[!-~]*", token):
+            raise ConfigError("the Consul token contains a blank, or is not plain ASCII")
+        return token
 
-    def reload(self) -> bool:
-        """Read the file again; whether there is now another token to try."""
-        if self._path is None:
-            return False
+    def reload(self, used: str) -> bool:
+        """Read the file again; whether there is now another token to try than the one `used`."""
+        self.problem = ""
         try:
-            value = self._read(self._path)
-        except OSError as error:
-            logging.getLogger("registrator.consul").warning("CONSUL_HTTP_TOKEN_FILE: %s", error)
-            return False
-        changed = value != self.value and re.fullmatch(r"[!-~]*", value) is not None
-        self.value = value if changed else self.value
-        return changed
+            self.value = self._read()
+        except ConfigError as error:
+            self.problem = str(error)
+        return self.value != used
 
 
 @dataclass
@@ -91,7 +84,7 @@ class Settings:
         uri = context.uri
         secure = uri.scheme.endswith("-tls")
         if uri.scheme.endswith("-unix") and (uri.addresses or not socket_path):
-            raise ConfigError(f"{uri.scheme}:// takes the path of a socket: {uri.scheme}:///path")
+            raise ConfigError(f"the path of a socket is needed: {uri.scheme}:///path")
         return cls(
             uri.servers(8501 if secure else 8500),
             context.timeout,
@@ -110,48 +103,18 @@ def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
     verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "") or "true"
     if verify.lower() not in ("1", "t", "true", "0", "f", "false"):
         raise ConfigError("CONSUL_HTTP_SSL_VERIFY is neither true nor false")
-    certificate = environ.get("CONSUL_CLIENT_CERT") or environ.get("CONSUL_TLSCERT")
-    key = environ.get("CONSUL_CLIENT_KEY") or environ.get("CONSUL_TLSKEY")
-    try:
-        tls = ssl.create_default_context(cafile=environ.get("CONSUL_CACERT") or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"CONSUL_CACERT: {error}") from error
-    if key and not certificate:
-        raise ConfigError("CONSUL_CLIENT_KEY is set without CONSUL_CLIENT_CERT")
-    if certificate:
-        try:
-            tls.load_cert_chain(certificate, key or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY: {error}") from error
+    context = tls.client_context(
+        tls.file(environ, "CONSUL_CACERT"),
+        tls.file(environ, "CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"),
+        tls.file(environ, "CONSUL_CLIENT_KEY", "CONSUL_TLSKEY"),
+    )
     if verify.lower() in ("0", "f", "false"):
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return tls
+    return context
 
 
-def resolve(address: Address, seconds: float) -> tuple[Endpoint, ...]:
-    """Every address that a host name has now; raises `OSError`, in time.
-
-    The resolver knows no deadline, hence the thread; it is a daemon so as not to hold up exit.
-    """
-    found: list[Endpoint] = []
-    failed: list[str] = []
-
-    def ask() -> None:
-        try:
-            rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            ips = dict.fromkeys(str(row[4][0]) for row in rows)
-            found.extend(Endpoint(address.host, ip, address.port) for ip in ips)
-        except OSError as error:
-            failed.append(error.strerror or str(error))
-
-    if re.fullmatch(r"[0-9.]+|[0-9a-fA-F.]*:.*", address.host):
-        return (Endpoint(address.host, address.host, address.port),)
-    thread = threading.Thread(target=ask, name="resolve", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive() or not found:
-        reason = failed[0] if failed else f"not resolved within {seconds:g} s"
-        raise OSError(f"{address}: {reason}")
-    return tuple(found)
+def endpoints(address: Address, seconds: float) -> list[Endpoint]:
+    """Every server that a host name stands for now; raises `OSError`, in time."""
+    return [Endpoint(address.host, found.host, found.port) for found in resolve(address, seconds)]

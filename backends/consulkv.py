@@ -23,7 +23,14 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, TypeVar
 
-from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    SessionLost,
+    Unavailable,
+    require_known_options,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
@@ -46,12 +53,11 @@ class ConsulKVBackend:
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
-        if unknown := uri.unknown_options("value"):
-            raise ConfigError(f"{uri.scheme}:// has no option {', '.join(unknown)}")
+        require_known_options(uri, "value")
         if uri.options.get("value", "plain") not in ("plain", "json"):
-            raise ConfigError(f"{uri.scheme}://: value is plain or json")
+            raise ConfigError("value is plain or json")
         if context.ttl and not 10 <= context.ttl <= 86400:
-            raise ConfigError(f"{uri.scheme}://: Consul's sessions need a ttl of 10 to 86400 s")
+            raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
         socket_path, self._prefix = _place(uri)
         self._json = uri.options.get("value") == "json"
         self._owner = context.identity.owner
@@ -62,7 +68,7 @@ class ConsulKVBackend:
         self._interval = context.ttl_refresh if context.ttl else WATCH
         self._session = ""
         self._seen: dict[str, Stored] = {}
-        self._servers = Servers(Settings.read(context, socket_path), log, need_leader=True)
+        self._servers = Servers(uri, Settings.read(context, socket_path), log, need_leader=True)
 
     @property
     def keepalive_interval(self) -> float | None:
@@ -117,9 +123,11 @@ class ConsulKVBackend:
                 self._call(lambda api: api.session.renew(self._session))
             except Refused as error:
                 self._session = ""
-                raise SessionLost(f"the session in Consul is gone ({error})") from error
+                raise SessionLost(f"the session in Consul ended ({error})") from error
         elif api is not None and api.http.dropped():
-            raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
+            self._call(Api.ping)
+            if self._servers.current is api:
+                raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
 
     def close(self) -> None:
         """Let go of the connection; keys under a session go when its TTL has run out."""
@@ -143,7 +151,8 @@ class ConsulKVBackend:
         try:
             return function(api)
         except Denied as error:
-            raise Unavailable(f"permission denied by Consul at {error}: {self._rules()}") from error
+            remedy = error.remedy(self._rules())
+            raise Unavailable(f"permission denied by Consul at {error}; {remedy}") from error
 
     def _rules(self) -> str:
         rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
@@ -233,7 +242,7 @@ class ConsulKVBackend:
     def _require_session(self, reasons: Iterable[str]) -> None:
         if any("invalid session" in reason for reason in reasons):
             self._session = ""
-            raise SessionLost("the session in Consul is gone")
+            raise SessionLost("the session in Consul ended, and every entry with it")
 
     def _settle(self, write: Write, what: str, rejected: dict[str, str]) -> bool:
         """Whether a write that failed is not to be tried again, by what stands there now."""
@@ -265,7 +274,7 @@ def _place(uri: RegistryURI) -> tuple[str, str]:
     try:
         _require_legal(prefix)
     except Rejected as error:
-        raise ConfigError(f"{uri.scheme}://: {error}") from None
+        raise ConfigError(str(error)) from None
     return socket_path, f"{prefix}/"
 
 

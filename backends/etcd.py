@@ -13,16 +13,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
-from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    SessionLost,
+    Unavailable,
+    require_known_options,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from .etcd_client import Code, EtcdClient, Refused, etcdrpc, keep_alive, unary
+from .etcd_client import EtcdClient
+from .etcd_entries import MAX_VALUE, Write, address_in, check, chunks, json_in, whole
+from .etcd_grpc import Code, Refused, etcdrpc, keep_alive, unary
 
 RANGE = unary("kvstub.Range")
 TXN = unary("kvstub.Txn")
@@ -31,21 +38,8 @@ LEASE_GRANT = unary("leasestub.LeaseGrant")
 # A hundred years. etcd takes up to 9e9 s, but counts in nanoseconds, which end in the year 2262.
 FOREVER = 100 * 365 * 86_400
 SLOTS = 256
-# etcd's default limits are 128 operations and 1.5 MiB a transaction.
-MAX_OPERATIONS = 128
-MAX_BYTES = 512 * 1024
-MAX_VALUE = 256 * 1024
-MAX_KEY = 4096
 PAGE = 5000
 ATTEMPTS = 3
-
-
-class _Write(NamedTuple):
-    """A key to set, or to delete where `value` is None."""
-
-    key: bytes
-    value: bytes | None = None
-    address: str = ""
 
 
 class EtcdBackend:
@@ -57,10 +51,9 @@ class EtcdBackend:
     def __init__(self, context: Context) -> None:
         """Raise `ConfigError` where the URI or the environment is wrong."""
         uri = context.uri
-        if unknown := uri.unknown_options(*self.options):
-            raise ConfigError(f"{uri.scheme}:// has no option {', '.join(unknown)}")
+        require_known_options(uri, *self.options)
         if uri.options.get("value", "plain") not in ("plain", "json"):
-            raise ConfigError(f"{uri.scheme}://: value is plain or json")
+            raise ConfigError("value is plain or json")
         self._json = uri.options.get("value") == "json"
         self._owner = context.identity.owner
         self._prefix = self.prefix(uri)
@@ -79,7 +72,7 @@ class EtcdBackend:
             try:
                 check("path", prefix.removeprefix("/"), nested=True)
             except Rejected as error:
-                raise ConfigError(f"{uri.scheme}://: {error}") from None
+                raise ConfigError(str(error)) from None
         return prefix
 
     @property
@@ -128,28 +121,28 @@ class EtcdBackend:
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write the plan in transactions; a key that another owner took meanwhile is rejected."""
         writes = [
-            _Write(entry.key.encode(), entry.content.encode(), entry.service.address)
+            Write(entry.key.encode(), entry.content.encode(), entry.service.address)
             for entry in plan.register
         ]
-        writes += [_Write(key.encode()) for key in plan.deregister]
+        writes += [Write(key.encode()) for key in plan.deregister]
         rejected: dict[str, str] = {}
         try:
             if plan.register and self._lease is None:
                 self._lease = self._acquire_lease()
-            for chunk in _chunks(writes):
+            for chunk in chunks(writes):
                 self._commit(chunk, rejected)
         except Refused as error:
             if error.code is not Code.NOT_FOUND:
                 raise
             self._lease = None
-            raise SessionLost(f"etcd does not know our lease any more ({error})") from None
+            raise SessionLost(f"the lease in etcd ended ({error})") from None
         return rejected
 
     def keepalive(self) -> None:
         """Renew the lease, and with it every entry, by one request."""
         if self._lease is not None and not self._renew(self._lease):
             self._lease = None
-            raise SessionLost("the lease in etcd expired, and every entry with it")
+            raise SessionLost("the lease in etcd ended, and every entry with it")
 
     def close(self) -> None:
         """Close the connection; the entries stand until their TTL, if any, runs out."""
@@ -202,12 +195,12 @@ class EtcdBackend:
     def _mark(self, kv: Any) -> Mark:
         if kv.lease >> 8 == self._base:
             return Mark.OURS
-        owner = _json_in(kv.value).get("owner")
+        owner = json_in(kv.value).get("owner")
         if owner is not None:
             return Mark.OURS if owner == self._owner else Mark.OTHERS
         return Mark.OTHERS if kv.lease else Mark.NONE
 
-    def _commit(self, writes: Sequence[_Write], rejected: dict[str, str]) -> None:
+    def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
         """Carry out `writes` at once, unless one of the keys changed since it was seen last."""
         for _ in range(ATTEMPTS):
             request = etcdrpc.TxnRequest(
@@ -235,14 +228,14 @@ class EtcdBackend:
             mod_revision=self._revisions.get(key, 0),
         )
 
-    def _operation(self, write: _Write) -> Any:
+    def _operation(self, write: Write) -> Any:
         if write.value is None:
             return etcdrpc.RequestOp(request_delete_range=etcdrpc.DeleteRangeRequest(key=write.key))
         return etcdrpc.RequestOp(
             request_put=etcdrpc.PutRequest(key=write.key, value=write.value, lease=self._lease)
         )
 
-    def _still_ours(self, writes: Sequence[_Write], rejected: dict[str, str]) -> Sequence[_Write]:
+    def _still_ours(self, writes: Sequence[Write], rejected: dict[str, str]) -> Sequence[Write]:
         """The writes that are still due and allowed, by what stands there now."""
         reads = [
             etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=write.key)) for write in writes
@@ -261,7 +254,7 @@ class EtcdBackend:
                 due.append(write)
         return due
 
-    def _refusal(self, write: _Write, kv: Any) -> str:
+    def _refusal(self, write: Write, kv: Any) -> str:
         mark = self._mark(kv)
         if mark is Mark.OTHERS:
             return "another owner holds it"
@@ -270,55 +263,7 @@ class EtcdBackend:
             return f"somebody else has just registered it with {address or 'no address'}"
         return ""
 
-    def _done(self, write: _Write, found: Sequence[Any]) -> bool:
+    def _done(self, write: Write, found: Sequence[Any]) -> bool:
         if write.value is None or not found:
             return write.value is None and not found
         return bool(found[0].value == write.value and found[0].lease == self._lease)
-
-
-def check(what: str, text: str, *, nested: bool = False) -> None:
-    """Raise `Rejected` unless `text` can be part of a key, or several parts where `nested`."""
-    parts = text.split("/") if nested else [text]
-    if any(part in ("", ".", "..") or "/" in part for part in parts):
-        raise Rejected(f"{what} {text[:80]!r} is no legal part of a key")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
-        raise Rejected(f"{what} {text[:80]!r} has a control character")
-    if len(text.encode()) > MAX_KEY:
-        raise Rejected(f"{what} {text[:80]!r}… has more than {MAX_KEY} bytes")
-
-
-def whole(service: Service) -> dict[str, Any]:
-    """The service as JSON has it, by the names of its fields."""
-    values = {item.name: getattr(service, item.name) for item in fields(service)}
-    return values | {"attrs": dict(sorted(service.attrs.items()))}
-
-
-def address_in(value: bytes) -> str:
-    """The address that an entry's value names; empty where it names none."""
-    document = _json_in(value)
-    if document:
-        return str(document.get("address") or document.get("host") or "")
-    return value.decode("utf-8", "replace").rpartition(":")[0].strip("[]")
-
-
-def _json_in(value: bytes) -> dict[str, Any]:
-    if not value.startswith(b"{"):
-        return {}
-    try:
-        document = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _chunks(writes: Sequence[_Write]) -> Iterator[Sequence[_Write]]:
-    """The writes in order, in portions that fit a transaction."""
-    start = size = 0
-    for index, write in enumerate(writes):
-        weight = 2 * len(write.key) + len(write.value or b"") + 64
-        if index - start == MAX_OPERATIONS or (index > start and size + weight > MAX_BYTES):
-            yield writes[start:index]
-            start, size = index, 0
-        size += weight
-    if start < len(writes):
-        yield writes[start:]

@@ -1,45 +1,40 @@
 """A connection to an etcd cluster: any number of addresses, a deadline on every call, logins.
 
 Every address has a channel of its own, and only one channel is open at a time: it stays with the
-server that works, and goes on to the next at once when that one fails. The etcd3 package gives
-channel and messages; its own calls are not used, since they wait without limit for a server that
-is frozen, know one address, and let a token expire.
+server that works, and goes on to the next at once when that one fails.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import queue
-import socket
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from operator import attrgetter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from registrator.backend import ConfigError, Context, Unavailable
 from registrator.uri import Address
 
+from .etcd_grpc import (
+    REFUSALS,
+    Code,
+    Refused,
+    Rpc,
+    etcd3,
+    etcdrpc,
+    grpc,
+    reason,
+    refusal,
+    unary,
+    wants_login,
+)
 from .etcd_settings import certificates, credentials
-
-# The generated code of etcd3 loads with protobuf's Python implementation only, and calls what
-# protobuf has deprecated. What gRPC would log by itself comes as an exception too.
-os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import etcd3
-    import grpc
-    from etcd3 import etcdrpc as etcdrpc
+from .in_use import InUse
+from .resolver import resolve
 
 log = logging.getLogger("registrator.etcd")
 
 DEFAULT_PORT = 2379
-
-Rpc = Callable[..., Any]
-Code = grpc.StatusCode
 
 _CHANNEL_OPTIONS = (
     # Without it a new channel inherits the connection, and the waiting time, of one that failed.
@@ -51,28 +46,6 @@ _CHANNEL_OPTIONS = (
 )
 # A member that knows of no leader answers at once instead of waiting for one.
 _REQUIRE_LEADER: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
-# What a server says after having understood the request: any other server would say the same.
-_REFUSALS = frozenset(
-    {
-        Code.ALREADY_EXISTS,
-        Code.FAILED_PRECONDITION,
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.OUT_OF_RANGE,
-        Code.PERMISSION_DENIED,
-        Code.RESOURCE_EXHAUSTED,
-        Code.UNAUTHENTICATED,
-        Code.UNIMPLEMENTED,
-    }
-)
-
-
-class Refused(Unavailable):
-    """A server understood the request and said no; `code` is gRPC's."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class Server(NamedTuple):
@@ -80,21 +53,6 @@ class Server(NamedTuple):
 
     ip: Address
     name: str
-
-
-def unary(path: str) -> Rpc:
-    """The call with one request and one answer at `path`, as ``kvstub.Range``, of a client."""
-    method = attrgetter(path)
-    return lambda client, request, **options: method(client)(request, **options)
-
-
-def keep_alive(client: Any, request: Any, **options: Any) -> Any:
-    """Send a single request over a stream of lease keep-alives; an ended stream says TTL 0."""
-    answers = client.leasestub.LeaseKeepAlive(iter([request]), **options)
-    try:
-        return next(answers, etcdrpc.LeaseKeepAliveResponse())
-    finally:
-        answers.cancel()
 
 
 class EtcdClient:
@@ -113,6 +71,9 @@ class EtcdClient:
         self._first = 0
         self._mute: dict[Server, float] = {}
         self._ended = threading.Event()
+        self._in_use = InUse(context.uri, log)
+        # Why the last connection ended, until an error or the next connection tells of it.
+        self._untold = ""
 
     def call(self, rpc: Rpc, request: Any) -> Any:
         """Send `request` to the server that works, or the next that does, and return its answer.
@@ -121,7 +82,7 @@ class EtcdClient:
         """
         failures: list[str] = []
         if self._server is not None and self._ended.is_set():
-            self._drop(f"{self._server.ip}: it was closed")
+            self._drop(f"{self._server.ip}: the connection was closed")
         for server in self._servers(failures):
             deadline = time.monotonic() + self._timeout
             try:
@@ -129,13 +90,16 @@ class EtcdClient:
                     self._connect(server, deadline)
                 return self._send(rpc, request, deadline)
             except grpc.RpcError as error:
-                if error.code() in _REFUSALS:
-                    raise Refused(error.code(), f"{server.ip}: {error.details()}") from None
+                if error.code() in REFUSALS:
+                    raise Refused(error.code(), f"{server.ip}: {refusal(error)}") from None
                 if error.code() is Code.DEADLINE_EXCEEDED:
                     self._mute[server] = time.monotonic() + self._timeout
-                failures.append(f"{server.ip}: {_reason(error)}")
+                failures.append(
+                    f"{server.ip}: {reason(error, self._timeout, connecting=self._server is None)}"
+                )
                 self._drop(failures[-1])
-        raise Unavailable("no etcd server answers: " + "; ".join(failures))
+        self._untold = ""
+        raise Unavailable("; ".join(failures))
 
     def close(self) -> None:
         """Close the channel, if one is open."""
@@ -175,8 +139,8 @@ class EtcdClient:
     def _resolved(self, address: Address, failures: list[str]) -> list[Server]:
         try:
             return [Server(ip, address.host) for ip in resolve(address, self._timeout)]
-        except (OSError, UnicodeError) as error:
-            failures.append(f"{address}: {error}")
+        except OSError as error:
+            failures.append(str(error))
             return []
 
     def _connect(self, server: Server, deadline: float) -> None:
@@ -189,7 +153,9 @@ class EtcdClient:
             raise
         self._server = server
         self._notice_the_end()
-        log.info("connected to etcd %s at %s, leader %x", status.version, server.ip, status.leader)
+        details = f"etcd {status.version}, leader {status.leader:x}"
+        self._in_use.connected(str(server.ip), details, self._untold)
+        self._untold = ""
 
     def _open(self, server: Server) -> Any:
         """A client with a channel of its own; certificates are read again, for they are renewed."""
@@ -216,7 +182,7 @@ class EtcdClient:
             yield from ()
 
         def over(stream: Any) -> None:
-            if not ended.is_set() and stream.code() not in _REFUSALS:
+            if not ended.is_set() and stream.code() not in REFUSALS:
                 ended.set()
                 self._context.wake()
 
@@ -229,7 +195,7 @@ class EtcdClient:
         try:
             return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
         except grpc.RpcError as error:
-            if not (self._user and _wants_login(error)):
+            if not (self._user and wants_login(error)):
                 raise
         self._login(deadline)
         return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
@@ -250,57 +216,16 @@ class EtcdClient:
         except grpc.RpcError as error:
             if "authentication is not enabled" in (error.details() or ""):
                 return
-            if error.code() in _REFUSALS:
+            if error.code() in REFUSALS:
                 raise Unavailable(f"etcd refuses user {user!r}: {error.details()}") from None
             raise
         self._metadata = (*_REQUIRE_LEADER, ("token", answer.token))
 
     def _drop(self, failure: str) -> None:
         if self._server is not None:
-            log.warning("lost the connection to etcd (%s)", failure)
+            self._untold = failure
         self.close()
-
-
-def resolve(address: Address, timeout: float) -> list[Address]:
-    """The IP addresses of a host, in the resolver's order.
-
-    Raises `OSError` or `UnicodeError` where there are none; it has no deadline of its own, so a
-    thread does it, and is left behind when it takes longer than `timeout` seconds.
-    """
-    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answer.put(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            answer.put(error)
-
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    try:
-        found = answer.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError(f"the name is not resolved within {timeout:g} s") from None
-    if isinstance(found, Exception):
-        raise found
-    return list(dict.fromkeys(Address(str(info[4][0]), address.port) for info in found))
 
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
-
-
-def _reason(error: grpc.RpcError) -> str:
-    if error.code() is Code.DEADLINE_EXCEEDED:
-        return "no answer in time"
-    text = error.details() or error.code().name
-    return str(text.rpartition("last error: ")[2])
-
-
-def _wants_login(error: grpc.RpcError) -> bool:
-    """Whether a token is missing, has expired, or is older than the last change of the users."""
-    details = error.details() or ""
-    return (
-        error.code() is Code.UNAUTHENTICATED
-        or "auth store is old" in details
-        or "user name is empty" in details
-    )

@@ -20,7 +20,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registrator.backend import ConfigError, Context, Rejected, Unavailable
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    Unavailable,
+    require_known_options,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
 
@@ -91,7 +97,7 @@ class FileBackend:
         """
         wanted = {entry.key: json.loads(entry.content) for entry in plan.register}
         with self._locked() as folder:
-            before = self._groups()
+            before = self._groups(mending=True)
             theirs = [group for group in before if self._mark(group) is Mark.OTHERS]
             taken = wanted.keys() & {group["labels"].get("id") for group in theirs}
             gone = {*plan.deregister, *wanted}
@@ -117,11 +123,12 @@ class FileBackend:
             return Mark.NONE
         return Mark.OURS if owner == self._owner else Mark.OTHERS
 
-    def _groups(self) -> Groups:
+    def _groups(self, *, mending: bool = False) -> Groups:
         try:
             return self._read()
         except ValueError as error:
-            log.warning("%s was spoilt (%s); writing it again", self._path, error)
+            if mending:
+                log.warning("%s was spoilt (%s); writing it again", self._path, error)
             return []
 
     def _read(self) -> Groups:
@@ -192,8 +199,7 @@ def _path(context: Context) -> Path:
     uri = context.uri
     if uri.addresses or uri.user or uri.password:
         raise ConfigError("a file has no host or user; write file:///path with three slashes")
-    if unknown := uri.unknown_options():
-        raise ConfigError(f"unknown option {', '.join(unknown)}")
+    require_known_options(uri)
     if not uri.path.strip("/") or uri.path.endswith("/") or "\0" in uri.path:
         raise ConfigError("the path of a file is needed, such as file:///run/services.json")
     # Where a link leads is what is replaced, not the link.

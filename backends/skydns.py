@@ -15,7 +15,8 @@ from registrator.backend import ConfigError
 from registrator.model import Entry, Service
 from registrator.uri import RegistryURI
 
-from .etcd import EtcdBackend, check
+from .etcd import EtcdBackend
+from .etcd_entries import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASH_DIGITS = 8
@@ -33,10 +34,10 @@ class SkyDNSBackend(EtcdBackend):
         """``/skydns`` and the domain's labels, reversed; raises `ConfigError`."""
         domain = uri.path.strip("/").removesuffix(".").lower()
         if not domain:
-            raise ConfigError(f"{uri.scheme}://: a domain is needed, as in …/cluster.local")
+            raise ConfigError(f"a domain is needed: {uri.scheme}://host:port/cluster.local")
         labels = domain.split(".")
         if len(domain) > MAX_DOMAIN or not all(map(LABEL.fullmatch, labels)):
-            raise ConfigError(f"{uri.scheme}://: {domain[:80]!r} is no domain that fits")
+            raise ConfigError(f"{domain[:80]!r} is no domain name of up to {MAX_DOMAIN} characters")
         return "/".join(["/skydns", *reversed(labels)])
 
     def entry(self, service: Service) -> Entry:

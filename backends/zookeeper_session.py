@@ -12,25 +12,21 @@ it can end only together with its session; its log shows passwords and traceback
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import selectors
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
     APIError,
-    AuthFailedError,
     BadArgumentsError,
     BadVersionError,
     ConnectionClosedError,
+    ConnectionLoss,
     InvalidACLError,
     NoAuthError,
     NoChildrenForEphemeralsError,
@@ -42,13 +38,17 @@ from kazoo.exceptions import (
     WriterNotClosedException,
     ZookeeperError,
 )
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
-from kazoo.handlers.utils import selector_select
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState, KeeperState, WatchedEvent
 from kazoo.retry import KazooRetry
 
 from registrator.backend import SessionLost, Unavailable
-from registrator.uri import Address
+from registrator.uri import RegistryURI
+
+from .in_use import InUse
+from .zookeeper_sockets import MUTE, Sockets
+
+log = logging.getLogger("registrator.zookeeper")
 
 # What the registry says of one operation; every other error says that the ensemble can't serve us.
 ANSWERS = (
@@ -64,107 +64,14 @@ ANSWERS = (
     QuotaExceededError,
 )
 
+ENDED = "the session in ZooKeeper ended, and every entry with it"
+
 # Seconds between two rounds over the members while none accepts us, as during an election.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4
 
 
-# Why a connection came to nothing: the member took it and then said nothing, or closed it.
-MUTE = "connected, but no answer"
-
-# kazoo waits four times a request, each time with a selector of its own. Of all kinds this one is
-# made without a system call: that takes a third off the processor time of a request.
-CHEAP = SimpleNamespace(
-    DefaultSelector=selectors.PollSelector,
-    EVENT_READ=selectors.EVENT_READ,
-    EVENT_WRITE=selectors.EVENT_WRITE,
-)
-
-
-class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """kazoo's threads and sockets, where a connection can be cut from outside.
-
-    `deadline` (seconds) bounds every connecting and TLS handshake, so that an address that drops
-    packets does not use up the session timeout. `error` tells why the last attempt failed.
-    """
-
-    def __init__(self, deadline: float, tls: ssl.SSLContext | None) -> None:
-        super().__init__()
-        self.error = ""
-        self._deadline = deadline
-        self._tls = tls
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._address: tuple[str, int] | None = None
-        self._shunned: tuple[str, int] | None = None
-        self._left = False
-
-    def create_connection(
-        self, address: tuple[str, int], hostname: str | None = None, **_: object
-    ) -> socket.socket:
-        """Connect for kazoo; what it says of TLS is left aside for our own context."""
-        with self._lock:
-            shunned, self._shunned = self._shunned, None
-        if address == shunned:
-            raise TimeoutError("passed over once: it did not answer in time")
-        try:
-            opened = self._open(address, hostname)
-        except OSError as error:
-            self.error = error.strerror or str(error)
-            raise
-        with self._lock:
-            if self._left:
-                opened.close()
-                # Of all errors this is the one after which kazoo stops of its own accord.
-                raise AuthFailedError
-            self._socket, self._address = opened, address
-        self.error = MUTE
-        return opened
-
-    def _open(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
-        if self._left:
-            raise AuthFailedError
-        plain = socket.create_connection(address, self._deadline)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return plain
-        try:
-            return self._tls.wrap_socket(plain, server_hostname=hostname)
-        except BaseException:
-            plain.close()
-            raise
-
-    def select(
-        self, reading: list[Any], writing: list[Any], failing: list[Any], timeout: float | None
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Wait for sockets, as `select.select` does.
-
-        Several answers may come in one TLS record: the rest of it is in the socket's buffer, of
-        which the system knows nothing.
-        """
-        buffered = [s for s in reading if isinstance(s, ssl.SSLSocket) and s.pending()]
-        patience = 0 if buffered else timeout
-        ready = selector_select(reading, writing, failing, patience, selectors_module=CHEAP)
-        return [*buffered, *(s for s in ready[0] if s not in buffered)], ready[1], ready[2]
-
-    def cut(self) -> None:
-        """End the present connection as if the member had, and pass it over at the next attempt."""
-        with self._lock:
-            current, self._shunned = self._socket, self._address
-        if current is not None:
-            # The plain shutdown: that of a TLS socket takes its state away from the reading thread.
-            # An error says that it has ended already.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(current, socket.SHUT_RDWR)
-
-    def leave(self) -> None:
-        """End the connection for good; the ensemble is told nothing, so the session stands."""
-        with self._lock:
-            self._left = True
-        self.cut()
-
-
 class Session:
-    """A session over all `servers`, opened by the first `connect`; used from one thread.
+    """A session over all servers of `uri`, opened by the first `connect`; used from one thread.
 
     `deadline` (seconds) bounds the wait for a connection and for every answer, `seconds` is the
     session timeout. `credential` is ``user:password`` of the digest scheme, `acl` what new nodes
@@ -174,7 +81,7 @@ class Session:
 
     def __init__(
         self,
-        servers: tuple[Address, ...],
+        uri: RegistryURI,
         *,
         seconds: float,
         deadline: float,
@@ -184,14 +91,19 @@ class Session:
         wake: Callable[[], None],
     ) -> None:
         self.id = 0
-        self._servers = ",".join(str(server) for server in servers)
+        servers = uri.servers(2181)
+        self._hosts = ", ".join(server.host for server in servers)
+        self._in_use = InUse(uri, log)
+        self._opened = 0
+        # Whether an error was raised since the last connection served.
+        self._told = False
         self._deadline = deadline
         self._patience = seconds / 2
         self._alive = 0.0
         self._wake = wake
         self._tls = tls
         self._options = {
-            "hosts": self._servers,
+            "hosts": ",".join(map(str, servers)),
             "timeout": seconds,
             "default_acl": acl,
             "auth_data": {("digest", credential)} if credential else None,
@@ -210,18 +122,31 @@ class Session:
         client, sockets, live = self._open or self._start()
         if not live.wait(self._deadline):
             sockets.cut()
+            why = sockets.failures() or f"no address found for {self._hosts}"
+            if client.client_state == KeeperState.AUTH_FAILED:
+                why = f"{sockets.address}: it refuses user and password"
             ended = client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED)
             if ended or self._is_refused(sockets.error):
                 self.leave()
-            raise self._unavailable(sockets.error or "no address found for any host")
+            raise self._unavailable(why)
         self._alive = time.monotonic()
         identity = client.client_id
         if identity is None:
             raise self._unavailable("the connection broke")
         former, self.id = self.id, identity[0]
+        self._report(sockets)
         if former and former != self.id:
-            raise SessionLost(f"the ZooKeeper session at {self._servers} ended")
+            raise SessionLost(ENDED)
         return client
+
+    def _report(self, sockets: Sockets) -> None:
+        """Say where the session is, where that is new; kazoo moves it without being asked."""
+        if sockets.opened == self._opened:
+            return
+        self._opened = sockets.opened
+        why = sockets.connected() or "the connection was closed"
+        self._in_use.connected(sockets.address, f"session {self.id:x}", "" if self._told else why)
+        self._told = False
 
     def _is_refused(self, error: str) -> bool:
         """Whether this session may never be taken up again.
@@ -239,6 +164,7 @@ class Session:
         Raises `Unavailable` after the deadline without an answer, and `SessionLost`.
         """
         got: list[Any] = []
+        member = self._open[1].address if self._open else self._hosts
         for answer in list(answers):
             try:
                 got.append(answer.get(timeout=self._deadline))
@@ -247,13 +173,15 @@ class Session:
             except KazooTimeoutError as error:
                 if self._open is not None:
                     self._open[1].cut()
-                raise self._unavailable(f"no answer within {self._deadline:g} s") from error
-            except ConnectionClosedError as error:
-                raise self._unavailable("the connection was closed") from error
+                why = f"{member}: no answer within {self._deadline:g} s"
+                raise self._unavailable(why) from error
+            except (ConnectionClosedError, ConnectionLoss) as error:
+                raise self._unavailable(f"{member}: the connection broke") from error
             except SessionExpiredError as error:
-                raise SessionLost(f"the ZooKeeper session at {self._servers} ended") from error
+                self._told = True
+                raise SessionLost(ENDED) from error
             except ZookeeperError as error:
-                raise self._unavailable(type(error).__name__) from error
+                raise self._unavailable(f"{member}: {type(error).__name__}") from error
         return got
 
     def watch(self, client: KazooClient, paths: Iterable[str]) -> None:
@@ -301,6 +229,7 @@ class Session:
         )
         client.add_listener(self._on_state)
         self._alive = time.monotonic()
+        self._opened = 0
         self._open = client, sockets, client.start_async()
         return self._open
 
@@ -320,7 +249,8 @@ class Session:
             self._wake()
 
     def _unavailable(self, reason: str) -> Unavailable:
-        return Unavailable(f"ZooKeeper at {self._servers}: {reason}")
+        self._told = True
+        return Unavailable(reason)
 
 
 def _end(client: KazooClient) -> None:

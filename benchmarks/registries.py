@@ -172,9 +172,9 @@ class EtcdRegistry(Registry):
     @functools.cached_property
     def _modules(self) -> tuple[Any, Any]:
         # The backend knows how etcd3 is to be imported.
-        from registrator.backends import etcd_client
+        from registrator.backends import etcd_grpc
 
-        return etcd_client.grpc, etcd_client.etcdrpc
+        return etcd_grpc.grpc, etcd_grpc.etcdrpc
 
     def _call(self, method: str, requests: Sequence[bytes]) -> list[bytes]:
         """Calls of serialized requests, one after the other."""

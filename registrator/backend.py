@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Protocol
 
 from registrator.model import Actual, Entry, Identity, Plan, Service
@@ -108,6 +109,35 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of the connection and leave the entries standing."""
+
+
+def secret(environ: Mapping[str, str], name: str) -> str:
+    """The secret in the variable `name` or in the file that ``<name>_FILE`` names; empty for none.
+
+    Files may be exchanged while the agent runs: whoever was refused asks again. Raises
+    `ConfigError` where both are set, and for a file that cannot be read or is empty.
+    """
+    path = environ.get(f"{name}_FILE")
+    if not path:
+        return environ.get(name, "")
+    if environ.get(name):
+        raise ConfigError(f"both {name} and {name}_FILE are set; give one of them")
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE {path} cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigError(f"{name}_FILE {path} is no text in UTF-8") from None
+    if not text:
+        raise ConfigError(f"{name}_FILE {path} is empty")
+    return text
+
+
+def require_known_options(uri: RegistryURI, *known: str) -> None:
+    """Raise `ConfigError` for an option of the URI that is neither `known` nor the core's own."""
+    if unknown := uri.unknown_options(*known):
+        allowed = ", ".join(sorted(("timeout", *known)))
+        raise ConfigError(f"unknown option {', '.join(unknown)}; there is {allowed}")
 
 
 def schemes() -> dict[str, EntryPoint]:

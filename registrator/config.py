@@ -95,7 +95,10 @@ class Config:
         environ: Mapping[str, str],
     ) -> Backend:
         """The backend of one of the `uris`; raises `ConfigError` where something is wrong."""
-        return load(uri.scheme)(self.context(uri, identity, wake, environ))
+        try:
+            return load(uri.scheme)(self.context(uri, identity, wake, environ))
+        except ConfigError as error:
+            raise ConfigError(f"{uri}: {error}") from error
 
 
 class Option(NamedTuple):
@@ -236,7 +239,7 @@ def configure(
         try:
             config.backend(uri, Identity("", ""), lambda: None, environ).close()
         except ConfigError as error:
-            found.append(f"{uri}: {error}")
+            found.append(str(error))
     if found:
         raise ConfigErrors(found)
     return config

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
-# Libraries that log each of their retries; what matters of it, the reconciler says once.
+# Libraries that log each of their requests and retries; what matters, the reconciler says once.
 NOISY = ("kazoo", "urllib3", "docker", "consul", "etcd3", "grpc")
 
 
@@ -48,9 +48,9 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def setup(level: str, form: str) -> None:
-    """Log to stderr from `level` on; a library's own lines from warnings on, at debug all."""
+    """Log to stderr from `level` on; a noisy library's own lines only at debug, from info on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in NOISY:
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.CRITICAL)

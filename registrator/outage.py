@@ -39,10 +39,11 @@ class Outage:
         self._told = False
         self.failures = 0
 
-    def failed(self, reason: object, *, told: bool = False) -> None:
+    def failed(self, reason: object, *, told: bool = False, lost: bool = False) -> None:
         """Count a failure; `reason` says what happened and must be fit for the log.
 
-        One that the operator is `told` of elsewhere is logged for debugging only.
+        One that the operator is `told` of elsewhere is logged for debugging only; one after which
+        something may be `lost` is logged whatever its number.
         """
         self.failures += 1
         if self.failures == 1:
@@ -50,6 +51,9 @@ class Outage:
             self._told = told
         if told:
             self._log.debug("%s: %s", self._name, reason)
+        elif lost:
+            self._told = False
+            self._log.warning("%s: %s; putting right what is missing", self._name, reason)
         elif self._told or self.failures == 1:
             self._told = False
             self._log.warning("%s: %s; trying again until it is right", self._name, reason)

@@ -290,7 +290,8 @@ class Reconciler:
         self._hurry.clear()
 
     def _failed(self, state: tenacity.RetryCallState) -> None:
-        self._outage.failed(state.outcome.exception() if state.outcome else "")
+        error = state.outcome.exception() if state.outcome else None
+        self._outage.failed(error, lost=isinstance(error, SessionLost))
 
     def _pause(self) -> float | None:
         """Seconds until the next thing is due by itself."""

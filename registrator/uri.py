@@ -65,7 +65,10 @@ def parse(text: str) -> RegistryURI:
         r"([a-zA-Z][a-zA-Z0-9+.-]*)://((?:[^/?@]*@)?)([^/?]*)([^?]*)(?:\?(.*))?", text, re.DOTALL
     )
     if match is None:
-        raise ValueError("does not have the form scheme://host:port[,host:port…][/path]")
+        raise ValueError(
+            "does not have the form scheme://host:port[,host:port…][/path],"
+            " such as consul://127.0.0.1:8500"
+        )
     scheme, userinfo, hosts, path, query = match.groups()
     if re.search(r"[\x00-\x20\x7f]", text):
         raise ValueError(f"{scheme}://… contains a blank or a control character")

@@ -187,7 +187,7 @@ def test_the_leader_is_logged(ours: Backend, caplog: pytest.LogCaptureFixture) -
     ours.list()
     said = [record.getMessage() for record in caplog.records if "leader" in record.getMessage()]
     assert len(said) == 1
-    assert said[0].startswith("connected to Consul at 127.")
+    assert ": connected to 127." in said[0]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_token_file_is_read_again(guarded: Consul, tmp_path: Path) -> None:
     path.write_text("99999999-2222-3333-4444-555555555555\n")
     ours = backend(
         f"consul://{guarded.address}",
-        environ={"CONSUL_HTTP_TOKEN_FILE": str(path), "CONSUL_HTTP_TOKEN": "the file wins"},
+        environ={"CONSUL_HTTP_TOKEN_FILE": str(path)},
     )
     with pytest.raises(Unavailable):
         ours.list()
@@ -336,13 +336,15 @@ def test_a_restart_is_noticed_while_idle(fresh: Consul) -> None:
     ours.keepalive()
     fresh.kill()
     fresh.wipe()
-    with pytest.raises(SessionLost):
-        ours.keepalive()
-    with pytest.raises(Unavailable, match="Connection refused"):
-        ours.list()
     fresh.start()
+    with pytest.raises(SessionLost, match="may have restarted"):
+        ours.keepalive()
     assert ours.list() == {}
     ours.keepalive()
+    fresh.kill()
+    for call in (ours.keepalive, ours.list):
+        with pytest.raises(Unavailable, match="Connection refused"):
+            call()
     ours.close()
 
 

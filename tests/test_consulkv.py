@@ -336,7 +336,11 @@ def test_a_frozen_server_alone(tmp_path: Path) -> None:
     consul.thaw()
     until(lambda: len(ours.list()) == 100, "the thawed server", 10, (Unavailable,))
     ours.keepalive()
-    consul.kill()
+    consul.restart()
     with pytest.raises(SessionLost, match="restarted"):
+        ours.keepalive()
+    ours.keepalive()
+    consul.kill()
+    with pytest.raises(Unavailable, match="refused"):
         ours.keepalive()
     ours.close()

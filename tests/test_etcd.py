@@ -163,7 +163,7 @@ def test_entries_without_ttl_outlive_agent_and_server(own_server: Etcd, make: Ba
     backend = make(f"etcd://{own_server.address}/s")
     backend.apply(plan(backend, SERVICE))
     own_server.kill()
-    with pytest.raises(Unavailable, match="no etcd server answers"):
+    with pytest.raises(Unavailable, match=r"refused|closed"):
         backend.list()
     own_server.start()
     assert not plan(backend, SERVICE)
@@ -277,7 +277,7 @@ def test_an_expired_lease_is_reported_and_replaced(
     backend.apply(plan(backend, *services(3)))
     assert len(keys(server, prefix)) == 3
     until(lambda: not keys(server, prefix), "the lease's end", 10)
-    with pytest.raises(SessionLost, match="expired"):
+    with pytest.raises(SessionLost, match="ended"):
         backend.keepalive()
     backend.apply(plan(backend, *services(3)))
     assert len(keys(server, prefix)) == 3
@@ -419,6 +419,5 @@ def test_connecting_is_logged_once(
     backend.list()
     backend.list()
     (line,) = caplog.messages
-    assert line.startswith("connected to etcd 3.")
-    assert server.address in line
+    assert f": connected to {server.address}, etcd 3." in line
     assert "leader" in line

@@ -35,6 +35,17 @@ def test_begin_every_tenth_and_end(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_a_loss_is_told_whatever_failed_before(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage("it", log, Clock())
+    outage.failed("refused")
+    outage.failed("moved", lost=True)
+    outage.failed("refused")
+    assert caplog.messages == [
+        "it: refused; trying again until it is right",
+        "it: moved; putting right what is missing",
+    ]
+
+
 def test_what_is_told_elsewhere_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     outage = Outage("it", log, Clock())

@@ -80,7 +80,7 @@ def test_names_differ_by_more_than_case(make: Backends) -> None:
 
 
 def test_the_content_is_json(make: Backends) -> None:
-    entry = make("skydns2-tls://h/local", environ={"ETCDCTL_CACERT": __file__}).entry(SERVICE)
+    entry = make("skydns2-tls://h/local").entry(SERVICE)
     assert json.loads(entry.content) == {"host": "10.0.0.1", "port": 8080}
 
 

@@ -17,7 +17,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 from kazoo.security import make_digest_acl
 from registrator.backends.zookeeper import ZooKeeperBackend
-from registrator.backends.zookeeper_session import Sockets
+from registrator.backends.zookeeper_sockets import Sockets
 from support.servers import ZooKeeper
 from support.wait import until
 from support.zookeeper import Watcher, client, last_write
@@ -152,9 +152,9 @@ def test_entries_that_do_not_fit_are_rejected() -> None:
         ("zookeeper://h/a/../b", {}, "relative"),
         ("zookeeper://h/zookeeper/x", {}, "own"),
         ("zookeeper://h/s", {"ZOOKEEPER_AUTH": "hunter2"}, "ZOOKEEPER_AUTH"),
-        ("zookeeper://h/s", {"ZOOKEEPER_AUTH_FILE": "/nowhere"}, "/nowhere can't be read"),
+        ("zookeeper://h/s", {"ZOOKEEPER_AUTH_FILE": "/nowhere"}, "/nowhere cannot be read"),
         ("zookeeper-tls://h/s", {"ZOOKEEPER_CACERT": "/nowhere"}, "ZOOKEEPER_CACERT /nowhere"),
-        ("zookeeper-tls://h/s", {"ZOOKEEPER_CERT": "/nowhere"}, "go together"),
+        ("zookeeper-tls://h/s", {"ZOOKEEPER_KEY": "/nowhere"}, "without ZOOKEEPER_CERT"),
     ],
 )
 def test_mistakes_are_found_at_start(uri: str, environ: dict[str, str], message: str) -> None:

@@ -1,0 +1,78 @@
+"""What backends have in common: secrets from variables and files, and the options of a URI."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from registrator.backend import ConfigError, Context, load, require_known_options, secret
+from registrator.uri import parse
+
+# Every variable that a scheme reads a secret from, with what it needs beside it.
+SECRETS = [
+    (scheme, variable, beside)
+    for schemes, variable, beside in (
+        ("consul consul-tls consulkv consulkv-tls", "CONSUL_HTTP_TOKEN", {}),
+        ("etcd etcd-tls skydns2 skydns2-tls", "ETCDCTL_USER", {}),
+        ("etcd etcd-tls skydns2 skydns2-tls", "ETCDCTL_PASSWORD", {"ETCDCTL_USER": "kim"}),
+        ("zookeeper zookeeper-tls", "ZOOKEEPER_AUTH", {}),
+    )
+    for scheme in schemes.split()
+]
+
+
+def uri(scheme: str, user: str = "") -> str:
+    return f"{scheme}://{user}h" + ("/local" if scheme.startswith("skydns") else "")
+
+
+def test_a_secret_is_in_a_variable_or_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("  from the file\n")
+    assert secret({}, "X") == ""
+    assert secret({"X": "", "X_FILE": ""}, "X") == ""
+    assert secret({"X": "given"}, "X") == "given"
+    assert secret({"X": "", "X_FILE": str(file)}, "X") == "from the file"
+
+
+def test_files_that_hold_no_secret(tmp_path: Path) -> None:
+    empty, binary = tmp_path / "empty", tmp_path / "binary"
+    empty.write_text("\n")
+    binary.write_bytes(b"\xff\xfe")
+    for path, why in (
+        (empty, "is empty"),
+        (binary, "is no text in UTF-8"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "none", "cannot be read: No such file or directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"^X_FILE {re.escape(str(path))} {why}$"):
+            secret({"X_FILE": str(path)}, "X")
+
+
+@pytest.mark.parametrize(("scheme", "variable", "beside"), SECRETS)
+def test_every_backend_refuses_a_secret_given_twice(
+    scheme: str, variable: str, beside: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("kim:s3cret")
+    environ = {**beside, variable: "kim:s3cret", f"{variable}_FILE": str(file)}
+    with pytest.raises(ConfigError, match=f"^both {variable} and {variable}_FILE are set") as said:
+        load(scheme)(Context(parse(uri(scheme)), environ=environ))
+    assert "s3cret" not in str(said.value)
+
+
+@pytest.mark.parametrize(("scheme", "variable", "beside"), SECRETS)
+def test_with_every_backend_the_uri_wins(
+    scheme: str, variable: str, beside: dict[str, str]
+) -> None:
+    user = "t0ken@" if scheme.startswith("consul") else "kim:s3cret@"
+    environ = {**beside, variable: "kim:s3cret", f"{variable}_FILE": "/nowhere"}
+    load(scheme)(Context(parse(uri(scheme, user)), environ=environ)).close()
+
+
+def test_an_unknown_option_is_told_with_those_there_are() -> None:
+    given = parse("x://h?timeout=1&value=x&tiemout=3")
+    require_known_options(given, "value", "tiemout")
+    with pytest.raises(ConfigError, match=r"^unknown option tiemout; there is timeout, value$"):
+        require_known_options(given, "value")
