@@ -1,8 +1,10 @@
-"""Run random faults: ``python -m faults --help``. `make faults` and `make soak` call this."""
+"""Random faults on real clusters; `make faults` and `make soak` run this."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 import statistics
 import sys
 import tempfile
@@ -16,6 +18,8 @@ from faults.worlds import WORLDS
 # In a soak, the share of the time after which memory has to be flat, and how flat, in MiB.
 WARM_UP, FLAT = 0.2, 2.0
 
+ROW = "{:>6}  {:>12}  {:>9}  {:>5}  {:>7}"
+
 
 def main() -> int:
     """Parse the command line and run; returns the exit code."""
@@ -26,6 +30,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="soak one agent for as long as this")
     parser.add_argument("--timings", action="store_true", help="also time each fault")
     given = parser.parse_args()
+    # The one that looks at ZooKeeper loses its connections too.
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     if given.timings:
         timings.main()
     good = True
@@ -39,45 +45,57 @@ def main() -> int:
 def run(campaign: Campaign, first: int, number: int, minutes: float | None) -> bool:
     """Run seeds from `first` on, each printed; returns whether all was well."""
     name, started = campaign.world.name, time.monotonic()
+    extent = f"{minutes:g} minutes" if minutes else f"{number} seeds"
+    print(f"{name}: {extent}, from seed {first} on")
+    print(ROW.format("seed", "agreed after", "memory", "files", "threads"), flush=True)
     took: list[float] = []
     usages: list[tuple[float, Usage]] = []
-    diverged = 0
     while (time.monotonic() - started < minutes * 60) if minutes else len(took) < number:
         seed = first + len(took)
         try:
             took.append(campaign.run(seed))
+            outcome = f"{took[-1]:.1f} s"
         except Divergence as story:
-            print(story, flush=True)
-            took.append(float("inf"))
-            diverged += 1
+            print(story)
+            took.append(math.inf)
+            outcome = "DIVERGED"
         usages.append((time.monotonic() - started, campaign.usage()))
-        print(
-            f"{name} seed {seed}: agreed after {took[-1]:.1f} s; {shown(usages[-1][1])}", flush=True
-        )
+        print(ROW.format(seed, outcome, *shown(usages[-1][1])), flush=True)
     lasted = time.monotonic() - started
+    diverged = [str(first + n) for n, seconds in enumerate(took) if seconds == math.inf]
+    agreed = [seconds for seconds in took if seconds != math.inf]
+    most = f"; agreed after {max(agreed):.1f} s at most" if agreed else ""
     print(
-        f"{name}: {len(took)} schedules from seed {first} on in {lasted / 60:.1f} min, "
-        f"{diverged} diverged, median {statistics.median(took):.1f} s to agree"
+        f"{name}: {len(took)} schedules in {lasted / 60:.1f} min, "
+        f"{'seeds ' + ', '.join(diverged) if diverged else 'none'} diverged{most}"
     )
-    return diverged == 0 and (not minutes or flat(usages, lasted))
+    return not diverged and (not minutes or flat(usages, lasted))
 
 
-def shown(usage: Usage) -> str:
-    """A usage as a text."""
-    return f"{usage.memory:.1f} MiB, {usage.files} files, {usage.threads} threads"
+def shown(usage: Usage) -> tuple[str, int, int]:
+    """A usage as it stands in a row."""
+    return f"{usage.memory:.1f} MiB", usage.files, usage.threads
 
 
 def flat(usages: list[tuple[float, Usage]], lasted: float) -> bool:
-    """Whether memory, files and threads stayed level after the warm-up; prints the figures."""
-    warm = [usage for moment, usage in usages if moment > WARM_UP * lasted]
+    """Whether memory, files and threads stayed level after the warm-up; prints the figures.
+
+    Files and threads come and go with connections: what leaks raises their least number.
+    """
+    warm = [usage for moment, usage in usages if moment > WARM_UP * lasted] or [usages[-1][1]]
     third = max(1, len(warm) // 3)
     early, late = (
-        Usage(*(statistics.median(values) for values in zip(*part, strict=True)))
-        for part in (warm[:third], warm[-third:])
+        Usage(statistics.median(memory), min(files), min(threads))
+        for memory, files, threads in (
+            zip(*part, strict=True) for part in (warm[:third], warm[-third:])
+        )
     )
-    print(f"after the warm-up: {shown(early)}; at the end: {shown(late)} (medians of a third each)")
-    level = late.files <= early.files and late.threads <= early.threads
-    return level and late.memory - early.memory <= FLAT
+    print(ROW.format("", "warmed up", *shown(early)))
+    print(ROW.format("", "at the end", *shown(late)))
+    grown = late.memory - early.memory
+    level = grown <= FLAT and late.files <= early.files and late.threads <= early.threads
+    print(f"{'level' if level else 'NOT LEVEL'}: {grown:+.1f} MiB, {FLAT:g} allowed", flush=True)
+    return level
 
 
 if __name__ == "__main__":

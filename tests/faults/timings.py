@@ -179,6 +179,7 @@ def table(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure, print, and put the table into the document."""
+    print(f"from a fault to the next write, for {DOCUMENT.name}:", flush=True)
     lines = []
     with tempfile.TemporaryDirectory(prefix="timings-") as folder:
         for line in table(Path(folder)):
