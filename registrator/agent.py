@@ -32,6 +32,7 @@ from registrator.memory import keep_little
 from registrator.model import Identity, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.reconciler import GaveUp, Reconciler
+from registrator.systemd import tell_ready
 from registrator.uri import RegistryURI
 
 log = logging.getLogger("registrator.agent")
@@ -105,7 +106,9 @@ class Agent:
             (signal.SIGHUP, self._resync),
         ):
             signal.signal(number, handler)
+        threading.excepthook = lambda died: self._end_by_bug(died.exc_value)
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
+        tell_ready(self._environ)
         # Signals end this thread's waits at once, but not a call to an engine that is frozen.
         self._spawn("events", self._follow)
         self._guard(self._tell_health)
@@ -231,11 +234,16 @@ class Agent:
             # What was right when the command started may have changed until the engine answered.
             log.error("%s", error)
             self._failed = True
-        except BaseException:
-            log.critical("a bug ended a thread, and the agent with it", exc_info=True)
-            self._failed = True
+        except BaseException as error:
+            self._end_by_bug(error)
         finally:
             self._stop.set()
+
+    def _end_by_bug(self, error: BaseException | None) -> None:
+        """End the agent as a thread died: one of its own, of a backend, or of a library."""
+        log.critical("a bug ended a thread, and the agent with it", exc_info=error)
+        self._failed = True
+        self._stop.set()
 
     def _read_events(self, inventory: Inventory) -> None:
         """Mark what events tell of, over all reconnects; each means a full listing."""

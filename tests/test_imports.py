@@ -20,6 +20,7 @@ CORE = {
     "log": "",
     "memory": "",
     "outage": "",
+    "systemd": "",
     "untrusted": "",
     "hostaddr": "",
     "model": "",
@@ -35,7 +36,7 @@ CORE = {
     "config": "model uri services backend untrusted",
     "agent": (
         "__init__ health log memory model uri backend config docker_engine hostaddr inventory"
-        " outage reconciler"
+        " outage reconciler systemd"
     ),
     "cli": "__init__ cmdline config memory agent",
     "__main__": "cli",
