@@ -118,12 +118,13 @@ def ended(agent: FaultyAgent, deadline: float = 3) -> None:
         ("address", "registrator.agent:host_addresses"),
         ("file:", "registrator.reconciler:diff"),
         ("MainThread", "registrator.health:Health.note"),
+        ("resolve", "socket:getaddrinfo"),
     ],
 )
 def test_a_bug_in_a_thread_ends_the_agent(
     thread: str, place: str, clean_engine: Dockerd, faulty: Callable[..., FaultyAgent]
 ) -> None:
-    agent = faulty(thread, place, words=("-resync", "0.3"))
+    agent = faulty(thread, place, words=("-resync", "0.3", "consul://localhost:1"))
     clean_engine.api.run("web1", publish_all=True, env={"SERVICE_IP": IP})
     agent.expect("web1")
     agent.fault("ZeroDivisionError")

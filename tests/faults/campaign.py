@@ -35,7 +35,7 @@ class Usage(NamedTuple):
 
 
 class Divergence(AssertionError):
-    """Registry and engine did not agree in time."""
+    """Registry and engine did not agree in time, or the agent logged a traceback."""
 
 
 class Campaign:
@@ -181,6 +181,8 @@ class Campaign:
             until(stable, "agreement", SETTLED + STABLE, READ_ERRORS)
         except AssertionError:
             raise Divergence(self._story(seed, faults, wanted)) from None
+        if "Traceback" in self.agent.log:
+            raise Divergence(self._story(seed, faults, wanted))
         return since[0] - started
 
     def _story(self, seed: int, faults: list[Fault], wanted: list[Record]) -> str:
