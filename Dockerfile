@@ -4,13 +4,15 @@ ARG PYTHON=python:3.11-slim
 
 FROM ${PYTHON} AS build
 WORKDIR /build
+# The time that every file carries, so that the same sources make the same layer.
+ARG SOURCE_DATE_EPOCH=315532800
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements*.lock .cache/wheel[s] wheels/
 COPY pyproject.toml README.md LICENSE ./
 COPY registrator registrator
 COPY backends backends
-# Compiled beforehand, since a read-only container cannot, and without time stamps, so that the
-# same sources make the same files.
+# Compiled beforehand, since a read-only container cannot, and without time stamps. What is copied
+# into the result is a folder whose own parents have a time of ours as well.
 RUN set -eu; \
     pip() { target=$1; shift; python3 -m pip --python "$target" "$@"; }; \
     locked() { \
@@ -23,7 +25,10 @@ RUN set -eu; \
     pip tools wheel --no-deps --no-build-isolation -w dist .; \
     python3 -m venv --without-pip /opt/registrator; \
     pip /opt/registrator install --no-index --no-deps --no-compile dist/*.whl; \
-    python3 -m compileall -q --invalidation-mode unchecked-hash /opt/registrator/lib
+    python3 -m compileall -q --invalidation-mode unchecked-hash /opt/registrator/lib; \
+    mkdir image; \
+    cp -a --parents /opt/registrator image; \
+    find image -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON}
 ARG VERSION=
@@ -33,7 +38,7 @@ LABEL org.opencontainers.image.title="registrator" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /opt/registrator /opt/registrator
+COPY --from=build /build/image /
 ENV PATH=/opt/registrator/bin:$PATH
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \

@@ -1,30 +1,23 @@
-"""The documents say what is so: tables equal the code, links lead somewhere, commands are run."""
+"""The documents say what is so: tables equal the code, links lead somewhere, options exist."""
 
 from __future__ import annotations
 
 import ast
-import itertools
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from registrator.backends import consul_service
-from support.host import Host
-from support.servers import program
-from support.walkthrough import blocks, look
 
 from registrator import untrusted
 from registrator.backend import schemes
 from registrator.cli import split
 from registrator.config import OPTIONS
-from registrator.model import Container, Port, Service
-from registrator.services import OWN_KEYS, Rules, services
+from registrator.model import Service
+from registrator.services import OWN_KEYS
 from registrator.uri import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,25 +88,6 @@ def test_the_limits_are_those_of_the_code() -> None:
         assert shown in limits
 
 
-def test_the_names_in_examples() -> None:
-    """``docker run -p 80:80 -e SERVICE_NAME=web … # web-80 and web-443``"""
-    examples = re.findall(r"^docker run (.*) … # (.*)$", SERVICES.read_text(), re.M)
-    assert len(examples) > 1
-    for line, names in examples:
-        words = line.split()
-        pairs = list(itertools.pairwise(words))
-        env = dict(value.split("=") for flag, value in pairs if flag == "-e")
-        ports = tuple(
-            Port(int(value.split(":")[1]), "tcp", "0.0.0.0", int(value.split(":")[0]))
-            for flag, value in pairs
-            if flag == "-p"
-        )
-        made = services(
-            Container("i", "c", "img", "h", env=env, ports=ports), Rules("h", "10.0.0.1")
-        )
-        assert [service.name for service in made[0]] == names.split(" and ")
-
-
 @pytest.mark.parametrize("path", [ROOT / "README.md", BACKENDS], ids=lambda path: path.stem)
 def test_every_scheme_is_documented(path: Path) -> None:
     assert [name for name in schemes() if f"`{name}://" not in path.read_text()] == []
@@ -166,21 +140,6 @@ def test_targets_of_make_exist(path: Path) -> None:
     assert named <= targets
 
 
-@pytest.mark.parametrize("path", [RUN], ids=lambda path: path.stem)
-def test_commands_print_what_is_shown(path: Path) -> None:
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    for command in (command for block in blocks(path) for command in block):
-        done = subprocess.run(
-            ["sh", "-c", command.line],
-            env={"PATH": programs},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=30,
-        )
-        assert done.stdout == command.output
-
-
 LOGS = {"debug", "info", "warning", "error", "critical", "log"}
 
 
@@ -218,20 +177,3 @@ def test_the_example_of_a_backend_is_complete() -> None:
     for name, text in shown:
         assert text == (ROOT / name).read_text()
     assert sum(text.count("\n") for _, text in shown) < 60
-
-
-def test_the_quick_start(host: Host) -> None:
-    """Its commands are given at the top of the repository."""
-    program("docker-compose", package="docker-compose")
-    program("curl", package="curl")
-    done = 0
-    try:
-        for command in (c for block in blocks(ROOT / "docs/quickstart.md") for c in block):
-            done += 1
-            if command.output:
-                look(host, ROOT / "quickstart", command.line, command.output)
-            else:
-                host.run("sh", "-c", command.line, folder=ROOT)
-    finally:
-        host.api.clear()
-    assert done > 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from support.images import AGENT, ROOT
 from support.servers import Consul, Etcd, ZooKeeper, program
 from support.wait import until
 
+from registrator import __version__
+
 MEBI = 1 << 20
 HARDENED = ("--net=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 URI = "consul://127.0.0.1:8500"
@@ -27,8 +30,8 @@ URI = "consul://127.0.0.1:8500"
 @pytest.fixture
 def consul_host(host: Host) -> Iterator[Host]:
     """The host, with a Consul on its network; afterwards nothing runs there."""
-    host.run("docker", "run", "-d", "--net=host", "-e", "SERVICE_IGNORE=1", "consul:1.8",
-             "agent", "-dev")  # fmt: skip
+    host.run("docker", "run", "-d", "--net=host", "--name=consul", "-e", "SERVICE_IGNORE=1",
+             "consul:1.8", "agent", "-dev")  # fmt: skip
     until(lambda: ask(host, "catalog/nodes"), "Consul", 30)
     yield host
     host.api.clear()
@@ -58,7 +61,9 @@ def test_what_the_image_says_of_itself(host: Host) -> None:
     assert said["Entrypoint"] == ["registrator"]
     assert said["StopSignal"] == "SIGTERM"
     assert said["Healthcheck"]["Test"] == ["CMD", "python", "-m", "registrator.health"]
-    assert said["Labels"]["org.opencontainers.image.title"] == "registrator"
+    labels = {name.rpartition(".")[2]: text for name, text in said["Labels"].items()}
+    assert (labels["title"], labels["version"]) == ("registrator", __version__)
+    assert labels["revision"] == host.run("git", "rev-parse", "HEAD", check=False).strip()
 
 
 def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
@@ -69,6 +74,24 @@ def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
               if "==" in line}  # fmt: skip
     names = {name.lower().replace("_", "-") for name in found.split()}
     assert names == {*locked, "registrator"}
+
+
+def test_the_same_sources_make_the_same_layer(host: Host, tmp_path: Path) -> None:
+    """Names, contents, modes and times; not the image's own date, and so not its id."""
+    for part in ("registrator", "backends", ".cache/wheels"):
+        shutil.copytree(ROOT / part, tmp_path / part, copy_function=shutil.copyfile)
+    for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE",
+                 "requirements.lock", "requirements-build.lock"):  # fmt: skip
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o775 if path.is_dir() else 0o664)
+    host.run("docker", "build", "-q", "--no-cache", "-t", "again", ".", folder=tmp_path)
+    first, again = (
+        host.api.request("GET", f"/images/{name}/json")["RootFS"]["Layers"]
+        for name in (AGENT, "again")
+    )
+    host.run("docker", "image", "rm", "again")
+    assert first == again
 
 
 def test_both_lock_files_pin_by_hash_and_name_no_place() -> None:
@@ -82,19 +105,16 @@ def test_both_lock_files_pin_by_hash_and_name_no_place() -> None:
 
 @pytest.mark.parametrize(
     ("socket", "user"),
-    [("/var/run/docker.sock", ""), ("/tmp/docker.sock", ""), ("/var/run/docker.sock", "1000")],
+    [("/var/run/docker.sock", ""), ("/tmp/docker.sock", ""), ("/var/run/docker.sock", "65534")],
 )
 def test_a_hardened_container_does_its_job(consul_host: Host, socket: str, user: str) -> None:
     web(consul_host)
     group = consul_host.socket.stat().st_gid
-    as_user = (f"--user={user}:{group}",) if user else ()
+    assert group, "every user may be in root's group, so this would show nothing"
+    as_user = (f"--user={user}", f"--group-add={group}") if user else ()
     run(consul_host, "--health-interval=1s", *as_user, AGENT, URI, socket=socket)
     until(lambda: "busybox" in ask(consul_host, "catalog/services"), "the service")
-
-    def health() -> str:
-        return str(consul_host.api.inspect("agent")["State"]["Health"]["Status"])
-
-    until(lambda: health() == "healthy", health)
+    until(lambda: health(consul_host) == "healthy", lambda: health(consul_host))
     started = time.monotonic()
     consul_host.api.stop("agent")
     assert time.monotonic() - started < 3
@@ -102,20 +122,35 @@ def test_a_hardened_container_does_its_job(consul_host: Host, socket: str, user:
     assert "busybox" in ask(consul_host, "catalog/services"), "an upgrade takes services down"
 
 
-def test_unhealthy_without_a_registry(host: Host) -> None:
+def health(host: Host) -> str:
+    return str(host.api.inspect("agent")["State"]["Health"]["Status"])
+
+
+def test_a_user_outside_the_sockets_group_is_told(host: Host) -> None:
+    run(host, "--user=65534", AGENT, URI)
     try:
-        run(host, "--health-interval=1s", "--health-start-period=1s", "--health-retries=1",
-            AGENT, "consul://127.0.0.1:9")  # fmt: skip
-
-        def health() -> dict[str, Any]:
-            return dict(host.api.inspect("agent")["State"]["Health"])
-
-        wrong = "consul://127.0.0.1:9: not right"
-        until(lambda: wrong in health()["Log"][-1]["Output"], lambda: str(health()),
-              ignore=(IndexError,))  # fmt: skip
-        until(lambda: health()["Status"] == "unhealthy", lambda: str(health()))
+        until(lambda: "Permission denied" in logs(host), lambda: logs(host))
     finally:
         host.api.clear()
+
+
+def logs(host: Host) -> str:
+    return host.run("sh", "-c", "docker logs agent 2>&1")
+
+
+def test_health_follows_the_registry(consul_host: Host) -> None:
+    run(consul_host, "--health-interval=1s", "--health-start-period=0s", "--health-retries=1",
+        AGENT, URI)  # fmt: skip
+
+    def said() -> str:
+        return str(consul_host.api.inspect("agent")["State"]["Health"]["Log"])
+
+    until(lambda: health(consul_host) == "healthy", said)
+    consul_host.run("docker", "stop", "-t", "0", "consul")
+    until(lambda: health(consul_host) == "unhealthy", said)
+    assert f"{URI}: not right" in said()
+    consul_host.run("docker", "start", "consul")
+    until(lambda: health(consul_host) == "healthy", said)
 
 
 def test_first_registration(consul_host: Host) -> None:

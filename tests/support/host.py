@@ -1,4 +1,4 @@
-"""A Docker host of its own: an engine in a network of its own, with ports that no one else has."""
+"""A Docker host of its own: an engine with a network of its own, and files that it may write."""
 
 from __future__ import annotations
 
@@ -8,17 +8,36 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.agent import READ_BY_AGENT
+from support.certificates import Authority
 from support.engine import Dockerd
 from support.process import guard
 from support.servers import program
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What is written to these folders stays in memory, and ends with the engine.
+MOUNTS = """\
+set -e
+mount -t tmpfs tmpfs /run
+for folder in /etc /opt "$0"; do
+    written=/run/written$folder
+    mkdir -p "$written/upper" "$written/work"
+    options=lowerdir=$folder,upperdir=$written/upper,workdir=$written/work
+    mount -t overlay overlay -o "$options" "$folder"
+done
+exec "$@"
+"""
 
 
 class Host(Dockerd):
     """An engine in a network namespace with loopback, an address, and a default route to nowhere.
 
     So compose files can publish the ports that their users know, several runs go side by side,
-    and the engine may make its packet filter rules as on any host. `ip` is the host's address,
-    `images` the names of those that were made on it.
+    and the engine may make its packet filter rules as on any host. It serves the socket that
+    everybody knows, in a mount namespace where `/run` is its own, and where what is written to
+    `/etc`, `/opt` and this checkout is seen by nobody else. `ip` is the host's address, `images`
+    the names of those that were made on it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,16 +48,31 @@ class Host(Dockerd):
             program(name, package=name)
         self.ip = "192.0.2.10"
         self.images: set[str] = set()
+        self.flags += ["--host=unix:///run/docker.sock", "--group=2375", *self._serve_tls()]
+
+    def _serve_tls(self) -> list[str]:
+        """At the port of remote engines too; `tls` has the authority and a client's certificate."""
+        self.tls = self.folder / "tls"
+        authority = Authority(self.tls)
+        cert, key = authority.issue("engine", self.ip)
+        for name, file in zip(("cert", "key"), authority.issue("client"), strict=True):
+            file.rename(self.tls / f"{name}.pem")
+        files = [f"--tlscacert={authority.ca}", f"--tlscert={cert}", f"--tlskey={key}"]
+        return [f"--host=tcp://{self.ip}:2376", "--tlsverify", *files]
 
     def command(self) -> list[str]:
         packet_filter = ("--iptables=", "--ip-masq=", "--ip-forward=", "--bridge=")
         words = [word for word in super().command() if not word.startswith(packet_filter)]
-        return [*self.inside, *words]
+        return [*self._network, "unshare", "--mount", "sh", "-c", MOUNTS, str(ROOT), *words]
+
+    @property
+    def _network(self) -> list[str]:
+        return [self._nsenter, f"--net=/run/netns/{self.bridge}"]
 
     @property
     def inside(self) -> list[str]:
-        """The words before a command that make it run in this host's network."""
-        return [self._nsenter, f"--net=/run/netns/{self.bridge}"]
+        """The words before a command that make it run on this host; it begins in ``/``."""
+        return [*self._network, f"--mount=/proc/{self.pid}/ns/mnt"]
 
     def _make_bridge(self) -> None:
         """The namespace; the engine makes its bridge in there by itself."""
@@ -52,22 +86,28 @@ class Host(Dockerd):
             "link set eth0 up",
             "route add default via 192.0.2.1",
         ):
-            subprocess.run([*self.inside, self._ip, *words.split()], check=True)
+            subprocess.run([*self._network, self._ip, *words.split()], check=True)
 
     def _netns(self, *words: str) -> None:
         subprocess.run([self._ip, "netns", *words], check=True)
 
     def environment(self) -> Mapping[str, str]:
-        return {**os.environ, "DOCKER_HOST": self.host, "DOCKER_SOCK": str(self.socket)}
+        """This process's own, without what would lead the Docker CLI or an agent elsewhere."""
+        return {key: value for key, value in os.environ.items() if not READ_BY_AGENT.match(key)}
 
     def run(
-        self, *command: str, folder: Path | None = None, deadline: float = 120, check: bool = True
+        self,
+        *command: str,
+        folder: Path = ROOT,
+        environ: Mapping[str, str] | None = None,
+        deadline: float = 120,
+        check: bool = True,
     ) -> str:
-        """Run a command in this host's network, with its engine; returns what it prints."""
+        """Run a command on this host, by default in the checkout; returns what it prints."""
         done = subprocess.run(
-            [*self.inside, *command],
-            cwd=folder,
-            env=dict(self.environment()),
+            [*self.inside, "env", f"--chdir={folder}", *command],
+            env={**self.environment(), **(environ or {})},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=deadline,

@@ -1,67 +1,123 @@
-"""A README's commands with what they print, as tests run them.
+"""The commands of a document, run as a reader would type them.
 
-A ``console`` block has commands, each after ``$ ``, and below a command what it prints. A command
-without output below is run once. One with output only looks, so it is repeated until it prints
-that, since a registry takes a moment.
+A ``console`` block has commands, each after ``$ ``, and below a command what it prints. In an
+``sh`` block every line is a command. A command without output below is run once. One with output
+only looks, so it is repeated until it prints that, since a registry takes a moment. An agent in
+the foreground is ended once it has found its engine and a registry.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from support.host import Host
+from support.process import Process
 from support.wait import until
 
-BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FOREGROUND = re.compile(r"(\w+=\S+ +)*registrator .*://")
+BLANK = re.compile(r"…|<[a-z][^>]*>")
 READY = 30.0
 
 
 class Command(NamedTuple):
     line: str
-    output: str
+    output: str = ""
+    comment: str = ""
 
 
-def blocks(readme: Path) -> list[list[Command]]:
-    """The commands of a README, block by block."""
+def blocks(document: Path) -> list[list[Command]]:
+    """The commands of a document, block by block."""
     found = []
-    for block in BLOCK.findall(readme.read_text()):
+    for language, block in BLOCK.findall(document.read_text()):
+        if language == "sh":
+            lines = [line.partition(" #") for line in re.split(r"(?<!\\)\n", block)]
+            found.append([Command(a.rstrip(), "", b.strip()) for a, _, b in lines if a.strip()])
+            continue
         parts = re.split(r"^\$ ", block, flags=re.MULTILINE)
-        assert not parts[0], f"{readme}: a block starts with no command: {parts[0]!r}"
-        commands = [part.partition("\n") for part in parts[1:]]
-        found.append([Command(line, output) for line, _, output in commands])
+        assert not parts[0], f"{document}: a block starts with no command: {parts[0]!r}"
+        commands = [re.split(r"(?<!\\)\n", part, maxsplit=1) for part in parts[1:]]
+        found.append([Command(line, output) for line, output in commands])
     return found
 
 
-def walk(host: Host, readme: Path, without: str = "^$") -> int:
-    """Run all blocks but those that match `without`; returns how many commands there were."""
-    variables: list[str] = []
+def walk(
+    host: Host,
+    document: Path,
+    without: str = "^$",
+    *,
+    skip: Container[str] = (),
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    blanks: Mapping[str, str] | None = None,
+) -> int:
+    """Run all blocks but those that match `without`; returns how many commands were run.
+
+    Those in `skip` are not. They are run in `folder`, by default the document's, with variables of
+    `environ`. In lines with blanks, such as ``<host>``, what `blanks` says is filled in.
+    """
+    folder = folder or document.parent
+    variables = dict(environ or {})
     done = 0
-    for block in blocks(readme):
+    for block in blocks(document):
         if any(re.search(without, command.line) for command in block):
             continue
         for command in block:
+            if command.line in skip:
+                continue
             done += 1
-            if command.line.startswith("export "):
-                variables.append(command.line)
+            line = fill(command.line, blanks or {})
+            if match := re.fullmatch(r"export (\w+)=(\S+)", line):
+                variables[match[1]] = match[2]
             elif command.output:
-                look(host, readme, "; ".join([*variables, command.line]), command.output)
+                look(host, folder, line, command.output, variables)
+            elif FOREGROUND.match(line.replace("\\\n", "")):
+                look_at_agent(host, folder, line, variables)
             else:
-                host.run("sh", "-c", "; ".join([*variables, command.line]), folder=readme.parent)
+                host.run("sh", "-c", line, folder=folder, environ=variables)
     return done
 
 
-def look(host: Host, readme: Path, line: str, output: str) -> None:
+def fill(line: str, blanks: Mapping[str, str]) -> str:
+    """The line with its blanks filled in; none may be left."""
+    for blank, text in blanks.items():
+        line = line.replace(blank, text)
+    assert not BLANK.search(line), f"what stands for this? {line}"
+    return line
+
+
+def look(
+    host: Host, folder: Path, line: str, output: str, variables: Mapping[str, str] | None = None
+) -> None:
     """Repeat a command until it prints what it should."""
     last = ""
 
     def same() -> bool:
         nonlocal last
-        last = host.run("sh", "-c", line, folder=readme.parent, check=False)
+        both = f"{{ {line}\n}} 2>&1"
+        last = host.run("sh", "-c", both, folder=folder, environ=variables, check=False)
         return shape(last) == shape(output)
 
     until(same, lambda: f"{line}\nprints {output!r}, not {last!r}", READY)
+
+
+def look_at_agent(host: Host, folder: Path, line: str, variables: Mapping[str, str]) -> None:
+    """Run an agent in the foreground until all is well, and end it as its user would."""
+    given = [f"{k}={v}" for k, v in {**host.environment(), **variables}.items()]
+    run = ["env", "-i", f"--chdir={folder}", *given, "sh", "-c", f"exec env {line}"]
+    agent = Process("agent", host.folder / "foreground", [*host.inside, *run])
+    agent.log_file.unlink(missing_ok=True)
+    try:
+        agent.launch()
+        agent.wait_log(r"Docker engine \S+ at ")
+        agent.wait_log(r"connected to|: registered ")
+        assert agent.stop() == 0, agent.tail()
+        assert not re.search(" (WARN|ERROR)", agent.log), agent.tail()
+    finally:
+        agent.kill()
 
 
 def shape(text: str) -> list[list[str]]:
