@@ -37,7 +37,7 @@ from registrator.uri import Address, RegistryURI
 from .consul_http import WATCH, Api, Denied, NoAnswer, Refused, printable
 from .consul_servers import Servers
 from .consul_settings import Settings
-from .consulkv_txn import MOVED_ON, Stored, Write, batches, operations
+from .consulkv_txn import MOVED_ON, Stored, Write, operations, portions
 
 log = logging.getLogger("registrator.consulkv")
 
@@ -111,7 +111,7 @@ class ConsulKVBackend:
         writes = [Write(entry.key, entry.content, entry.service.address) for entry in plan.register]
         writes += [Write(key) for key in plan.deregister]
         rejected: dict[str, str] = {}
-        for batch in batches(writes):
+        for batch in portions(writes):
             self._commit(batch, rejected)
         return rejected
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .batches import batches
+
 # Consul's limits: 64 operations, of which a write takes two, and 512 KiB for the whole request.
 MOST_WRITES = 32
 MOST_BYTES = 480 * 1024
@@ -70,16 +72,11 @@ def _operation(verb: str, key: str, **fields: Any) -> Mapping[str, Any]:
     return {"KV": {"Verb": verb, "Key": key, **fields}}
 
 
-def batches(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+def portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     """The writes in order, in portions that fit a transaction."""
-    start = size = 0
-    for position, write in enumerate(writes):
-        # JSON takes up to six bytes a character, base64 four for three.
-        weight = 12 * len(write.key) + 400 + 4 * len((write.value or "").encode()) // 3
-        full = position - start == MOST_WRITES
-        if full or (position > start and size + weight > MOST_BYTES):
-            yield writes[start:position]
-            start, size = position, 0
-        size += weight
-    if start < len(writes):
-        yield writes[start:]
+    return batches(writes, _weigh, most_items=MOST_WRITES, most_bytes=MOST_BYTES)
+
+
+def _weigh(write: Write) -> int:
+    # JSON takes up to six bytes a character, base64 four for three.
+    return 12 * len(write.key) + 400 + 4 * len((write.value or "").encode()) // 3

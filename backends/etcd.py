@@ -28,7 +28,7 @@ from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
 from .etcd_client import EtcdClient
-from .etcd_entries import MAX_VALUE, Write, address_in, check, chunks, json_in, whole
+from .etcd_entries import MAX_VALUE, Write, address_in, check, json_in, portions, whole
 from .etcd_grpc import Code, Refused, etcdrpc, keep_alive, unary
 
 RANGE = unary("kvstub.Range")
@@ -129,7 +129,7 @@ class EtcdBackend:
         try:
             if plan.register and self._lease is None:
                 self._lease = self._acquire_lease()
-            for chunk in chunks(writes):
+            for chunk in portions(writes):
                 self._commit(chunk, rejected)
         except Refused as error:
             if error.code is not Code.NOT_FOUND:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from registrator.backend import Rejected
 from registrator.model import Service
 
+from .batches import batches
+
 # etcd's default limits are 128 operations and 1.5 MiB a transaction.
 MAX_OPERATIONS = 128
 MAX_BYTES = 512 * 1024
@@ -62,14 +64,10 @@ def json_in(value: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+def portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     """The writes in order, in portions that fit a transaction."""
-    start = size = 0
-    for index, write in enumerate(writes):
-        weight = 2 * len(write.key) + len(write.value or b"") + 64
-        if index - start == MAX_OPERATIONS or (index > start and size + weight > MAX_BYTES):
-            yield writes[start:index]
-            start, size = index, 0
-        size += weight
-    if start < len(writes):
-        yield writes[start:]
+    return batches(writes, _weigh, most_items=MAX_OPERATIONS, most_bytes=MAX_BYTES)
+
+
+def _weigh(write: Write) -> int:
+    return 2 * len(write.key) + len(write.value or b"") + 64

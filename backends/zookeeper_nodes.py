@@ -22,6 +22,8 @@ from kazoo.exceptions import (
 
 from registrator.model import Entry, Mark, Service
 
+from .batches import batches
+
 T = TypeVar("T")
 
 # A packet of over 1 MiB (jute.maxbuffer) ends the connection.
@@ -103,18 +105,14 @@ def above(paths: Iterable[str]) -> dict[str, None]:
 
 def in_batches(todo: Mapping[str, Entry | None]) -> Iterator[dict[str, Entry | None]]:
     """Parts of `todo` that each fit into one transaction; an entry takes up to three operations."""
-    batch: dict[str, Entry | None] = {}
-    size = 0
-    for key, entry in todo.items():
-        # The key counts for deleting and creating the node and for its parent.
-        needs = 3 * (len(key.encode()) + OVERHEAD) + len(entry.content.encode() if entry else b"")
-        if batch and (size + needs > MOST_BYTES or len(batch) >= MOST_OPERATIONS):
-            yield batch
-            batch, size = {}, 0
-        batch[key] = entry
-        size += needs
-    if batch:
-        yield batch
+    limits = {"most_items": MOST_OPERATIONS, "most_bytes": MOST_BYTES}
+    return map(dict, batches([*todo.items()], _weigh, **limits))
+
+
+def _weigh(item: tuple[str, Entry | None]) -> int:
+    key, entry = item
+    # The key counts for deleting and creating the node and for its parent.
+    return 3 * (len(key.encode()) + OVERHEAD) + len(entry.content.encode() if entry else b"")
 
 
 def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

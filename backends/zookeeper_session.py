@@ -95,6 +95,7 @@ class Session:
         self._hosts = ", ".join(server.host for server in servers)
         self._in_use = InUse(uri, log)
         self._opened = 0
+        self._member = ""
         # Whether an error was raised since the last connection served.
         self._told = False
         self._deadline = deadline
@@ -144,8 +145,11 @@ class Session:
         if sockets.opened == self._opened:
             return
         self._opened = sockets.opened
-        why = sockets.connected() or "the connection was closed"
-        self._in_use.connected(sockets.address, f"session {self.id:x}", "" if self._told else why)
+        former, self._member = self._member, sockets.address
+        why = sockets.connected()
+        if former not in why:
+            why = "; ".join(filter(None, (f"{former}: the connection was closed", why)))
+        self._in_use.connected(self._member, f"session {self.id:x}", "" if self._told else why)
         self._told = False
 
     def _is_refused(self, error: str) -> bool:

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 from registrator.backends.consul_service import DIGEST, OWNER
 from support.certificates import Authority
-from support.consul import ACL, MASTER, backend, freeze, pair, put, register, service, token
+from support.consul import (
+    ACL,
+    MASTER,
+    backend,
+    freeze,
+    pair,
+    put,
+    register,
+    service,
+    token,
+    with_tls,
+)
 from support.consul import OWNER as US
 from support.servers import Consul
 from support.wait import until
@@ -224,36 +235,29 @@ def test_the_process_environment_does_not_count(
 
 
 def test_tls(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "ca")
-    consul = Consul(tmp_path / "consul", authority=authority)
-    consul.start()
-    cert, key = authority.issue("client")
-    full = {
-        "CONSUL_CACERT": str(authority.ca),
-        "CONSUL_CLIENT_CERT": str(cert),
-        "CONSUL_CLIENT_KEY": str(key),
-    }
-    uri = f"consul-tls://{consul.tls_address}"
-    ours = backend(uri, environ=full)
-    entry = register(ours, service(1))[0]
-    assert ours.list()[entry.key].content == entry.content
-    ours.close()
-
-    unverified = {**full, "CONSUL_HTTP_SSL_VERIFY": "false", "CONSUL_CACERT": ""}
     stranger = str(Authority(tmp_path / "stranger").ca)
-    for environ, works in [
-        (unverified, True),
-        ({**full, "CONSUL_CACERT": stranger}, False),
-        ({**full, "CONSUL_CACERT": ""}, False),
-        ({"CONSUL_CACERT": full["CONSUL_CACERT"]}, False),
-        ({**full, "CONSUL_TLS_SERVER_NAME": "another.host"}, False),
-        ({**full, "CONSUL_TLS_SERVER_NAME": "localhost"}, True),
-    ]:
-        made = backend(uri, environ=environ)
-        with contextlib.nullcontext() if works else pytest.raises(Unavailable):
-            made.list()
-        made.close()
-    consul.kill()
+    with with_tls(tmp_path) as (consul, full):
+        uri = f"consul-tls://{consul.tls_address}"
+        ours = backend(uri, environ=full)
+        entry = register(ours, service(1))[0]
+        assert ours.list()[entry.key].content == entry.content
+        ours.close()
+        for environ, works in [
+            ({**full, "CONSUL_HTTP_SSL_VERIFY": "false", "CONSUL_CACERT": ""}, True),
+            ({**full, "CONSUL_CACERT": stranger}, False),
+            ({**full, "CONSUL_CACERT": ""}, False),
+            ({"CONSUL_CACERT": full["CONSUL_CACERT"]}, False),
+            ({**full, "CONSUL_TLS_SERVER_NAME": "another.host"}, False),
+            ({**full, "CONSUL_TLS_SERVER_NAME": "localhost"}, True),
+        ]:
+            made = backend(uri, environ=environ)
+            with (
+                contextlib.nullcontext()
+                if works
+                else pytest.raises(Unavailable, match=f"^{consul.tls_address}: TLS: ")
+            ):
+                made.list()
+            made.close()
 
 
 ENOUGH = 'service_prefix "" { policy = "write" }\nagent_prefix "" { policy = "read" }'
@@ -307,7 +311,10 @@ def test_a_token_file_is_read_again(guarded: Consul, tmp_path: Path) -> None:
         f"consul://{guarded.address}",
         environ={"CONSUL_HTTP_TOKEN_FILE": str(path)},
     )
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="give a token that this Consul knows"):
+        ours.list()
+    path.unlink()
+    with pytest.raises(Unavailable, match=r"permission denied .*_FILE .* cannot be read"):
         ours.list()
     path.write_text(token(guarded, ENOUGH) + "\n")
     entry = register(ours, service(7))[0]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.certificates import Authority
-from support.consul import ACL, backend, freeze, put, register, service, token
+from support.consul import ACL, backend, freeze, put, register, service, token, with_tls
 from support.servers import Consul, consul_cluster
 from support.wait import until
 
@@ -253,20 +252,11 @@ def test_unix_socket(consul: Consul, prefix: str) -> None:
 
 
 def test_tls(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "ca")
-    consul = Consul(tmp_path / "consul", authority=authority)
-    consul.start()
-    cert, key = authority.issue("client")
-    environ = {
-        "CONSUL_CACERT": str(authority.ca),
-        "CONSUL_CLIENT_CERT": str(cert),
-        "CONSUL_CLIENT_KEY": str(key),
-    }
-    ours = backend(f"consulkv-tls://{consul.tls_address}/services", environ=environ)
-    entry = register(ours, service(1))[0]
-    assert contents(ours) == {entry.key: entry.content}
-    ours.close()
-    consul.kill()
+    with with_tls(tmp_path) as (consul, environ):
+        ours = backend(f"consulkv-tls://{consul.tls_address}/services", environ=environ)
+        entry = register(ours, service(1))[0]
+        assert contents(ours) == {entry.key: entry.content}
+        ours.close()
 
 
 def test_acl_rules(tmp_path: Path) -> None:

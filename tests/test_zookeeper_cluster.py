@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import select
 import socket
@@ -155,8 +156,13 @@ def seconds_to_a_write(backend: ZooKeeperBackend, number: int) -> float:
     ],
 )
 def test_another_member_serves_at_once(
-    members: list[ZooKeeper], role: str, fault: Callable[[ZooKeeper], object], limit: float
+    members: list[ZooKeeper],
+    role: str,
+    fault: Callable[[ZooKeeper], object],
+    limit: float,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "registrator.zookeeper")
     backend = make(members, f"/{role}{fault.__name__}")
     try:
         backend.apply(Plan(tuple(backend.entry(service(n)) for n in range(10))))
@@ -164,10 +170,14 @@ def test_another_member_serves_at_once(
         move(backend._session, member)
         backend._session.connect()
         session = backend._session.id
+        caplog.clear()
         fault(member)
         assert seconds_to_a_write(backend, 10) < limit
         assert backend._session.id == session, "the session moved, and its nodes with it"
         assert sum(actual.held for actual in backend.list().values()) == 11
+        moves = [line for line in caplog.messages if ": moved to " in line]
+        assert len(moves) == 1
+        assert member.address in moves[0].partition(" (")[2], "why it moved"
     finally:
         backend.close()
 

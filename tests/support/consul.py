@@ -14,6 +14,7 @@ import urllib3
 from registrator.backend import Backend, Context, load
 from registrator.model import Entry, Identity, Plan, Service
 from registrator.uri import parse
+from support.certificates import Authority
 from support.servers import Consul, start_all
 from support.wait import until
 
@@ -89,6 +90,26 @@ def pair(folder: Path) -> Iterator[tuple[Consul, Consul]]:
     finally:
         for each in (server, *clients):
             each.kill()
+
+
+@contextlib.contextmanager
+def with_tls(folder: Path) -> Iterator[tuple[Consul, Mapping[str, str]]]:
+    """A server that asks for certificates, and what a client needs in its environment."""
+    authority = Authority(folder / "ca")
+    consul = Consul(folder / "consul", authority=authority)
+    cert, key = authority.issue("client")
+    try:
+        consul.start()
+        yield (
+            consul,
+            {
+                "CONSUL_CACERT": str(authority.ca),
+                "CONSUL_CLIENT_CERT": str(cert),
+                "CONSUL_CLIENT_KEY": str(key),
+            },
+        )
+    finally:
+        consul.kill()
 
 
 def freeze(consul: Consul) -> None:
