@@ -32,6 +32,7 @@ from registrator.memory import keep_little
 from registrator.model import Identity, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.reconciler import GaveUp, Reconciler
+from registrator.systemd import tell_ready
 from registrator.uri import RegistryURI
 
 log = logging.getLogger("registrator.agent")
@@ -107,6 +108,7 @@ class Agent:
             signal.signal(number, handler)
         threading.excepthook = lambda died: self._end_by_bug(died.exc_value)
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
+        tell_ready(self._environ)
         # Signals end this thread's waits at once, but not a call to an engine that is frozen.
         self._spawn("events", self._follow)
         self._guard(self._tell_health)
