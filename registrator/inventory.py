@@ -105,7 +105,7 @@ class Inventory:
         self._listed: dict[str, int] = {}
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
         self._unknown: set[str] = set()  # those that never could be inspected
-        self._settled: set[str] = set()  # those whose services are to be derived anew
+        self._news: set[str] = set()  # those whose services are to be derived anew
         self._portion = PORTION
         self._starts: dict[str, list[float]] = {}
         self._claims: set[tuple[str, str, str]] = set()
@@ -172,11 +172,14 @@ class Inventory:
             self._look(dirty)
         finally:
             with self._changed:
-                # What was marked meanwhile is the newer word.
-                self._dirty = dirty | self._dirty
+                # What was marked meanwhile may still be the older word.
+                marked, self._dirty = self._dirty, dict(dirty)
+                for container_id, hint in marked.items():
+                    self._note(container_id, hint)
                 self._listing_due |= listing
         self._portion = 2 * self._portion if dirty else PORTION
-        changed, self._settled = self._settled, set()
+        changed = self._news - self._await_peers(dirty)
+        self._news -= changed
         self._refresh(changed)
         state = not (dirty or self._unknown), not dirty
         before = self._snapshot
@@ -191,14 +194,14 @@ class Inventory:
             listing, self._listing_due = self._listing_due or self._snapshot is None, False
             if self._next_rules is not None:
                 (self._rules, self._addresses), self._next_rules = self._next_rules, None
-                self._settled |= self._known.keys()
+                self._news |= self._known.keys()
             # One that is not known yet has its start in `dirty`, or still before it.
             for container_id in moved & self._known.keys():
                 dirty.setdefault(container_id, LOOK)
-            due = [key for key, (when, _) in self._later.items() if when <= now]
+            due = [(when, key) for key, (when, _) in self._later.items() if when <= now]
             if due and not dirty:
                 # What hung once may hang again: nobody is to wait for it, let alone for several.
-                dirty = {due[0]: LOOK}
+                dirty = {min(due)[1]: LOOK}
             self._hold_loops(dirty, now)
         return dirty, listing
 
@@ -220,8 +223,10 @@ class Inventory:
         listed = self._engine.running()
         for container_id in self._known.keys() - listed.keys():
             dirty.setdefault(container_id, LOOK)
+        # One that could not be inspected has a time of its own to be tried again.
+        seen = self._known.keys() | self._unknown
         for container_id, digest in listed.items():
-            if container_id not in self._known or self._listed.get(container_id) != digest:
+            if container_id not in seen or self._listed.get(container_id) != digest:
                 dirty.setdefault(container_id, LOOK)
         self._unknown &= listed.keys()
         self._listed = listed
@@ -249,7 +254,7 @@ class Inventory:
                 self._later.pop(container_id, None)
             self._unknown.discard(container_id)
             if self._settle(container_id, container):
-                self._settled.add(container_id)
+                self._news.add(container_id)
             del dirty[container_id]
 
     def _started_after(self, container_id: str, ended: float) -> bool:
@@ -284,6 +289,11 @@ class Inventory:
         warned = known.warnings if known else ()
         self._known[container_id] = _Known(container, _peer_id(container), warnings=warned)
         return True
+
+    def _await_peers(self, dirty: Dirty) -> set[str]:
+        """Those whose services wait for a look at the container whose network they share."""
+        awaited = dirty.keys() - self._known.keys()
+        return {key for key, known in self._known.items() if known.peer_id in awaited}
 
     def _refresh(self, changed: set[str]) -> None:
         """Derive the services of what changed, and of those that share a changed one's network."""

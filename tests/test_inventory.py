@@ -282,6 +282,26 @@ def test_a_shared_network_follows_its_peer() -> None:
     assert stock.step(stock.engine.remove(peer.id)) == set()
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_shared_network_whose_container_is_still_to_be_looked_at(
+    gone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = container("peer", env={"SERVICE_IGNORE": "1"})
+    guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
+    stock = Stock(guest, peer)
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    assert stock.step() == set()
+    assert not caplog.messages, "nobody knows yet whether it is there"
+    if gone:
+        stock.engine.remove(peer.id)
+    assert stock.step() == (set() if gone else {"h:guest:80"})
+    assert ("is not there" in caplog.text) == gone
+
+
 def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     stock = Stock(container("a"))
@@ -317,6 +337,23 @@ def test_an_end_told_of_late_does_not_undo_a_newer_start() -> None:
     assert stock.published[-1].services["h:a:80"].port == 5
 
 
+def test_an_end_told_of_late_does_not_undo_a_start_that_is_left_for_later() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+
+    died = stock.engine.die(container("a").id)
+    stock.step(died)
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+        stock.inventory.mark(died)
+
+    stock.engine.slow = slow
+    started = [stock.engine.start(container(name)) for name in "ba"]
+    assert stock.step(*started) == {"h:b:80"}
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
 def test_what_hung_once_is_tried_again_only_when_nobody_waits() -> None:
     stock = Stock(container("a"), container("b"))
     stock.engine.stuck = {container("a").id}
@@ -339,6 +376,37 @@ def test_of_many_that_hung_one_is_tried_at_a_time() -> None:
     for number in range(1, 4):
         stock.step()
         assert len(set(stock.engine.inspected)) == number, "what happens meanwhile waits for one"
+
+
+def test_of_many_that_hung_none_waits_for_ever() -> None:
+    hung = [container(name) for name in "abcdefgh"]
+    stock = Stock(*hung)
+    stock.engine.stuck = {each.id for each in hung}
+
+    def deadline() -> None:
+        stock.now += 5
+
+    stock.engine.slow = deadline
+    for _ in range(60):
+        stock.step()
+    stock.engine.inspected.clear()
+    for _ in hung:
+        stock.step()
+    assert set(stock.engine.inspected) == {each.id for each in hung}
+
+
+def test_a_listing_does_not_make_what_hung_due() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == []
+    stock.engine.start(container("a", 5))
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == [container("a").id], "it is another one now"
 
 
 def test_events_go_before_what_is_left_of_a_listing() -> None:
