@@ -91,8 +91,8 @@ class Reconciler:
 
     @property
     def right(self) -> bool:
-        """Whether the registry was reached, and the last attempt at it succeeded."""
-        return self._reached and not self._outage.failures
+        """Whether the last attempt at the registry succeeded, and wrote all that is desired."""
+        return self._done is not None and self._done.settled and not self._outage.failures
 
     def publish(self, snapshot: Snapshot) -> None:
         """Take over the desired state."""

@@ -109,8 +109,10 @@ def test_what_stands_is_left_until_all_is_settled() -> None:
     bench.step(service("a"), service("gone"))
     claimed = service("a", 2000)
     assert bench.step(claimed, service("new"), settled=False) == Written(1, 0)
+    assert not bench.reconciler.right
     assert bench.keys == {"h:a:80", "h:gone:80", "h:new:80"}
     assert bench.step(service("a"), service("new")) == Written(0, 1)
+    assert bench.reconciler.right
 
 
 def test_what_this_process_registered_goes_without_cleanup_and_over_a_failure() -> None:
