@@ -18,8 +18,9 @@ from docker.tls import TLSConfig
 def context_arguments(environ: Mapping[str, str], name: str) -> dict[str, Any]:
     """Address and TLS of the context, for `docker.APIClient`.
 
-    Raises `FileNotFoundError` where no context has this name; `OSError`, `ValueError`, `KeyError`
-    or `TypeError` where its files are not what the CLI writes.
+    Raises `FileNotFoundError` where no context has this name; `RuntimeError` where it is unknown
+    whose they are; `OSError`, `ValueError`, `KeyError` or `TypeError` where its files are not what
+    the CLI writes.
     """
     config = environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()
     contexts = Path(config, "contexts")

@@ -252,6 +252,8 @@ def _context(environ: Mapping[str, str]) -> dict[str, Any]:
         return context_arguments(environ, environ["DOCKER_CONTEXT"])
     except FileNotFoundError as error:
         raise WrongVariables("DOCKER_CONTEXT: no context has this name") from error
+    except RuntimeError as error:
+        raise WrongVariables("DOCKER_CONTEXT needs HOME or DOCKER_CONFIG") from error
     except (OSError, ValueError, KeyError, TypeError, docker.errors.DockerException) as error:
         raise WrongVariables("DOCKER_CONTEXT: the files of this context cannot be read") from error
 

@@ -51,6 +51,16 @@ def test_without_variables_the_home_folder_has_it(
     assert (found["base_url"], found["tls"]) == ("tcp://192.0.2.10:2375", False)
 
 
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(WrongVariables, match="needs HOME or DOCKER_CONFIG"):
+        client_arguments({"DOCKER_CONTEXT": "far"})
+
+
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_contexts_certificates(config: Path, tmp_path: Path, skip: bool) -> None:
     authority = Authority(tmp_path / "tls")
