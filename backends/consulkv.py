@@ -66,6 +66,7 @@ class ConsulKVBackend:
         self._flags = int.from_bytes(digest[:8], "big") >> 1 or 1
         self._ttl = context.ttl
         self._interval = context.ttl_refresh if context.ttl else WATCH
+        self._wake = context.wake
         self._session = ""
         self._seen: dict[str, Stored] = {}
         self._servers = Servers(uri, Settings.read(context, socket_path), log, need_leader=True)
@@ -128,6 +129,8 @@ class ConsulKVBackend:
             self._call(Api.ping)
             if self._servers.current is api:
                 raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
+            # That it moved is said; what it found there may be less than what was left.
+            self._wake()
 
     def close(self) -> None:
         """Let go of the connection; keys under a session go when its TTL has run out."""

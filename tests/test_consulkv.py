@@ -307,6 +307,22 @@ def test_failover_keeps_keys_and_session(tmp_path: Path, frozen: bool) -> None:
         server.kill()
 
 
+def test_a_move_after_a_drop_has_the_keys_listed(tmp_path: Path) -> None:
+    """As where the whole cluster was restarted and lost its data."""
+    servers = [Consul(tmp_path / name) for name in "ab"]
+    for server in servers:
+        server.start()
+    woken: list[str] = []
+    addresses = ",".join(server.address for server in servers)
+    ours = backend(f"consulkv://{addresses}/services", wake=lambda: woken.append("up"))
+    register(ours, service(1))
+    servers[0].kill()
+    ours.keepalive()
+    assert (woken, ours.list()) == (["up"], {})
+    ours.close()
+    servers[1].kill()
+
+
 def leads(server: Consul) -> bool:
     leader: str = server.api("status/leader")
     return leader == f"{server.ip}:{server.ports['server']}"
