@@ -6,7 +6,9 @@ import contextlib
 import selectors
 import socket
 import ssl
+import struct
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +52,21 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         self._address: Address | None = None
         self._shunned: Address | None = None
         self._left = False
+
+    def spawn(self, func: Callable[..., None], *args: object, **kwargs: object) -> threading.Thread:
+        """Start a thread for kazoo; one that reads what is no answer ends, with its client."""
+
+        def guarded() -> None:
+            try:
+                func(*args, **kwargs)
+            except (struct.error, LookupError, RuntimeError, ValueError) as error:
+                if self._address is None:
+                    raise
+                what = f"it answered what ZooKeeper does not say ({type(error).__name__}: {error})"
+                self._note(self._address, what)
+
+        thread: threading.Thread = super().spawn(guarded)
+        return thread
 
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, **_: object

@@ -18,6 +18,7 @@ from kazoo.exceptions import NoAuthError
 from kazoo.security import make_digest_acl
 from registrator.backends.zookeeper import ZooKeeperBackend
 from registrator.backends.zookeeper_sockets import Sockets
+from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
 from support.zookeeper import Watcher, client, last_write
@@ -612,6 +613,30 @@ def test_nothing_answers(caplog: pytest.LogCaptureFixture) -> None:
     assert time.monotonic() - begin < 2
     assert "hunter2" not in str(caught.value) + caplog.text + repr(backend)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\0\0\0\2??", b"\0\0\0\x10" + b"\7" * 16, b"\xff" * 64, b"\0\0\0\x10" + b"\0" * 16],
+    ids=["short", "another-call", "huge", "nobody-asked"],
+)
+def test_nonsense_from_a_member_ends_the_connection_and_no_more(
+    server: ZooKeeper, nonsense: bytes
+) -> None:
+    """Its threads' exceptions would fail this test, as they would end the agent."""
+    proxy = TCPProxy(server.address)
+    uri = parse(f"zookeeper://{proxy.address}/nonsense?session-timeout=2")
+    backend = ZooKeeperBackend(Context(uri, OWNER, timeout=0.5))
+    try:
+        reconcile(backend, service())
+        proxy.instead = nonsense
+        with pytest.raises((Unavailable, SessionLost)):
+            backend.list()
+        proxy.instead = b""
+        until(lambda: reconcile(backend, service(1)), "a write", 10, (Unavailable, SessionLost))
+    finally:
+        backend.close()
+        proxy.close()
 
 
 def test_a_wiped_server_is_filled_again(tmp_path: Path) -> None:

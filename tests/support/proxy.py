@@ -21,12 +21,14 @@ class TCPProxy:
     """Forwards connections at `address` to `upstream`, ``host:port`` or ``unix:///path``.
 
     `connections` counts those accepted, `sent` and `received` the bytes to and from the server.
-    Where the server cannot be reached, the connection is reset.
+    Where the server cannot be reached, the connection is reset. `instead` is sent in place of
+    whatever the server says, where it is not empty.
     """
 
     def __init__(self, upstream: str, ip: str = "127.0.0.1") -> None:
         self._upstream = upstream
         self.connections = self.sent = self.received = 0
+        self.instead = b""
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = False
@@ -111,7 +113,7 @@ class TCPProxy:
     ) -> None:
         while data := await source.read(CHUNK):
             await self._flowing.wait()
-            sink.write(data)
+            sink.write(self.instead or data if counter == "received" else data)
             setattr(self, counter, getattr(self, counter) + len(data))
             await sink.drain()
         await self._flowing.wait()
