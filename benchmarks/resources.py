@@ -20,7 +20,7 @@ from benchmarks.figure import Figure, median, spread
 from benchmarks.http_client import Client, request
 from benchmarks.registries import BASE, EtcdRegistry, Registry, ZooKeeperRegistry, running
 from benchmarks.simulated import SimEngine, simulated
-from benchmarks.starting import settle
+from benchmarks.starting import registered, settle
 
 MEMORY = {0: 36.0, 1000: 40.0, 5000: 60.0}
 LIBRARIES = {"consul": "consul.base", "zookeeper": "kazoo.client"}
@@ -114,7 +114,7 @@ def writes(n: int, refresh: float, refreshes: int) -> Iterator[Figure]:
             with closing(RecordingHTTPProxy(registry.consul.address)) as proxy:
                 uri = f"{scheme}://{proxy.address}{BASE if scheme == 'consulkv' else ''}"
                 with agent(engine.host, *words, uri) as process:
-                    process.wait_log(rf"{n} registered", 60)
+                    until(lambda: registered(process) >= n, process.tail, 60)
                     seconds = refresh * refreshes
                     yield from _consul_writes(scheme, proxy, engine, process, seconds, refresh)
     with running("zookeeper") as registry, simulated(n) as engine:

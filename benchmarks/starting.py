@@ -23,7 +23,12 @@ from benchmarks.simulated import SimEngine, simulated
 
 DEADLINE = 120.0
 # What the agent logs after each write: a service, or how many.
-LINE = re.compile(r"^(\S+) INFO .*: (?:registered |\d+ registered)", re.MULTILINE)
+LINE = re.compile(r"^(\S+) INFO .*: (?:registered |(\d+) registered)", re.MULTILINE)
+
+
+def registered(process: Agent) -> int:
+    """How many services the agent says it has registered."""
+    return sum(int(number or 1) for _, number in LINE.findall(process.log))
 
 
 def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
@@ -40,7 +45,7 @@ def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]
             logged = len(lines)
             stand = registry.count()
             if stand >= wanted:
-                return datetime.fromisoformat(lines[-1]).timestamp(), stand
+                return datetime.fromisoformat(lines[-1][0]).timestamp(), stand
         time.sleep(0.005)
     return time.time(), stand
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support.agent import Agent
+from support.consul import put
 from support.engine import Dockerd
 from support.host import Host
 from support.images import make_images
@@ -57,11 +59,18 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
-    """A Consul server, shared by the whole run; so are the next two."""
+def shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
     made = Consul(tmp_path_factory.mktemp("consul"))
     for _ in _running(made):
         yield made
+
+
+@pytest.fixture
+def consul(shared_consul: Consul) -> Iterator[Consul]:
+    """A Consul server, shared by the whole run, as the next two are; without services afterwards."""
+    yield shared_consul
+    for key in shared_consul.api("agent/services"):
+        put(shared_consul, f"agent/service/deregister/{quote(key, safe='')}")
 
 
 @pytest.fixture(scope="session")
