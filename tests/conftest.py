@@ -67,7 +67,7 @@ def shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
 
 @pytest.fixture
 def consul(shared_consul: Consul) -> Iterator[Consul]:
-    """A Consul server, shared by the whole run, as the next two are; without services afterwards."""
+    """A server, shared by the whole run, as the next two are; without services afterwards."""
     yield shared_consul
     for key in shared_consul.api("agent/services"):
         put(shared_consul, f"agent/service/deregister/{quote(key, safe='')}")
