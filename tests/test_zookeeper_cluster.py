@@ -173,11 +173,16 @@ def test_another_member_serves_at_once(
         caplog.clear()
         fault(member)
         assert seconds_to_a_write(backend, 10) < limit
-        assert backend._session.id == session, "the session moved, and its nodes with it"
-        assert sum(actual.held for actual in backend.list().values()) == 11
+        found = backend.list()
+        assert len(found) == 11, "no node went"
         moves = [line for line in caplog.messages if ": moved to " in line]
-        assert len(moves) == 1
         assert member.address in moves[0].partition(" (")[2], "why it moved"
+        if (role, fault) != ("leader", ZooKeeper.freeze):
+            # Followers miss a frozen leader after 5 s only. That is longer than half a session
+            # timeout, after which a session that no member serves may be given up for another.
+            assert backend._session.id == session, "the session moved, and its nodes with it"
+            assert all(actual.held for actual in found.values())
+            assert len(moves) == 1
     finally:
         backend.close()
 
