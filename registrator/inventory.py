@@ -17,14 +17,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from registrator.docker_answers import Event
 from registrator.docker_engine import EngineUnavailable
-from registrator.model import Container, Service, Snapshot
-from registrator.services import Rules, services
+from registrator.model import Container, Snapshot
+from registrator.services import Rules
+from registrator.stock import Stock
 
 log = logging.getLogger("registrator.inventory")
 
@@ -62,16 +62,6 @@ LOOP = Hint(math.inf, gone=True)
 Dirty = dict[str, Hint]
 
 
-@dataclass(slots=True)
-class _Known:
-    """A container, the one whose network it shares (or ""), and what became of it."""
-
-    container: Container
-    peer_id: str
-    services: tuple[Service, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 class Inventory:
     """The containers of one engine. `mark` and `resync` may be called from any thread.
 
@@ -91,24 +81,20 @@ class Inventory:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self._rules = rules
+        self._stock = Stock(rules, addresses)
         self._publish = publish
         self._keep_failed = keep_failed
-        self._addresses = addresses
         self._clock = clock
         self._changed = threading.Condition()
         self._dirty: Dirty = {}
         self._moved: set[str] = set()  # those that joined or left a network
         self._listing_due = False
         self._next_rules: tuple[Rules, frozenset[str]] | None = None
-        self._known: dict[str, _Known] = {}
         self._listed: dict[str, int] = {}
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
         self._unknown: set[str] = set()  # those that never could be inspected
-        self._news: set[str] = set()  # those whose services are to be derived anew
         self._portion = PORTION
         self._starts: dict[str, list[float]] = {}
-        self._claims: set[tuple[str, str, str]] = set()
         self._snapshot: Snapshot | None = None
 
     def mark(self, event: Event) -> None:
@@ -118,8 +104,7 @@ class Inventory:
         wait for the end of that, and hold up all others.
         """
         gone = event.action == "destroy" or (
-            event.action == "die"
-            and (not self._keep_failed or not _failed(event.exit_code, default=True))
+            event.action == "die" and not self._keeps(event.exit_code)
         )
         with self._changed:
             if event.action in ("connect", "disconnect"):
@@ -129,6 +114,10 @@ class Inventory:
             if event.action == "start":
                 self._starts.setdefault(event.container_id, []).append(self._clock())
             self._changed.notify()
+
+    def _keeps(self, exit_code: int | None) -> bool:
+        """Whether services outlive such an exit; one that is not told of may be a failure."""
+        return self._keep_failed and (exit_code is None or 0 < exit_code < 128)  # 128: a signal
 
     def _note(self, container_id: str, hint: Hint) -> None:
         """Keep the newer hint: a start must not be undone by an end that is told of late."""
@@ -178,13 +167,16 @@ class Inventory:
                     self._note(container_id, hint)
                 self._listing_due |= listing
         self._portion = 2 * self._portion if dirty else PORTION
-        changed = self._news - self._await_peers(dirty)
-        self._news -= changed
-        self._refresh(changed)
-        state = not (dirty or self._unknown), not dirty
+        self._tell(self._stock.derive(dirty.keys()), not (dirty or self._unknown), not dirty)
+
+    def _tell(self, changed: bool, complete: bool, settled: bool) -> None:
+        """Publish what is known, if that is another snapshot."""
         before = self._snapshot
-        if changed or before is None or (before.complete, before.settled) != state:
-            self._assemble(*state)
+        if changed or before is None or (before.complete, before.settled) != (complete, settled):
+            snapshot = self._stock.snapshot(complete=complete, settled=settled)
+            if snapshot != before:
+                self._snapshot = snapshot
+                self._publish(snapshot)
 
     def _take(self) -> tuple[Dirty, bool]:
         now = self._clock()
@@ -193,10 +185,10 @@ class Inventory:
             moved, self._moved = self._moved, set()
             listing, self._listing_due = self._listing_due or self._snapshot is None, False
             if self._next_rules is not None:
-                (self._rules, self._addresses), self._next_rules = self._next_rules, None
-                self._news |= self._known.keys()
+                self._stock.follow(*self._next_rules)
+                self._next_rules = None
             # One that is not known yet has its start in `dirty`, or still before it.
-            for container_id in moved & self._known.keys():
+            for container_id in moved & self._stock.ids:
                 dirty.setdefault(container_id, LOOK)
             due = [(when, key) for key, (when, _) in self._later.items() if when <= now]
             if due and not dirty:
@@ -221,10 +213,10 @@ class Inventory:
     def _list(self, dirty: Dirty) -> None:
         """Mark what a full listing shows to be new, changed or gone."""
         listed = self._engine.running()
-        for container_id in self._known.keys() - listed.keys():
+        for container_id in self._stock.ids - listed.keys():
             dirty.setdefault(container_id, LOOK)
         # One that could not be inspected has a time of its own to be tried again.
-        seen = self._known.keys() | self._unknown
+        seen = self._stock.ids | self._unknown
         for container_id, digest in listed.items():
             if container_id not in seen or self._listed.get(container_id) != digest:
                 dirty.setdefault(container_id, LOOK)
@@ -239,109 +231,41 @@ class Inventory:
         for container_id, hint in urgency:
             if self._clock() > end:
                 break
-            container = None
             if not hint.gone:
-                try:
-                    container = self._engine.inspect(container_id)
-                except EngineUnavailable as error:
-                    self._put_off(container_id, error)
-                    del dirty[container_id]
-                    continue
-            elif self._started_after(container_id, hint.time):
-                del dirty[container_id]
-                continue
-            if hint is not LOOP:
-                self._later.pop(container_id, None)
-            self._unknown.discard(container_id)
-            if self._settle(container_id, container):
-                self._news.add(container_id)
+                self._inspect(container_id)
+            elif not self._stock.started_after(container_id, hint.time):
+                self._settle(container_id, None, looping=hint is LOOP)
             del dirty[container_id]
 
-    def _started_after(self, container_id: str, ended: float) -> bool:
-        """Whether what is known is newer than an end, as when a stream repeats old events."""
-        known = self._known.get(container_id)
-        return known is not None and known.container.started_at > ended
+    def _inspect(self, container_id: str) -> None:
+        try:
+            container = self._engine.inspect(container_id)
+        except EngineUnavailable as error:
+            self._put_off(container_id, error)
+        else:
+            self._settle(container_id, container)
+
+    def _settle(
+        self, container_id: str, container: Container | None, *, looping: bool = False
+    ) -> None:
+        """Take in what a container is now; one in a restart loop is to be looked at later."""
+        if not looping:
+            self._later.pop(container_id, None)
+        self._unknown.discard(container_id)
+        if container is not None and container.exit_code is not None:
+            if self._keeps(container.exit_code):
+                return
+            container = None
+        self._stock.put(container_id, container)
 
     def _put_off(self, container_id: str, error: EngineUnavailable) -> None:
         """Try this container again later; raises where it is not the container but the engine."""
         self._engine.ping()
         wait = min(RETRY_MOST, 2 * self._later.get(container_id, (0, RETRY_FIRST / 2))[1])
         self._later[container_id] = (self._clock() + wait, wait)
-        if container_id not in self._known:
+        if container_id not in self._stock.ids:
             self._unknown.add(container_id)
         log.warning(
             "container %s cannot be inspected (%s); what is known of it stays, next try in %.0f s",
             container_id[:12], error, wait,
         )  # fmt: skip
-
-    def _settle(self, container_id: str, container: Container | None) -> bool:
-        """Take in what is known now; returns whether that is news."""
-        if container is not None and container.exit_code is not None:
-            kept = self._known.get(container_id)
-            if kept is not None and self._keep_failed and _failed(container.exit_code):
-                return False
-            container = None
-        if container is None:
-            return self._known.pop(container_id, None) is not None
-        known = self._known.get(container_id)
-        if known is not None and known.container == container:
-            return False
-        warned = known.warnings if known else ()
-        self._known[container_id] = _Known(container, _peer_id(container), warnings=warned)
-        return True
-
-    def _await_peers(self, dirty: Dirty) -> set[str]:
-        """Those whose services wait for a look at the container whose network they share."""
-        awaited = dirty.keys() - self._known.keys()
-        return {key for key, known in self._known.items() if known.peer_id in awaited}
-
-    def _refresh(self, changed: set[str]) -> None:
-        """Derive the services of what changed, and of those that share a changed one's network."""
-        if not changed:
-            return
-        for container_id, known in self._known.items():
-            if container_id not in changed and known.peer_id not in changed:
-                continue
-            peer = self._known.get(known.peer_id)
-            known.services, warnings = services(
-                known.container, self._rules, peer.container if peer else None
-            )
-            for warning in warnings:
-                if warning not in known.warnings:
-                    log.warning("%s", warning)
-            known.warnings = warnings
-
-    def _assemble(self, complete: bool, settled: bool) -> None:
-        found: dict[str, Service] = {}
-        claims: set[tuple[str, str, str]] = set()
-        for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
-            for service in known.services:
-                earlier = found.pop(service.id, None)
-                if earlier is not None:
-                    claims.add((service.id, earlier.container_name, service.container_name))
-                found[service.id] = service
-        self._warn_of(claims - self._claims)
-        self._claims = claims
-        addresses = self._addresses.union(service.address for service in found.values())
-        snapshot = Snapshot(found, addresses, complete, settled)
-        if snapshot != self._snapshot:
-            self._snapshot = snapshot
-            self._publish(snapshot)
-
-    def _warn_of(self, claims: Iterable[tuple[str, str, str]]) -> None:
-        for service_id, loser, winner in sorted(claims):
-            log.warning(
-                "service id %s is claimed by containers %s and %s; %s has it, as it started last",
-                service_id, loser, winner, winner,
-            )  # fmt: skip
-
-
-def _failed(exit_code: int | None, default: bool = False) -> bool:
-    """Whether a container ended by itself and badly: 128 and up is a signal."""
-    return default if exit_code is None else 0 < exit_code < 128
-
-
-def _peer_id(container: Container) -> str:
-    """The container whose network this one shares, or an empty text."""
-    mode, _, peer = container.network_mode.partition(":")
-    return peer if mode == "container" else ""

@@ -31,7 +31,8 @@ CORE = {
     "docker_answers": "model",
     "docker_context": "",
     "docker_engine": "model docker_answers docker_context",
-    "inventory": "model services docker_answers docker_engine",
+    "stock": "model services",
+    "inventory": "model services stock docker_answers docker_engine",
     "reconciler": "model uri plan backend outage",
     "config": "model uri services backend untrusted",
     "agent": (
