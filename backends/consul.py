@@ -34,7 +34,8 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from . import consul_service as shape
-from .consul_http import WATCH, WORKERS, Api, Denied, NoAnswer, Refused
+from .consul_errors import Denied, NoAnswer, Refused
+from .consul_http import WATCH, WORKERS, Api
 from .consul_leftovers import INTERVAL, Leftovers
 from .consul_servers import Servers
 from .consul_settings import Endpoint, Settings

@@ -3,22 +3,12 @@
 python-consul2 is the API layer only. Its own transport has no deadline, honours proxies, knows no
 unix socket, and its constructor lets the process environment override an explicit address; so
 `Api` takes `Client` as its transport and leaves that constructor out.
-
-All errors here are kinds of `Unavailable`, so that one that nobody handles says the right thing::
-
-    Unavailable
-     +-- NoAnswer   this server is dead or frozen: the next one may do
-     |    +-- Leaderless   it answers, but cannot reach its cluster
-     |    +-- Cut          it closed the connection instead of answering
-     +-- Denied     the token lacks a right (403); the same at every server
-     +-- Refused    any other answer that is no success
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import ssl
 import time
@@ -32,9 +22,9 @@ from consul import base
 from urllib3.connection import HTTPConnection
 from urllib3.util import Timeout, is_connection_dropped
 
-from registrator.backend import Unavailable
 from registrator.uri import Address
 
+from .consul_errors import Cut, Denied, Leaderless, NoAnswer, Refused, failure
 from .consul_settings import Endpoint, Settings
 from .tls import reason
 
@@ -44,13 +34,6 @@ WORKERS = 8
 WATCH = 1.0
 """Seconds between two looks at an idle connection (see `Client.dropped`)."""
 
-# A 500 with one of these is an agent that cannot reach its servers, not a wrong request.
-_LEADERLESS = re.compile(
-    r"no cluster leader|no known consul servers|rpc error|leadership lost|raft|eof|"
-    r"connection re|timed? ?out|deadline",
-    re.IGNORECASE,
-)
-
 
 def printable(text: str) -> bool:
     """Whether Consul takes this in a URL's path: it refuses all that Go doesn't know as printable.
@@ -58,39 +41,6 @@ def printable(text: str) -> bool:
     Judged by Unicode 3.2, since Go's tables in a Consul may well be older than Python's.
     """
     return text.isprintable() and all(ucd_3_2_0.category(char) != "Cn" for char in text)
-
-
-class NoAnswer(Unavailable):
-    """A server did not answer, or not in time."""
-
-
-class Leaderless(NoAnswer):
-    """A server answered that it, or its cluster, cannot serve now."""
-
-
-class Cut(NoAnswer):
-    """A server closed the connection instead of answering, or answered in no known form."""
-
-
-class Denied(Unavailable):
-    """403; `unknown` where the token itself is refused rather than one of its rights."""
-
-    def __init__(self, text: str, unknown: bool) -> None:
-        super().__init__(text)
-        self.unknown = unknown
-
-    def remedy(self, rules: str) -> str:
-        """What to do: where the token is known, it needs these rules."""
-        return "give a token that this Consul knows" if self.unknown else rules
-
-
-class Refused(Unavailable):
-    """An HTTP answer that is no success, with its `status` and Consul's own `reason`."""
-
-    def __init__(self, address: str, status: int, reason: str) -> None:
-        super().__init__(f"{address} answered {status}: {reason[:300]}")
-        self.status = status
-        self.reason = reason
 
 
 class _UnixConnection(HTTPConnection):
@@ -196,13 +146,7 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         text = content.decode("utf-8", "replace")
         if status < 300:
             return base.Response(status, headers, text, content)
-        if status == 403:
-            problem = f" ({token.problem})" if token.problem else ""
-            said = f"{self.endpoint}: {text.strip()[:300]}{problem}"
-            raise Denied(said, "ACL not found" in text)
-        if status in (429, 502, 503, 504) or (status == 500 and _LEADERLESS.search(text)):
-            raise Leaderless(f"{self.endpoint} answered {status}: {text.strip()[:300]}")
-        raise Refused(str(self.endpoint), status, text.strip())
+        raise failure(str(self.endpoint), status, text.strip(), token.problem)
 
     def _exchange(
         self, method: str, target: str, data: str | None

@@ -17,7 +17,8 @@ from enum import Enum
 from registrator.backend import Unavailable
 from registrator.uri import RegistryURI
 
-from .consul_http import Api, Denied, NoAnswer
+from .consul_errors import Denied, NoAnswer
+from .consul_http import Api
 from .consul_service import OWNER
 from .consul_settings import Endpoint
 

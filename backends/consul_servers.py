@@ -7,7 +7,8 @@ import logging
 from registrator.backend import Unavailable
 from registrator.uri import RegistryURI
 
-from .consul_http import Api, Client, Cut, Denied, Leaderless, NoAnswer, Refused
+from .consul_errors import Cut, Denied, Leaderless, NoAnswer, Refused
+from .consul_http import Api, Client
 from .consul_settings import Endpoint, Settings, endpoints
 from .in_use import InUse
 

@@ -34,7 +34,8 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from .consul_http import WATCH, Api, Denied, NoAnswer, Refused, printable
+from .consul_errors import Denied, NoAnswer, Refused
+from .consul_http import WATCH, Api, printable
 from .consul_servers import Servers
 from .consul_settings import Settings
 from .consulkv_txn import MOVED_ON, Stored, Write, operations, portions

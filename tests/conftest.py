@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from support.agent import Agent
-from support.consul import put
+from support.consul import clear
 from support.engine import Dockerd
 from support.host import Host
 from support.images import make_images
@@ -67,10 +66,11 @@ def shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
 
 @pytest.fixture
 def consul(shared_consul: Consul) -> Iterator[Consul]:
-    """A server, shared by the whole run, as the next two are; without services afterwards."""
+    """A server, shared by the whole run, as the next two are; it runs and is empty afterwards."""
     yield shared_consul
-    for key in shared_consul.api("agent/services"):
-        put(shared_consul, f"agent/service/deregister/{quote(key, safe='')}")
+    if not shared_consul.running:
+        shared_consul.start()
+    clear(shared_consul)
 
 
 @pytest.fixture(scope="session")

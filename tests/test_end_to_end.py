@@ -6,13 +6,13 @@ import concurrent.futures
 import json
 import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.agent import Agent
+from support.consul import put
 from support.engine import Dockerd
 from support.proxy import RecordingHTTPProxy
 from support.servers import Consul
@@ -20,29 +20,6 @@ from support.wait import until
 
 RunAgent = Callable[..., Agent]
 IP = "127.10.0.1"
-
-
-@pytest.fixture
-def registry(consul: Consul) -> Iterator[Consul]:
-    """The shared Consul, running and empty before and after."""
-    empty(consul)
-    yield consul
-    if not consul.running:
-        consul.start()
-    empty(consul)
-
-
-def empty(consul: Consul) -> None:
-    """Deregister everything."""
-    for service_id in consul.api("agent/services"):
-        put(consul, f"agent/service/deregister/{service_id}")
-
-
-def put(consul: Consul, path: str, body: object = None) -> None:
-    """A PUT of somebody else."""
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"http://{consul.address}/v1/{path}", data, method="PUT")
-    urllib.request.urlopen(request, timeout=5).close()
 
 
 def registered(consul: Consul) -> dict[str, tuple[str, int]]:
@@ -85,132 +62,132 @@ def words(*more: str) -> list[str]:
     return ["-ip", IP, "-hostname", "h", *more]
 
 
-def test_containers_come_and_go(clean_engine: Dockerd, registry: Consul, agent: RunAgent) -> None:
+def test_containers_come_and_go(clean_engine: Dockerd, consul: Consul, agent: RunAgent) -> None:
     clean_engine.api.run("early", publish_all=True)
-    agent(*words(uri(registry)))
-    assert agree(clean_engine, registry, 5, "start").keys() == {"h:early:80"}
+    agent(*words(uri(consul)))
+    assert agree(clean_engine, consul, 5, "start").keys() == {"h:early:80"}
     late = clean_engine.api.run("late", "two", publish_all=True, env={"SERVICE_NAME": "web"})
-    assert len(agree(clean_engine, registry, 5, "run")) == 3
+    assert len(agree(clean_engine, consul, 5, "run")) == 3
     clean_engine.api.rename(late, "later")
-    assert "h:later:443" in agree(clean_engine, registry, 5, "rename")
+    assert "h:later:443" in agree(clean_engine, consul, 5, "rename")
     clean_engine.api.stop(late)
-    agree(clean_engine, registry, 5, "stop")
+    agree(clean_engine, consul, 5, "stop")
     clean_engine.api.start(late)
-    agree(clean_engine, registry, 5, "start again")
+    agree(clean_engine, consul, 5, "start again")
     clean_engine.api.remove("early")
-    assert len(agree(clean_engine, registry, 5, "remove")) == 2
+    assert len(agree(clean_engine, consul, 5, "remove")) == 2
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_burst(attempt: int, clean_engine: Dockerd, registry: Consul, agent: RunAgent) -> None:
+def test_burst(attempt: int, clean_engine: Dockerd, consul: Consul, agent: RunAgent) -> None:
     """100 containers by 8 threads: none missing; all killed: none stale."""
-    agent(*words("-resync", "0", uri(registry)))
+    agent(*words("-resync", "0", uri(consul)))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda n: clean_engine.api.run(f"b{n}", publish_all=True), range(100)))
-        assert len(agree(clean_engine, registry, 10, f"burst {attempt}")) == 100
+        assert len(agree(clean_engine, consul, 10, f"burst {attempt}")) == 100
         list(pool.map(clean_engine.api.kill, ids))
-        assert agree(clean_engine, registry, 10, f"killed {attempt}") == {}
+        assert agree(clean_engine, consul, 10, f"killed {attempt}") == {}
 
 
 def test_right_after_a_kill_of_the_agent(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
 ) -> None:
     kept = clean_engine.api.run("kept", publish_all=True)
     custom = clean_engine.api.run("custom", publish_all=True, env={"SERVICE_ID": "my-own"})
-    first = agent(*words(uri(registry)))
-    until(lambda: registered(registry).keys() == {"h:kept:80", "my-own"}, "both")
+    first = agent(*words(uri(consul)))
+    until(lambda: registered(consul).keys() == {"h:kept:80", "my-own"}, "both")
     first.kill()
     clean_engine.api.remove(custom)
     clean_engine.api.run("new", publish_all=True)
     clean_engine.api.stop(kept)
     clean_engine.api.start(kept)
     started = time.monotonic()
-    agent(*words(uri(registry)))
-    agree(clean_engine, registry, 2 - (time.monotonic() - started), "after the kill")
+    agent(*words(uri(consul)))
+    agree(clean_engine, consul, 2 - (time.monotonic() - started), "after the kill")
 
 
-def test_signals(clean_engine: Dockerd, registry: Consul, agent: RunAgent) -> None:
+def test_signals(clean_engine: Dockerd, consul: Consul, agent: RunAgent) -> None:
     clean_engine.api.run("web1", publish_all=True)
     for number in (signal.SIGTERM, signal.SIGINT):
-        run = agent(*words("-resync", "0", uri(registry)))
-        agree(clean_engine, registry, 5, "start")
-        put(registry, "agent/service/deregister/h:web1:80")
+        run = agent(*words("-resync", "0", uri(consul)))
+        agree(clean_engine, consul, 5, "start")
+        put(consul, "agent/service/deregister/h:web1:80")
         run.signal(signal.SIGHUP)
-        agree(clean_engine, registry, 5, "SIGHUP")
+        agree(clean_engine, consul, 5, "SIGHUP")
         run.signal(number)
         assert run.exited(2) == 0
-        assert registered(registry).keys() == {"h:web1:80"}
+        assert registered(consul).keys() == {"h:web1:80"}
 
 
-def test_consul_away_and_wiped(clean_engine: Dockerd, registry: Consul, agent: RunAgent) -> None:
+def test_consul_away_and_wiped(clean_engine: Dockerd, consul: Consul, agent: RunAgent) -> None:
     gone = clean_engine.api.run("gone", publish_all=True)
-    run = agent(*words(uri(registry)))
-    agree(clean_engine, registry, 5, "start")
-    registry.stop()
+    run = agent(*words(uri(consul)))
+    agree(clean_engine, consul, 5, "start")
+    consul.stop()
     end = time.monotonic() + 10
     clean_engine.api.remove(gone)
     clean_engine.api.run("new", publish_all=True)
     until(lambda: time.monotonic() > end, "ten seconds without Consul", 11)
-    registry.start()
-    agree(clean_engine, registry, 3, "Consul is back")
-    registry.stop()
-    registry.wipe()
-    registry.start()
-    agree(clean_engine, registry, 3, "a wiped Consul")
+    consul.start()
+    agree(clean_engine, consul, 3, "Consul is back")
+    consul.stop()
+    consul.wipe()
+    consul.start()
+    agree(clean_engine, consul, 3, "a wiped Consul")
     assert "Traceback" not in run.log
 
 
-def test_engine_restarts(tmp_path: Path, registry: Consul, agent: RunAgent) -> None:
+def test_engine_restarts(tmp_path: Path, consul: Consul, agent: RunAgent) -> None:
     engine = Dockerd(tmp_path / "engine")
     try:
         engine.start()
         engine.api.import_image("web", expose=[80])
         engine.api.run("stays", publish_all=True, restart="always")
         engine.api.run("goes", publish_all=True)
-        run = agent(*words(uri(registry)), docker_host=engine.host)
-        assert len(agree(engine, registry, 5, "start")) == 2
+        run = agent(*words(uri(consul)), docker_host=engine.host)
+        assert len(agree(engine, consul, 5, "start")) == 2
         for end in (engine.stop, engine.kill):
             end()
             engine.start()
-            agree(engine, registry, 3, "the engine is back")
+            agree(engine, consul, 3, "the engine is back")
         engine.api.run("new", publish_all=True)
-        agree(engine, registry, 3, "a new container")
+        agree(engine, consul, 3, "a new container")
         assert run.running
     finally:
         engine.remove()
 
 
 def test_put_right_by_the_next_resync(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
 ) -> None:
     clean_engine.api.run("one1", publish_all=True)
     clean_engine.api.run("two2", publish_all=True)
-    agent(*words("-resync", "1", uri(registry)))
-    agree(clean_engine, registry, 5, "start")
-    put(registry, "agent/service/deregister/h:one1:80")
-    agree(clean_engine, registry, 3, "deleted")
+    agent(*words("-resync", "1", uri(consul)))
+    agree(clean_engine, consul, 5, "start")
+    put(consul, "agent/service/deregister/h:one1:80")
+    agree(clean_engine, consul, 3, "deleted")
     altered = {"ID": "h:two2:80", "Name": "other", "Address": IP, "Port": 1}
-    put(registry, "agent/service/register", altered)
-    agree(clean_engine, registry, 3, "altered")
-    assert registry.api("agent/services")["h:two2:80"]["Service"] == "web"
+    put(consul, "agent/service/register", altered)
+    agree(clean_engine, consul, 3, "altered")
+    assert consul.api("agent/services")["h:two2:80"]["Service"] == "web"
     # What somebody else registers is theirs, also at an address of ours.
-    put(registry, "agent/service/register", {"ID": "theirs", "Name": "x", "Address": IP, "Port": 1})
-    put(registry, "agent/service/deregister/h:one1:80")
-    until(lambda: registered(registry).keys() == {"h:one1:80", "h:two2:80", "theirs"}, "theirs")
+    put(consul, "agent/service/register", {"ID": "theirs", "Name": "x", "Address": IP, "Port": 1})
+    put(consul, "agent/service/deregister/h:one1:80")
+    until(lambda: registered(consul).keys() == {"h:one1:80", "h:two2:80", "theirs"}, "theirs")
 
 
 def test_a_resync_without_a_change_writes_nothing(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
 ) -> None:
     clean_engine.api.run(
         "checked",
         publish_all=True,
         env={"SERVICE_CHECK_TTL": "1h", "SERVICE_TAGS": "b,a", "SERVICE_X": "y" * 600},
     )
-    proxy = RecordingHTTPProxy(registry.address)
+    proxy = RecordingHTTPProxy(consul.address)
     try:
         agent(*words("-resync", "0.2", f"consul://{proxy.address}"))
-        agree(clean_engine, registry, 5, "start")
+        agree(clean_engine, consul, 5, "start")
         listings = sum("agent/services" in r.path for r in proxy.requests)
         until(
             lambda: sum("agent/services" in r.path for r in proxy.requests) >= listings + 5,
@@ -222,28 +199,28 @@ def test_a_resync_without_a_change_writes_nothing(
 
 
 def test_on_success_keeps_what_failed(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
 ) -> None:
-    agent(*words("-deregister", "on-success", uri(registry)))
+    agent(*words("-deregister", "on-success", uri(consul)))
     for name, code in (("good", 0), ("bad", 3)):
         command = ("sh", "-c", f"trap 'exit {code}' TERM; sleep 1000 & wait")
         clean_engine.api.run(name, publish_all=True, command=command)
-    agree(clean_engine, registry, 5, "start")
+    agree(clean_engine, consul, 5, "start")
     clean_engine.api.stop("good")
     clean_engine.api.stop("bad")
-    until(lambda: registered(registry).keys() == {"h:bad:80"}, "only the failed one")
+    until(lambda: registered(consul).keys() == {"h:bad:80"}, "only the failed one")
     clean_engine.api.remove("bad")
-    until(lambda: registered(registry) == {}, "the failed one removed")
+    until(lambda: registered(consul) == {}, "the failed one removed")
 
 
 def test_two_registries_fail_apart(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent, tmp_path: Path
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent, tmp_path: Path
 ) -> None:
     path = tmp_path / "services.json"
     dead = "consul://127.99.99.99:1"
-    run = agent(*words(dead, f"file://{path}", uri(registry)))
+    run = agent(*words(dead, f"file://{path}", uri(consul)))
     clean_engine.api.run("web1", publish_all=True)
-    agree(clean_engine, registry, 5, "the live one")
+    agree(clean_engine, consul, 5, "the live one")
     until(lambda: len(json.loads(path.read_text())) == 1, "the file", ignore=(OSError, ValueError))
     until(lambda: "trying again" in run.log, "a line on the dead one")
 
@@ -256,9 +233,9 @@ def test_gives_up_after_retry_attempts(clean_engine: Dockerd, agent: RunAgent) -
 
 
 def test_hostile_metadata_harms_nobody(
-    clean_engine: Dockerd, registry: Consul, agent: RunAgent
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
 ) -> None:
-    run = agent(*words(uri(registry)))
+    run = agent(*words(uri(consul)))
     clean_engine.api.run("good", publish_all=True)
     for n, env in enumerate(
         [
@@ -272,5 +249,5 @@ def test_hostile_metadata_harms_nobody(
         clean_engine.api.run(f"bad{n}", publish_all=True, env=env)
     until(lambda: run.log.count("not registered") >= 5, "five warnings")
     clean_engine.api.run("last", publish_all=True)
-    until(lambda: registered(registry).keys() == {"h:good:80", "h:last:80"}, "the good ones")
+    until(lambda: registered(consul).keys() == {"h:good:80", "h:last:80"}, "the good ones")
     assert "Traceback" not in run.log

@@ -19,6 +19,7 @@ import pytest
 from kazoo.client import KazooClient
 from registrator.backends.skydns import label
 from support.agent import Agent
+from support.consul import clear
 from support.engine import Dockerd
 from support.etcd import ctl, keys
 from support.proxy import RecordingHTTPProxy
@@ -219,7 +220,7 @@ def test_the_originals_records(
     finally:
         agent.kill()
         images.api.clear()
-        clear(consul, client, etcd)
+        empty(consul, client, etcd)
         proxy.close()
 
 
@@ -260,12 +261,9 @@ def compare(
         assert not left, f"{backend} has more than the original"
 
 
-def clear(consul: Consul, client: KazooClient, etcd: Etcd) -> None:
+def empty(consul: Consul, client: KazooClient, etcd: Etcd) -> None:
     """Leave the registries empty for the next."""
-    paths = [f"agent/service/deregister/{key}" for key in consul.api("agent/services")]
-    for method, path in [*(("PUT", path) for path in paths), ("DELETE", "kv/?recurse")]:
-        url = f"http://{consul.address}/v1/{path}"
-        urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5).close()
+    clear(consul)
     for place in ("/services/", "/skydns/local/cluster/"):
         ctl(etcd, "del", "--prefix", place)
     client.delete(f"/{PREFIX}", recursive=True)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import urllib3
 
@@ -54,10 +55,10 @@ def register(backend: Backend, *services: Service) -> list[Entry]:
     return entries
 
 
-def put(agent: Consul, path: str, body: object = None, token: str = "") -> Any:
+def put(agent: Consul, path: str, body: object = None, token: str = "", method: str = "PUT") -> Any:
     """A PUT to ``/v1/<path>`` from outside; the answer's JSON."""
     answer = urllib3.request(
-        "PUT",
+        method,
         f"http://{agent.address}/v1/{path}",
         body=b"" if body is None else json.dumps(body).encode(),
         headers={"X-Consul-Token": token} if token else {},
@@ -66,6 +67,13 @@ def put(agent: Consul, path: str, body: object = None, token: str = "") -> Any:
     )
     assert answer.status == 200, answer.data
     return json.loads(answer.data) if answer.data else None
+
+
+def clear(agent: Consul) -> None:
+    """Deregister every service and delete every key."""
+    for service_id in agent.api("agent/services"):
+        put(agent, f"agent/service/deregister/{quote(service_id, safe='')}")
+    put(agent, "kv/?recurse", method="DELETE")
 
 
 def token(agent: Consul, rules: str) -> str:
