@@ -77,6 +77,9 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
             shunned, self._shunned = self._shunned, None
         if address == shunned:
             raise TimeoutError("passed over once: it did not answer in time")
+        with self._lock:
+            # Whoever asks before this attempt has come to its end is told so.
+            self._errors.setdefault(address, self._why(TimeoutError()))
         try:
             opened = self._open(address, hostname)
         except OSError as error:

@@ -331,7 +331,7 @@ def test_frozen(fresh: Consul) -> None:
         started = time.monotonic()
         with pytest.raises(Unavailable):
             ours.apply(plan) if plan else ours.list()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2
     fresh.thaw()
     until(lambda: len(ours.list()) == 40, "the thawed agent", 10, (Unavailable, SessionLost))
     ours.close()
@@ -488,10 +488,10 @@ def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Con
     with pytest.raises(SessionLost):
         register(ours, service(1), service(101))
     settle(ours)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 2
     started = time.monotonic()
     ours.keepalive()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 2
     first.thaw()
 
     def clean() -> bool:

@@ -338,7 +338,7 @@ def test_a_frozen_server_alone(tmp_path: Path) -> None:
         started = time.monotonic()
         with pytest.raises(Unavailable, match=r"within 0\.5 s"):
             ours.list()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2
     consul.thaw()
     until(lambda: len(ours.list()) == 100, "the thawed server", 10, (Unavailable,))
     ours.keepalive()

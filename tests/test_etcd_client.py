@@ -114,8 +114,8 @@ def test_a_cluster_without_a_quorum(cluster: list[Etcd], make: Backends) -> None
     for member in cluster[:2]:
         member.kill()
     try:
-        assert fails(lambda: write(backend, "b")) < 3 * 0.5 + 0.5
-        assert fails(backend.list) < 3 * 0.5 + 0.5
+        assert fails(lambda: write(backend, "b")) < 3 * 0.5 + 1
+        assert fails(backend.list) < 3 * 0.5 + 1
     finally:
         for member in cluster[:2]:
             member.launch()
@@ -133,7 +133,7 @@ def test_every_call_ends_at_a_frozen_server(tmp_path: Path, make: Backends) -> N
         etcd.freeze()
         for each in (backend, unconnected):
             for call in (each.list, lambda each=each: write(each, "b"), backend.keepalive):
-                assert 0.4 < fails(call, "no answer within 0.5 s") < 1
+                assert 0.4 < fails(call, "no answer within 0.5 s") < 2
         etcd.thaw()
         until(lambda: persist(backend, "b") < 1, "a write", 10)
         assert len(backend.list()) == 2
@@ -152,7 +152,7 @@ def test_stays_with_what_works(
 
 def test_all_addresses_are_tried(make: Backends) -> None:
     backend = make(f"etcd://{DEAD},127.0.0.1:9/s")
-    assert fails(backend.list, rf"{DEAD}: .*refused.*; 127\.0\.0\.1:9: .*refused") < 1
+    assert fails(backend.list, rf"{DEAD}: .*refused.*; 127\.0\.0\.1:9: .*refused") < 2
 
 
 def test_a_server_that_comes_back(
@@ -163,7 +163,7 @@ def test_a_server_that_comes_back(
         write(backend)
         etcd.kill()
         for _ in range(3):
-            assert fails(backend.list, "refused|reset|closed") < 1
+            assert fails(backend.list, "refused|reset|closed") < 2
         etcd.start()
         assert seconds(backend.list) < 0.5
     assert caplog.messages == []  # who called was told of the fault, and will say when it is over
@@ -225,7 +225,7 @@ def test_names_that_do_not_resolve(make: Backends, monkeypatch: pytest.MonkeyPat
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10))
     backend = make("etcd://etcd.test/s", timeout=0.3)
-    assert fails(backend.list, "not resolved within 0.3 s") < 1
+    assert fails(backend.list, "not resolved within 0.3 s") < 2
     release.set()
     until(lambda: "resolve" not in {t.name for t in threading.enumerate()}, "its thread's end", 5)
 
