@@ -106,9 +106,7 @@ class ConsulBackend:
 
     def list(self) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it."""
-        services, checks = self._call(
-            lambda api: (api.agent.services() or {}, api.agent.checks() or {}), listing=True
-        )
+        services, checks = self._call(lambda api: (api.services(), api.checks()), listing=True)
         if self._ttl:
             own = checks.get(shape.check_id(self._owner_id), {})
             self._owner_stands = services.pop(self._owner_id, None) is not None and bool(own)

@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unicodedata import ucd_3_2_0
 from urllib.parse import quote, urlencode
@@ -116,25 +116,38 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
 
     def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
         """Read, as python-consul2 calls it; like all of these it raises this module's errors."""
-        return callback(self._request("GET", path, params, None))
+        return self._read(callback, self._request("GET", path, params, None))
 
     def put(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
         """Write, as python-consul2 calls it."""
-        return callback(self._request("PUT", path, params, data))
+        return self._read(callback, self._request("PUT", path, params, data))
 
     def post(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
         """Post, as python-consul2's interface asks for."""
-        return callback(self._request("POST", path, params, data))
+        return self._read(callback, self._request("POST", path, params, data))
 
     def delete(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
         """Delete, as python-consul2's interface asks for."""
-        return callback(self._request("DELETE", path, params, data))
+        return self._read(callback, self._request("DELETE", path, params, data))
+
+    def _read(self, callback: Callable[[Any], Any], answer: Any) -> Any:
+        """What an answer says; a proxy's page, for instance, is none of Consul's."""
+        with self.consuls_own():
+            return callback(answer)
+
+    @contextlib.contextmanager
+    def consuls_own(self) -> Iterator[None]:
+        """Where an answer's form is relied on: raises `Cut` where it has another."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Cut(f"{self.endpoint}: it answered what Consul does not say") from error
 
     def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
         target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
@@ -224,8 +237,21 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
 
     def node_id(self) -> str:
         """The agent's own id; needs ``agent:read``."""
-        node: str = self.agent.self()["Config"]["NodeID"]
-        return node
+        answer = self.agent.self()
+        with self.http.consuls_own():
+            return str(answer["Config"]["NodeID"])
+
+    def services(self) -> dict[str, Mapping[str, Any]]:
+        """The agent's services by id."""
+        return self._table(self.agent.services())
+
+    def checks(self) -> dict[str, Mapping[str, Any]]:
+        """The agent's checks by id."""
+        return self._table(self.agent.checks())
+
+    def _table(self, answer: Any) -> dict[str, Mapping[str, Any]]:
+        with self.http.consuls_own():
+            return {str(key): {**value} for key, value in (answer or {}).items()}
 
     def ping(self) -> None:
         """Raise `NoAnswer` unless the agent itself answers, be it with a refusal.
@@ -256,5 +282,7 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         except Refused as error:
             if error.status != 409:
                 raise
-            answer = json.loads(error.reason)
-        return answer["Results"] or (), answer["Errors"] or ()
+            with self.http.consuls_own():
+                answer = json.loads(error.reason)
+        with self.http.consuls_own():
+            return answer["Results"] or (), answer["Errors"] or ()

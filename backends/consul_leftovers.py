@@ -33,6 +33,9 @@ BUDGET = 0.5
 """Seconds that a request of a look may take, and after which a long removal is interrupted."""
 
 
+_RULES = 'the token needs agent_prefix "" { policy = "read" }'
+
+
 class Found(Enum):
     """What a look at an address showed."""
 
@@ -56,7 +59,9 @@ class Leftovers:
         self._known: set[Endpoint] = set()
         # When an address was first seen without a copy of ours; None: it has yet to answer.
         self._owed: dict[Endpoint, float | None] = {}
-        self._looks: dict[Endpoint, Future[Found | Denied]] = {}
+        self._looks: dict[Endpoint, Future[Found]] = {}
+        # Why an address refuses to be looked at: said once, as long as it is the same.
+        self._refusals: dict[Endpoint, str] = {}
 
     def __bool__(self) -> bool:
         """Whether any address owes a look."""
@@ -89,7 +94,7 @@ class Leftovers:
         try:
             in_use = node_id()
         except Denied as error:
-            self._give_up(due, error)
+            self._complain(due[0], error)
             return
         for endpoint in due:
             self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use)
@@ -99,45 +104,46 @@ class Leftovers:
         for endpoint in [each for each, look in self._looks.items() if look.done()]:
             found = self._looks.pop(endpoint).result()
             now = time.monotonic()
-            if isinstance(found, Denied):
-                self._give_up([endpoint], found)
-            elif found is Found.AGAIN:
+            if found is Found.AGAIN:
                 self._owed[endpoint] = None
             else:
                 since = self._owed[endpoint] = self._owed[endpoint] or now
                 if found is Found.SAME_AGENT or now - since >= SECOND_LOOK:
                     del self._owed[endpoint]
 
-    def _give_up(self, endpoints: Iterable[Endpoint], error: Denied) -> None:
-        for endpoint in endpoints:
+    def _complain(self, endpoint: Endpoint, error: Unavailable) -> None:
+        """Say why copies may stay. A refusal may pass, as that of an agent without its servers."""
+        why = f"{error}; {error.remedy(_RULES)}" if isinstance(error, Denied) else str(error)
+        if self._refusals.get(endpoint) != why:
+            self._refusals[endpoint] = why
             self._log.warning(
-                "%s: copies of our services at %s are not looked for, since two addresses can't "
-                "be told apart: the token needs agent_prefix \"\" { policy = \"read\" } (%s)",
-                self._name, endpoint, error,
+                "%s: copies of our services at %s cannot be looked for and removed yet: %s",
+                self._name, endpoint, why,
             )  # fmt: skip
-            del self._owed[endpoint]
 
-    def _look_at(self, endpoint: Endpoint, in_use: str) -> Found | Denied:
+    def _look_at(self, endpoint: Endpoint, in_use: str) -> Found:
         """Remove what is ours there; that counts as clean only when the next look finds nothing."""
         deadline = time.monotonic() + self._budget
         api = self._connect(endpoint, self._budget)
         try:
             if api.node_id() == in_use:
                 return Found.SAME_AGENT
-            found = api.agent.services() or {}
-            ours = [i for i, s in found.items() if (s.get("Meta") or {}).get(OWNER) == self._owner]
+            ours = [
+                i
+                for i, s in api.services().items()
+                if (s.get("Meta") or {}).get(OWNER) == self._owner
+            ]
             for done, service_id in enumerate(ours, 1):
                 api.agent.service.deregister(service_id)
                 if time.monotonic() > deadline or done == len(ours):
                     self._log.info("%s: removed our copies at %s: %d", self._name, endpoint, done)
                     return Found.AGAIN
-        except Denied as error:
-            return error
         except NoAnswer:
             return Found.AGAIN
         except Unavailable as error:
-            self._log.warning("%s: our copies cannot be removed yet: %s", self._name, error)
+            self._complain(endpoint, error)
             return Found.AGAIN
         finally:
             api.http.close()
+        self._refusals.pop(endpoint, None)
         return Found.CLEAN

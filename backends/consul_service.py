@@ -24,7 +24,8 @@ OWNER = "registrator-owner"
 """The Meta key that marks a service as ours: the owner's name."""
 
 DIGEST = "registrator-digest"
-"""The Meta key with a hash of all attributes, where not all of them are in Meta."""
+"""The Meta key with a hash of what the check follows from, where not all of that is in Meta: an
+attribute that Consul cannot hold, or the container whose id a command is given."""
 
 DEFAULT_INTERVAL = "10s"
 """How often a check runs unless ``check_interval`` says otherwise; the original's default."""
@@ -45,8 +46,9 @@ def meta(service: Service, owner: str) -> tuple[dict[str, str], list[str]]:
     }
     kept = dict(list(legal.items())[: _META_PAIRS - 2])
     left_out = sorted(set(service.attrs) - set(kept))
-    if left_out:
-        text = json.dumps(dict(service.attrs), sort_keys=True)
+    container = service.container_id if service.attrs.get("check_cmd") else ""
+    if left_out or container:
+        text = json.dumps([dict(service.attrs), container], sort_keys=True)
         kept[DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return kept | {OWNER: owner}, left_out
 

@@ -94,7 +94,7 @@ class ConsulKVBackend:
 
     def list(self) -> Mapping[str, Actual]:
         """Every key under the prefix, whoever wrote it."""
-        self._seen = {row["Key"]: _stored(row) for row in self._call(self._read_all)}
+        self._seen = self._call(self._read_all)
         return {
             key: Actual(
                 stored.value,
@@ -162,17 +162,19 @@ class ConsulKVBackend:
         rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
         return rules + (' and session_prefix "" { policy = "write" }' if self._ttl else "")
 
-    def _read_all(self, api: Api) -> Sequence[Mapping[str, Any]]:
+    def _read_all(self, api: Api) -> dict[str, Stored]:
         return self._read(api, self._prefix, recurse=True)
 
-    def _read(self, api: Api, key: str, *, recurse: bool) -> Sequence[Mapping[str, Any]]:
+    def _read(self, api: Api, key: str, *, recurse: bool) -> dict[str, Stored]:
         try:
             found: Any = api.kv.get(key, recurse=recurse)[1]
         except Refused as error:
             if error.status != 404:
                 raise
-            return []
-        return (found or ()) if recurse else [found]
+            return {}
+        with api.http.consuls_own():
+            rows = found or () if recurse else [found]
+            return {row["Key"]: _stored(row) for row in rows}
 
     def _open_session(self, api: Api) -> str:
         """A session that nothing but its TTL ends: no checks, so it doesn't die with an agent."""
@@ -256,11 +258,10 @@ class ConsulKVBackend:
         if not MOVED_ON.search(what):
             rejected[write.key] = what
             return True
-        rows = self._call(lambda api: self._read(api, write.key, recurse=False))
-        if not rows:
-            self._seen.pop(write.key, None)
+        now = self._call(lambda api: self._read(api, write.key, recurse=False)).get(write.key)
+        before = self._seen.pop(write.key, None)
+        if now is None:
             return write.value is None
-        before, now = self._seen.get(write.key), _stored(rows[0])
         self._seen[write.key] = now
         # What the caller saw unmarked was its own to remove; what came since is not.
         same = before is not None and before.value == now.value

@@ -74,7 +74,8 @@ class ZooKeeperBackend:
         self._name = str(context.uri)
         self._different: list[str] = []
         self._former = 0
-        self._dead: set[int] | None = None
+        # The nodes to take over, of an agent that died, and the session that each was seen under.
+        self._dead: dict[str, int] | None = None
 
     @property
     def keepalive_interval(self) -> float | None:
@@ -111,7 +112,7 @@ class ZooKeeperBackend:
         ours = [path for path, node in self._tree.nodes.items() if node.mark is Mark.OURS]
         self._tree.watch(client, ours)
         self._note_sessions()
-        return {path: self._actual(node) for path, node in self._tree.nodes.items()}
+        return {path: self._actual(path, node) for path, node in self._tree.nodes.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write in as few transactions as their size allows, sent without waiting in between.
@@ -125,8 +126,8 @@ class ZooKeeperBackend:
         self._settle(client, {entry.key: entry for entry in plan.register}, rejected)
         self._settle(client, dict.fromkeys(plan.deregister), rejected)
         self._tree.prune(client, {parent_of(key) for key in plan.deregister if key not in rejected})
-        if self._dead is not None:
-            self._dead.clear()
+        for key in (*(entry.key for entry in plan.register), *plan.deregister):
+            (self._dead or {}).pop(key, None)
         return rejected
 
     def keepalive(self) -> None:
@@ -142,24 +143,26 @@ class ZooKeeperBackend:
         self._session.leave()
 
     def _note_sessions(self) -> None:
-        """Tell the sessions whose nodes are to be taken over from those of agents that live."""
-        session = self._session.id
+        """Tell the nodes that are to be taken over from those of agents that live."""
+        own = (0, self._session.id)
+        held = {
+            path: node.session
+            for path, node in self._tree.nodes.items()
+            if node.mark is Mark.OURS and node.session not in own
+        }
         if self._dead is None:
-            ours = (node.session for node in self._tree.nodes.values() if node.mark is Mark.OURS)
-            self._dead = {holder for holder in ours if holder not in (0, session)}
-        if self._former not in (0, session):
-            self._dead.add(self._former)
-        self._former = session
+            self._dead = held
+        self._dead |= {path: holder for path, holder in held.items() if holder == self._former}
+        self._former = self._session.id
 
-    def _actual(self, node: Node) -> Actual:
-        held = node.session == self._session.id or self._is_sibling(node)
+    def _actual(self, path: str, node: Node) -> Actual:
+        held = node.session == self._session.id or self._is_sibling(path, node)
         return Actual(node.content, node.mark, held, node.id, node.address)
 
-    def _is_sibling(self, node: Node) -> bool:
+    def _is_sibling(self, path: str, node: Node) -> bool:
         """Whether another live agent of this host holds it."""
-        dead = self._dead or ()
-        foreign = node.session not in (0, self._session.id) and node.session not in dead
-        return node.mark is Mark.OURS and foreign
+        dead = (self._dead or {}).get(path)
+        return node.mark is Mark.OURS and node.session not in (0, self._session.id, dead)
 
     def _warn_of_differences(self, plan: Plan) -> None:
         """Two agents that wrote different things in turn would never end."""
@@ -167,7 +170,7 @@ class ZooKeeperBackend:
         others = [
             entry.key
             for entry, node in known
-            if node and self._is_sibling(node) and node.content != entry.content
+            if node and self._is_sibling(entry.key, node) and node.content != entry.content
         ]
         if others and others != self._different:
             log.warning(
@@ -214,4 +217,4 @@ class ZooKeeperBackend:
         if node.mark is Mark.OTHERS:
             rejected[key] = "another owner holds it"
             return False
-        return entry is None or not self._is_sibling(node)
+        return entry is None or not self._is_sibling(key, node)

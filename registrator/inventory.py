@@ -57,6 +57,13 @@ class Hint(NamedTuple):
     gone: bool
 
 
+class Start(NamedTuple):
+    """A container's start: when it was, by the engine's clock, and when it was told, by ours."""
+
+    time: float
+    told: float
+
+
 LOOK = Hint(0, gone=False)
 LOOP = Hint(math.inf, gone=True)
 Dirty = dict[str, Hint]
@@ -94,7 +101,7 @@ class Inventory:
         self._later: dict[str, tuple[float, float]] = {}  # id -> (when to try again, wait)
         self._unknown: set[str] = set()  # those that never could be inspected
         self._portion = PORTION
-        self._starts: dict[str, list[float]] = {}
+        self._starts: dict[str, list[Start]] = {}
         self._snapshot: Snapshot | None = None
 
     def mark(self, event: Event) -> None:
@@ -112,7 +119,8 @@ class Inventory:
             else:
                 self._note(event.container_id, Hint(event.time, gone))
             if event.action == "start":
-                self._starts.setdefault(event.container_id, []).append(self._clock())
+                start = Start(event.time / 1e9, self._clock())
+                self._starts.setdefault(event.container_id, []).append(start)
             self._changed.notify()
 
     def _keeps(self, exit_code: int | None) -> bool:
@@ -120,9 +128,15 @@ class Inventory:
         return self._keep_failed and (exit_code is None or 0 < exit_code < 128)  # 128: a signal
 
     def _note(self, container_id: str, hint: Hint) -> None:
-        """Keep the newer hint: a start must not be undone by an end that is told of late."""
-        if hint.time >= self._dirty.get(container_id, LOOK).time:
+        """Keep the newer hint: a start must not be undone by an end that is told of late.
+
+        What comes after an end but was before it is to be looked at: the clock may be set back.
+        """
+        before = self._dirty.get(container_id, LOOK)
+        if hint.time >= before.time:
             self._dirty[container_id] = hint
+        elif before.gone:
+            self._dirty[container_id] = Hint(before.time, gone=False)
 
     def follow(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make the services by other rules from the next step on."""
@@ -200,13 +214,16 @@ class Inventory:
     def _hold_loops(self, dirty: Dirty, now: float) -> None:
         """Put off looking at containers that are in a restart loop; their services are gone."""
         for container_id, starts in list(self._starts.items()):
-            recent = [start for start in starts if start > now - LOOP_SECONDS]
+            recent = [start for start in starts if start.told > now - LOOP_SECONDS]
             if not recent:
                 del self._starts[container_id]
                 continue
             self._starts[container_id] = recent
-            until = recent[-1] + SETTLE
-            if len(recent) >= LOOP_STARTS and now < until and container_id in dirty:
+            last = recent[-1]
+            # Many may be told at once of those that happened while the engine was not reached.
+            close = sum(abs(last.time - start.time) < LOOP_SECONDS for start in recent)
+            until = last.told + SETTLE
+            if close >= LOOP_STARTS and now < until and container_id in dirty:
                 dirty[container_id] = LOOP
                 self._later[container_id] = (until, RETRY_FIRST)
 
@@ -231,10 +248,11 @@ class Inventory:
         for container_id, hint in urgency:
             if self._clock() > end:
                 break
-            if not hint.gone:
-                self._inspect(container_id)
-            elif not self._stock.started_after(container_id, hint.time):
+            if hint.gone and not self._stock.started_after(container_id, hint.time):
                 self._settle(container_id, None, looping=hint is LOOP)
+            else:
+                # An end before the start: an old event again, or the clock was set back.
+                self._inspect(container_id)
             del dirty[container_id]
 
     def _inspect(self, container_id: str) -> None:

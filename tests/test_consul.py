@@ -25,6 +25,7 @@ from support.consul import (
     with_tls,
 )
 from support.consul import OWNER as US
+from support.proxy import TCPProxy
 from support.servers import Consul
 from support.wait import until
 
@@ -500,6 +501,84 @@ def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Con
     until(clean, "the thawed agent to be clean", 10)
     assert len(ours.list()) == 2
     ours.close()
+
+
+def answer(status: str, body: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [answer("403 Forbidden", "ACL not found"), answer("404 Not Found")],
+    ids=["token", "page"],
+)
+def test_copies_go_also_after_a_refusal_that_passes(
+    two: tuple[Consul, Consul], caplog: pytest.LogCaptureFixture, refusal: bytes
+) -> None:
+    """An agent that returns before its servers do knows no token, for instance."""
+    first, second = two
+    proxy = TCPProxy(first.address)
+    ours = backend(f"consul://{proxy.address},{second.address}")
+    try:
+        settle(ours)
+        first.kill()
+        with pytest.raises(SessionLost):
+            ours.keepalive()
+        settle(ours)
+        proxy.instead = refusal
+        first.launch()
+        until(lambda: serves(first), "the former agent's return", 20, (OSError,))
+
+        def told() -> list[str]:
+            keep_alive(ours)
+            return [line for line in caplog.messages if "cannot be looked for" in line]
+
+        until(told, "a warning")
+        for _ in range(3):
+            time.sleep(0.05)
+            assert len(told()) == 1
+        proxy.instead = b""
+        until(lambda: settled(ours), "nothing owed")
+        assert first.api("agent/services") == {}
+        assert len(second.api("agent/services")) == 2
+    finally:
+        ours.close()
+        proxy.close()
+
+
+@pytest.mark.parametrize("said", ["<html>", "[1]", '{"a": 1}'])
+@pytest.mark.parametrize("scheme", ["consul://{}", "consulkv://{}/services"])
+def test_what_is_no_consul_is_told_and_left(consul: Consul, scheme: str, said: str) -> None:
+    """A proxy's page, or somebody else's port: no bug of ours, for which the agent would end."""
+    proxy = TCPProxy(consul.address)
+    proxy.instead = answer("200 OK", said)
+    ours = backend(scheme.format(proxy.address))
+    try:
+        with pytest.raises(Unavailable, match=r"what Consul does not say|no cluster leader"):
+            ours.list()
+        proxy.instead = b""
+        ours.list()
+        proxy.instead = answer("200 OK", said)
+        with pytest.raises((Unavailable, SessionLost)):
+            ours.list()
+    finally:
+        ours.close()
+        proxy.close()
+
+
+def test_an_address_that_is_no_consul_harms_nothing(consul: Consul) -> None:
+    proxy = TCPProxy(consul.address)
+    proxy.instead = answer("200 OK", "<html>")
+    ours = backend(f"consul://{consul.address},{proxy.address}")
+    try:
+        register(ours, service(1))
+        for _ in range(2):
+            ours.keepalive()
+            until(lambda: proxy.received, "a look at it")
+        assert len(ours.list()) == 1
+    finally:
+        ours.close()
+        proxy.close()
 
 
 def test_a_frozen_agent_is_noticed_while_idle(two: tuple[Consul, Consul]) -> None:

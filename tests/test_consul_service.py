@@ -50,6 +50,14 @@ def test_checks(attrs: dict[str, str], expected: dict[str, object]) -> None:
     assert check(service(attrs=attrs)) == EVERY | expected
 
 
+def test_a_command_follows_its_container() -> None:
+    """It is given the container's id, which Consul's agent does not tell of a check."""
+    now, later = (service(attrs={"check_cmd": "true"}, container_id=c * 64) for c in "ab")
+    assert meta(now, "us")[0][DIGEST] != meta(later, "us")[0][DIGEST]
+    assert meta(now, "us")[1] == []
+    assert DIGEST not in meta(service(attrs={"check_tcp": "1"}), "us")[0]
+
+
 def test_a_ttl_check_has_no_interval() -> None:
     attrs = {"check_ttl": "30s", "check_initial_status": "passing", "check_interval": "5s"}
     expected = {"TTL": "30s", "Status": "passing", "CheckID": "service:host:c0:80"}

@@ -107,6 +107,10 @@ class Host(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(now=st.integers(1, 10**12))
+    def set_the_engines_clock(self, now: int) -> None:
+        self.engine.set_clock(now)
+
     @rule()
     def work(self) -> None:
         self._work()

@@ -318,6 +318,33 @@ def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCapture
     assert stock.step() == {"h:a:80", "h:b:80"}
 
 
+def test_restarts_that_are_told_at_once_but_were_apart_are_no_loop() -> None:
+    """As when the engine could not be reached meanwhile."""
+    stock = Stock(container("a"))
+    stock.step()
+    events = []
+    for minute in range(1, 6):
+        stock.engine.set_clock(minute * 60 * 10**9)
+        events += [stock.engine.die(container("a").id), stock.engine.start(container("a"))]
+    assert stock.step(*events) == {"h:a:80"}
+    assert all(snapshot.services for snapshot in stock.published)
+
+
+def test_an_end_counts_after_the_engines_clock_was_set_back() -> None:
+    stock = Stock()
+    stock.step(stock.engine.start(container("a")))
+    stock.engine.set_clock(1)
+    assert stock.step(stock.engine.die(container("a").id)) == set()
+
+
+def test_a_start_counts_after_the_engines_clock_was_set_back() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    died = stock.engine.die(container("a").id)
+    stock.engine.set_clock(1)
+    assert stock.step(died, stock.engine.start(container("a"))) == {"h:a:80"}
+
+
 def test_warnings_are_given_once(caplog: pytest.LogCaptureFixture) -> None:
     bad = container("a", env={"SERVICE_NAME": "no\x00good"})
     stock = Stock(bad)

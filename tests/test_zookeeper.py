@@ -389,6 +389,22 @@ def test_closing_leaves_the_nodes_and_the_next_backend_takes_them_over_without_a
     assert watcher.gap == 0
 
 
+def test_a_first_write_that_is_not_all_leaves_the_others_to_be_taken_over(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    """As where it takes long to inspect the containers, and one started while no agent ran."""
+    services = [service(n) for n in range(5)]
+    first, second = make(), make()
+    reconcile(first, *services)
+    first.close()
+    second.list()
+    assert second.apply(Plan((second.entry(service(9)),))) == {}
+    assert len(reconcile(second, *services, service(9))[0].register) == 5
+    for name in reader.get_children(f"{base}/web"):
+        assert reader.get(f"{base}/web/{name}")[1].ephemeralOwner == second._session.id
+    assert not reconcile(second, *services, service(9))[0]
+
+
 def test_nodes_go_at_the_session_timeout_after_closing(
     make: Make, reader: KazooClient, base: str
 ) -> None:

@@ -46,6 +46,10 @@ class FakeEngine:
         self.slow: Callable[[], None] = lambda: None
         self._clock = itertools.count(10**9)
 
+    def set_clock(self, now: int) -> None:
+        """Have it `now`, in ns of the engine's clock; also a time that has been."""
+        self._clock = itertools.count(now)
+
     def start(self, started: Container) -> Event:
         """Run a container, as of now; returns the event that tells of it."""
         now = next(self._clock)
