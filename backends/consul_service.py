@@ -30,6 +30,9 @@ attribute that Consul cannot hold, or the container whose id a command is given.
 DEFAULT_INTERVAL = "10s"
 """How often a check runs unless ``check_interval`` says otherwise; the original's default."""
 
+# What Consul takes for a span of time: the syntax of Go's time.ParseDuration.
+_DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
+
 # Consul's own limits (structs.ValidateMetadata); values are counted in bytes. One bad pair
 # rejects the whole registration, and `consul-` is reserved.
 _META_PAIRS = 64
@@ -125,20 +128,23 @@ def check(service: Service) -> dict[str, Any] | None:
     """The health check that the attributes ask for, as gliderlabs/registrator builds it.
 
     The first that is set of http, https, cmd, script, ttl, tcp and grpc. Raises `Rejected` for a
-    command that a shell could not split.
+    command that a shell could not split, and for what is no duration: Consul's own answer to that
+    does not say which key it means.
     """
     attrs = service.attrs
     made = _probe(service)
     if made is None:
         return None
-    if "TTL" not in made:
-        made["Interval"] = attrs.get("check_interval") or DEFAULT_INTERVAL
-        if attrs.get("check_timeout"):
-            made["Timeout"] = attrs["check_timeout"]
+    if "TTL" in made:
+        made["TTL"] = _duration(attrs, "check_ttl")
+    else:
+        made["Interval"] = _duration(attrs, "check_interval") or DEFAULT_INTERVAL
+        if timeout := _duration(attrs, "check_timeout"):
+            made["Timeout"] = timeout
     if attrs.get("check_initial_status"):
         made["Status"] = attrs["check_initial_status"]
-    if attrs.get("check_deregister_after"):
-        made["DeregisterCriticalServiceAfter"] = attrs["check_deregister_after"]
+    if after := _duration(attrs, "check_deregister_after"):
+        made["DeregisterCriticalServiceAfter"] = after
     return made | {"CheckID": check_id(service.id)}
 
 
@@ -172,6 +178,13 @@ def _probe(service: Service) -> dict[str, Any] | None:
 
 def _flag(attrs: Mapping[str, str], name: str, key: str) -> dict[str, bool]:
     return {name: True} if attrs.get(key, "").lower() not in ("", "0", "f", "false") else {}
+
+
+def _duration(attrs: Mapping[str, str], key: str) -> str:
+    value = attrs.get(key, "")
+    if value and not _DURATION.fullmatch(value):
+        raise Rejected(f"SERVICE_{key.upper()}: {value[:80]!r} is no duration, such as 15s")
+    return value
 
 
 def _split(key: str, command: str) -> list[str]:

@@ -19,7 +19,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -83,9 +82,7 @@ class ConsulKVBackend:
         _require_legal(key.removeprefix(self._prefix))
         content = str(Address(service.address, service.port))
         if self._json:
-            values = {item.name: getattr(service, item.name) for item in fields(service)}
-            values |= {"attrs": dict(service.attrs), "owner": self._owner}
-            content = json.dumps(values, sort_keys=True)
+            content = json.dumps(service.record | {"owner": self._owner}, sort_keys=True)
         if not content.isprintable():
             raise Rejected(f"the address {service.address[:80]!r} is not printable")
         if len(content) > MOST_VALUE:

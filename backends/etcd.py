@@ -28,7 +28,7 @@ from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
 from .etcd_client import EtcdClient
-from .etcd_entries import MAX_VALUE, Write, address_in, check, json_in, portions, whole
+from .etcd_entries import MAX_VALUE, Write, address_in, check, json_in, portions
 from .etcd_grpc import Code, Refused, etcdrpc, keep_alive, unary
 
 RANGE = unary("kvstub.Range")
@@ -85,7 +85,7 @@ class EtcdBackend:
         check("name", service.name, nested=True)
         check("id", service.id)
         if self._json:
-            content = json.dumps(whole(service) | {"owner": self._owner})
+            content = json.dumps(service.record | {"owner": self._owner})
         else:
             check("address", service.address)
             content = str(Address(service.address, service.port))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 from registrator.backend import Rejected
-from registrator.model import Service
 
 from .batches import batches
 
@@ -37,12 +35,6 @@ def check(what: str, text: str, *, nested: bool = False) -> None:
         raise Rejected(f"{what} {text[:80]!r} has a control character")
     if len(text.encode()) > MAX_KEY:
         raise Rejected(f"{what} {text[:80]!r}… has more than {MAX_KEY} bytes")
-
-
-def whole(service: Service) -> dict[str, Any]:
-    """The service as JSON has it, by the names of its fields."""
-    values = {item.name: getattr(service, item.name) for item in fields(service)}
-    return values | {"attrs": dict(sorted(service.attrs.items()))}
 
 
 def address_in(value: bytes) -> str:

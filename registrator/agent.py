@@ -81,6 +81,21 @@ def identify(config: Config, engine: Engine) -> Identity:
     return Identity(engine.id or hostname, hostname)
 
 
+def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
+    """Say what ids and addresses are made of, which whoever reads a wrong one looks for."""
+    if config.internal:
+        log.info(
+            "ids start with %s, exposed ports are registered at the containers' own addresses%s",
+            hostname, f" in the network {config.network}" if config.network else "",
+        )  # fmt: skip
+        return
+    log.log(
+        logging.INFO if host_ip else logging.WARNING,
+        "ids start with %s, published ports are registered at %s",
+        hostname, host_ip or "no address: none was found, give one with -ip",
+    )  # fmt: skip
+
+
 class Agent:
     """One run of the agent."""
 
@@ -163,10 +178,7 @@ class Agent:
         config = self._config
         identity = identify(config, engine)
         host_ip = config.ip or host_address(socket.gethostname())
-        log.info(
-            "ids start with %s, published ports are registered at %s",
-            identity.hostname, host_ip or "no address: none was found, give one with -ip",
-        )  # fmt: skip
+        tell_addresses(config, identity.hostname, host_ip)
         self._reconcilers = [
             Reconciler(
                 str(uri),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,7 +18,15 @@ import click
 
 from registrator import __version__
 from registrator.cmdline import hide_secrets
-from registrator.config import ENVIRONMENT_PREFIX, OPTIONS, ConfigErrors, Option, configure
+from registrator.config import (
+    BOOLEANS,
+    ENVIRONMENT_PREFIX,
+    OPTIONS,
+    ConfigErrors,
+    Option,
+    configure,
+    misspelt,
+)
 from registrator.memory import load_little
 
 EXAMPLES = (
@@ -39,9 +48,12 @@ EXAMPLES = (
 
 
 class Words(NamedTuple):
-    """A command line taken apart. `wrong` says what is wrong with its form."""
+    """A command line taken apart. `wrong` says what is wrong with its form.
 
-    given: dict[str, str]
+    An option that lacks its value is `given` as None.
+    """
+
+    given: dict[str, str | None]
     uris: list[str]
     wrong: list[str]
 
@@ -50,26 +62,37 @@ def split(args: Iterable[str]) -> Words:
     """Take a command line apart into options by name and registry URIs."""
     options = {option.name: option for option in OPTIONS}
     words = Words({}, [], [])
-    rest = iter(args)
-    for word in rest:
+    rest = deque(args)
+    while rest:
+        word = rest.popleft()
         if word == "--":
             words.uris.extend(rest)
-        elif not word.startswith("-") or word == "-":
+            break
+        if not word.startswith("-") or word == "-":
             words.uris.append(word)
+            continue
+        name, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
+        option = options.get(name)
+        if option is None:
+            words.wrong.append(_unknown(name))
         else:
-            name, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
-            option = options.get(name)
-            if option is None:
-                words.wrong.append(_unknown(name))
-            elif equals:
-                words.given[name] = value
-            elif not option.metavar:
-                words.given[name] = "true"
-            elif (following := next(rest, None)) is not None:
-                words.given[name] = following
-            else:
-                words.wrong.append(f"-{name} lacks its value")
+            words.given[name] = value if equals else _following(option, rest, words.wrong)
     return words
+
+
+def _following(option: Option, rest: deque[str], wrong: list[str]) -> str | None:
+    """The value of an option that has none after ``=``; None where it lacks one."""
+    if option.metavar and rest:
+        return rest.popleft()
+    if option.metavar:
+        wrong.append(f"-{option.name} lacks its value")
+        return None
+    if rest and rest[0] in BOOLEANS:
+        # Left where it is, it would be taken for a URI, and the option for true.
+        value = rest.popleft()
+        wrong.append(f"-{option.name} takes its value after '=': -{option.name}={value}")
+        return value
+    return "true"
 
 
 def _unknown(name: str) -> str:
@@ -127,6 +150,8 @@ def _help(option: Option) -> tuple[str, str]:
 def command(words: Words) -> None:
     """Run the agent until it is told to end."""
     load_little()
+    for warning in misspelt(os.environ):
+        click.echo(f"registrator: {warning}", err=True)
     try:
         config = configure(words.given, words.uris, os.environ, words.wrong)
     except ConfigErrors as errors:

@@ -21,6 +21,15 @@ ENVIRONMENT_PREFIX = "REGISTRATOR_"
 DEFAULT_TIMEOUT = 2.0
 MAX_TIMEOUT = 300.0
 
+# As Go's strconv.ParseBool reads them.
+BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+
+# How near a variable's name is to an option's until it is taken for that one misspelt. `PORT`,
+# `NAME` and the like, which Docker's links and Kubernetes set, are at two thirds at most.
+NEAR = 0.8
+
 
 class ConfigErrors(Exception):
     """All that is wrong with one call, a line each; none of it is secret."""
@@ -123,12 +132,9 @@ class Option(NamedTuple):
 
 
 def _boolean(text: str) -> bool:
-    """As Go's strconv.ParseBool reads it."""
-    if text in ("1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise ValueError("must be true or false")
+    if text not in BOOLEANS:
+        raise ValueError("must be true or false")
+    return BOOLEANS[text]
 
 
 def _ip(text: str) -> str:
@@ -138,10 +144,16 @@ def _ip(text: str) -> str:
     return address
 
 
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII):
-        raise ValueError("must be a number of seconds, 0 or more")
-    return float(text)
+def _seconds(least: float) -> Callable[[str], float]:
+    """Reads seconds: 0 for never, or `least` and more, below which it would only be busy."""
+
+    def read(text: str) -> float:
+        number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII)
+        if not number or 0 < float(text) < least:
+            raise ValueError(f"must be a number of seconds: 0, or at least {least:g}")
+        return float(text)
+
+    return read
 
 
 def _milliseconds(text: str) -> float:
@@ -201,11 +213,11 @@ OPTIONS = (
            "Remove our entries that have no service behind them.", _boolean),
     Option("resync", "resync", "Keeping in step", "SECONDS", "60",
            "List Docker and the registries again, and write the differences; "
-           "0: only after a reconnect.", _seconds),
+           "0: only after a reconnect.", _seconds(0.1)),
     Option("ttl", "ttl", "Keeping in step", "SECONDS", "0",
-           "Lease or TTL of entries, where the registry has it; 0: none.", _seconds),
+           "Lease or TTL of entries, where the registry has it; 0: none.", _seconds(1)),
     Option("ttl-refresh", "ttl_refresh", "Keeping in step", "SECONDS", "0",
-           "How often they are refreshed; goes with -ttl, and less than it.", _seconds),
+           "How often they are refreshed; goes with -ttl, and less than it.", _seconds(0.1)),
     Option("retry-attempts", "retry_attempts", "Start", "N", "-1",
            "Attempts to reach a registry at start; -1: without end.", _attempts),
     Option("retry-interval", "retry_interval", "Start", "MS", "2000",
@@ -220,19 +232,20 @@ OPTIONS = (
 
 
 def configure(
-    given: Mapping[str, str],
+    given: Mapping[str, str | None],
     uris: Sequence[str],
     environ: Mapping[str, str],
     mistakes: Iterable[str] = (),
 ) -> Config:
     """The configuration that options by name, registry URIs and the environment make.
 
-    An option wins over its variable; a variable that is empty counts as not set. Raises
-    `ConfigErrors` with all mistakes, those already found (`mistakes`) first.
+    An option wins over its variable; an empty text counts as not given, in either. Raises
+    `ConfigErrors` with all mistakes, those already found (`mistakes`) first: that the options
+    `given` as None cannot be read is one of these.
     """
     found = list(mistakes)
-    values = _values(given, environ, found)
-    _contradictions(values, found)
+    values, unread = _values(given, environ, found)
+    _contradictions(values, unread, found)
     parsed = _uris(uris, found)
     config = Config(parsed, **values)
     for uri in parsed:
@@ -245,29 +258,60 @@ def configure(
     return config
 
 
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that is no option's, but nearly one's.
+
+    It is no mistake: Docker's links and Kubernetes set variables with our prefix too.
+    """
+    options = {option.variable.removeprefix(ENVIRONMENT_PREFIX): option for option in OPTIONS}
+    warnings = []
+    for variable, text in sorted(environ.items()):
+        match = re.fullmatch(ENVIRONMENT_PREFIX + r"([\w-]+)", variable, re.ASCII)
+        if match and text and match[1] not in options and (near := _near(match[1], options)):
+            meant = options[near]
+            warnings.append(f"{variable} is not read; -{meant.name} is set by {meant.variable}")
+    return warnings
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """Which of the names is nearly this one; empty for none."""
+    from difflib import get_close_matches  # Late, for the memory: hardly anybody needs it.
+
+    return next(iter(get_close_matches(name.upper(), names, 1, NEAR)), "")
+
+
 def _values(
-    given: Mapping[str, str], environ: Mapping[str, str], mistakes: list[str]
-) -> dict[str, Any]:
-    values = {}
+    given: Mapping[str, str | None], environ: Mapping[str, str], mistakes: list[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """The values by field, and the fields whose option was given but cannot be read."""
+    values: dict[str, Any] = {}
+    unread = set()
     for option in OPTIONS:
-        text, shown = given.get(option.name), f"-{option.name}"
+        shown, text = f"-{option.name}", given.get(option.name, "")
+        if text == "" and (option.metavar or option.name not in given):
+            shown, text = option.variable, environ.get(option.variable, "")
+            if text == "":
+                continue
         if text is None:
-            text, shown = environ.get(option.variable) or None, option.variable
-        if text is not None:
-            try:
-                values[option.field] = option.read(text)
-            except ValueError as error:
-                mistakes.append(f"{shown} {error}")
-    return values
+            unread.add(option.field)
+            continue
+        try:
+            values[option.field] = option.read(text)
+        except ValueError as error:
+            unread.add(option.field)
+            mistakes.append(f"{shown} {error}")
+    return values, unread
 
 
-def _contradictions(values: Mapping[str, Any], mistakes: list[str]) -> None:
+def _contradictions(values: Mapping[str, Any], unread: set[str], mistakes: list[str]) -> None:
+    """Options that do not go together; what cannot be read may well have been right."""
     ttl, refresh = values.get("ttl", 0), values.get("ttl_refresh", 0)
-    if bool(ttl) != bool(refresh):
-        mistakes.append("-ttl and -ttl-refresh go together: give both or neither")
-    elif ttl and ttl <= refresh:
-        mistakes.append("-ttl must be larger than -ttl-refresh")
-    if "network" in values and not values.get("internal"):
+    if unread.isdisjoint(("ttl", "ttl_refresh")):
+        if bool(ttl) != bool(refresh):
+            mistakes.append("-ttl and -ttl-refresh go together: give both or neither")
+        elif ttl and ttl <= refresh:
+            mistakes.append("-ttl must be larger than -ttl-refresh")
+    if "network" in values and not values.get("internal") and "internal" not in unread:
         mistakes.append("-network is of use with -internal only")
 
 

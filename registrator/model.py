@@ -6,8 +6,9 @@ All of it is immutable and without behaviour beyond its own data, so that thread
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Service:
     """One instance of a service: a port of a container, as it is to be registered.
 
     `port` is the port that clients connect to at `address`, `private_port` the container's.
-    `attrs` are the container's other ``SERVICE_*`` keys, lower-case.
+    `attrs` are the container's other ``SERVICE_*`` keys, lower-case. `former_addresses` are no part
+    of it: where gliderlabs/registrator may have registered the same container, besides `address`.
     """
 
     id: str
@@ -61,6 +63,13 @@ class Service:
     container_id: str = ""
     container_name: str = ""
     container_hostname: str = ""
+    former_addresses: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of it by the names of its fields, for registries that take JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
+        return values | {"attrs": dict(sorted(self.attrs.items()))}
 
 
 @dataclass(frozen=True, slots=True)

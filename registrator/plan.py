@@ -6,7 +6,8 @@
 | yes     | ours, same content, held by this process      | keep                            |
 | yes     | ours, same content, held by another session   | register (takes it over)        |
 | yes     | ours, other content                           | register                        |
-| yes     | unmarked, at an address of this host          | register (adopts it)            |
+| yes     | unmarked, at an address of this host, or at   | register (adopts it)            |
+|         | the container's own, as the original's may be |                                 |
 | yes     | unmarked, at another address                  | conflict: warn, leave           |
 | yes     | another owner's                               | conflict: warn, leave           |
 | no      | ours                                          | deregister (dangling)           |
@@ -22,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from registrator.model import Actual, Entry, Mark, Plan
+from registrator.model import Actual, Entry, Mark, Plan, Service
 
 
 def diff(
@@ -44,7 +45,7 @@ def diff(
             register.append(entry)
         elif found.mark is Mark.OTHERS:
             conflicts[key] = "another owner holds it"
-        elif found.mark is Mark.NONE and found.address not in addresses | {entry.service.address}:
+        elif found.mark is Mark.NONE and found.address not in addresses | _own(entry.service):
             conflicts[key] = f"somebody else registered it with {found.address or 'no address'}"
         elif found.mark is Mark.NONE or not found.held or found.content != entry.content:
             register.append(entry)
@@ -52,6 +53,10 @@ def diff(
         key for key, found in actual.items() if key not in desired and dangling(key, found)
     )
     return Plan(tuple(register), deregister, conflicts)
+
+
+def _own(service: Service) -> set[str]:
+    return {service.address, *service.former_addresses}
 
 
 def is_ours(found: Actual, hostname: str, addresses: frozenset[str]) -> bool:

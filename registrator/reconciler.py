@@ -18,7 +18,7 @@ from typing import NamedTuple
 import tenacity
 
 from registrator.backend import Backend, BackendError, Rejected, SessionLost
-from registrator.model import Actual, Entry, Identity, Mark, Plan, Snapshot
+from registrator.model import Actual, Entry, Identity, Mark, Plan, Service, Snapshot
 from registrator.outage import Outage, backoff
 from registrator.plan import by_key, diff, is_ours
 from registrator.uri import Address
@@ -185,7 +185,10 @@ class Reconciler:
         return written
 
     def _desired(self, snapshot: Snapshot) -> tuple[dict[str, Entry], dict[str, str]]:
-        """The entries to have, by key, and the services that cannot have one, with the reason."""
+        """The entries to have, by key, and the services that cannot have one, with the reason.
+
+        The latter by id and container, since there may be no entry that tells the container.
+        """
         problems: dict[str, str] = {}
         entries: dict[str, Entry] = {}
         for service_id, service in snapshot.services.items():
@@ -194,13 +197,14 @@ class Reconciler:
                 try:
                     entry = self._backend.entry(service)
                 except Rejected as reason:
-                    problems[service_id] = f"container {service.container_name}: {reason}"
+                    problems[_of_container(service_id, service)] = str(reason)
                     continue
             entries[service_id] = entry
         self._entries = entries
         desired, clashes = by_key(entries.values())
         for loser, winner in clashes:
-            problems[loser.service.id] = f"{winner.service.id} has the same place, {winner.key}"
+            subject = _of_container(loser.service.id, loser.service)
+            problems[subject] = f"{winner.service.id} has the same place, {winner.key}"
         for key, (content, _) in self._rejected.items():
             if key in desired and desired[key].content == content:
                 del desired[key]
@@ -250,9 +254,12 @@ class Reconciler:
 
     def _report(self, problems: Mapping[str, str]) -> None:
         """Warn of each problem once, for as long as it lasts."""
-        for subject, reason in problems.items():
-            if self._problems.get(subject) != reason:
-                log.warning("%s: %s is not registered: %s", self.name, subject, reason)
+        news = {key: why for key, why in problems.items() if self._problems.get(key) != why}
+        entries = by_key(self._entries.values())[0] if news else {}
+        for subject, reason in news.items():
+            if subject in entries:
+                subject = _of_container(subject, entries[subject].service)
+            log.warning("%s: %s is not registered: %s", self.name, subject, reason)
         self._problems = dict(problems)
 
     def _persist(self, stop: threading.Event) -> None:
@@ -302,3 +309,7 @@ class Reconciler:
         if interval is not None:
             due = min(due, self._last_keepalive + interval)
         return None if due == float("inf") else max(0.0, due - self._clock())
+
+
+def _of_container(name: str, service: Service) -> str:
+    return f"{name} (container {service.container_name})"

@@ -2,7 +2,8 @@
 
 The rules are gliderlabs/registrator's, made deterministic; ``docs/services.md`` states them for
 users. What a container sets is untrusted input: a service whose metadata breaks a limit is left
-out with one warning that names container and key, and all the others go on.
+out with one warning that names container and key, and all the others go on. What is left out on
+purpose is told in a note, for whoever asks why.
 """
 
 from __future__ import annotations
@@ -77,10 +78,19 @@ class _Metadata:
         return own is not None and own.value.strip() != ""
 
 
-def services(
-    container: Container, rules: Rules, peer: Container | None = None
-) -> tuple[tuple[Service, ...], tuple[str, ...]]:
-    """The services of a running container, by port, and warnings about those left out.
+class Offer(NamedTuple):
+    """A container's services by port, warnings about those that cannot be registered, and a note.
+
+    The note names the ports that are left out on purpose, and why; it is empty where none is.
+    """
+
+    services: tuple[Service, ...] = ()
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+
+
+def services(container: Container, rules: Rules, peer: Container | None = None) -> Offer:
+    """What a running container offers.
 
     What the services of many containers share, as tags and keys, is kept once.
     `peer` is the container whose network this one shares (``--network container:…``).
@@ -89,14 +99,14 @@ def services(
     ports = _eligible(container, rules, peer)
     found: dict[str, Service] = {}
     refused: dict[str, list[Port]] = {}
+    unwanted: dict[str, list[Port]] = {}
     for port in ports:
         settings = metadata.settings(port.private)
-        if "ignore" in settings and settings["ignore"].value:
+        if why := _unwanted(settings, rules):
+            unwanted.setdefault(why, []).append(port)
             continue
         try:
-            name = _name(container, port, metadata, rules, grouped=len(ports) > 1)
-            if name is None:
-                continue
+            name = _name(container, port, metadata, grouped=len(ports) > 1)
             service = _service(container, port, name, settings, rules, peer)
             if service.id in found:
                 taken = shown(settings["id"].key) if "id" in settings else "its id"
@@ -105,11 +115,12 @@ def services(
             refused.setdefault(str(reason), []).append(port)
         else:
             found[service.id] = service
-    return tuple(found.values()), tuple(
+    warnings = tuple(
         f"container {shown(container.name)} ({shown(container.id[:12])}): {reason};"
-        f" not registered: {', '.join(f'{port.private}/{port.protocol}' for port in left_out)}"
+        f" not registered: {_listed(left_out)}"
         for reason, left_out in refused.items()
     )
+    return Offer(tuple(found.values()), warnings, _note(container, ports, unwanted))
 
 
 def split_tags(text: str) -> tuple[str, ...]:
@@ -151,6 +162,37 @@ def _eligible(container: Container, rules: Rules, peer: Container | None) -> lis
     return [_first_ipv4(candidates) for candidates in published if candidates]
 
 
+def _unwanted(settings: Mapping[str, Setting], rules: Rules) -> str:
+    """Why a port is not to be registered; an empty text where it is."""
+    if "ignore" in settings and settings["ignore"].value:
+        return f"{shown(settings['ignore'].key)} is set"
+    if rules.explicit and not ("name" in settings and settings["name"].value.strip()):
+        return f"-explicit is given, and it has no {PREFIX}NAME"
+    return ""
+
+
+def _note(
+    container: Container, eligible: Iterable[Port], unwanted: Mapping[str, Iterable[Port]]
+) -> str:
+    """One line for all ports left out on purpose; an empty text where none is."""
+    taken = {(port.private, port.protocol) for port in eligible}
+    rest = sorted({(port.private, port.protocol) for port in container.ports} - taken)
+    reasons = [f"{_listed(Port(*each) for each in rest)}: it is not published"] if rest else []
+    reasons += [f"{_listed(ports)}: {why}" for why, ports in unwanted.items()]
+    if not container.ports:
+        reasons = ["it has no ports"]
+    if not reasons:
+        return ""
+    return (
+        f"container {shown(container.name)} ({shown(container.id[:12])}):"
+        f" not registered: {'; '.join(reasons)}"
+    )
+
+
+def _listed(ports: Iterable[Port]) -> str:
+    return ", ".join(f"{port.private}/{port.protocol}" for port in ports)
+
+
 def _first_ipv4(candidates: list[Port]) -> Port:
     return next((port for port in candidates if ":" not in port.host_ip), candidates[0])
 
@@ -164,15 +206,9 @@ def _on_host_network(container: Container, peer: Container | None) -> bool:
     return where.network_mode == "host"
 
 
-def _name(
-    container: Container, port: Port, metadata: _Metadata, rules: Rules, *, grouped: bool
-) -> str | None:
-    """The service's name; None where only named ones are wanted and this one has none."""
+def _name(container: Container, port: Port, metadata: _Metadata, *, grouped: bool) -> str:
     setting = metadata.settings(port.private).get("name", Setting("", "its image's name"))
-    name = setting.value.strip()
-    if not name and rules.explicit:
-        return None
-    name = name or default_name(container.image)
+    name = setting.value.strip() or default_name(container.image)
     if not name:
         raise Rejection(f"{PREFIX}NAME is not set, and its image has no name")
     if grouped and not metadata.has_own(port.private, "name"):
@@ -204,6 +240,7 @@ def _service(
         container_id=container.id,
         container_name=container.name,
         container_hostname=container.hostname,
+        former_addresses=tuple(filter(None, container.networks.values())),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from registrator.model import Container, Service, Snapshot
-from registrator.services import Rules, services
+from registrator.services import Offer, Rules, services
 
 log = logging.getLogger("registrator.stock")
 
@@ -22,8 +22,7 @@ class _Known:
 
     container: Container
     peer_id: str
-    services: tuple[Service, ...] = ()
-    warnings: tuple[str, ...] = ()
+    offer: Offer
 
 
 class Stock:
@@ -54,8 +53,8 @@ class Stock:
                 del self._known[container_id]
                 self._news.add(container_id)
         elif known is None or known.container != container:
-            warned = known.warnings if known else ()
-            self._known[container_id] = _Known(container, _peer_id(container), warnings=warned)
+            said = known.offer._replace(services=()) if known else Offer()
+            self._known[container_id] = _Known(container, _peer_id(container), said)
             self._news.add(container_id)
 
     def started_after(self, container_id: str, ended: float) -> bool:
@@ -80,20 +79,20 @@ class Stock:
 
     def _derive_one(self, known: _Known) -> None:
         peer = self._known.get(known.peer_id)
-        known.services, warnings = services(
-            known.container, self._rules, peer.container if peer else None
-        )
-        for warning in warnings:
-            if warning not in known.warnings:
+        offer = services(known.container, self._rules, peer.container if peer else None)
+        for warning in offer.warnings:
+            if warning not in known.offer.warnings:
                 log.warning("%s", warning)
-        known.warnings = warnings
+        if offer.note and offer.note != known.offer.note:
+            log.debug("%s", offer.note)
+        known.offer = offer
 
     def snapshot(self, *, complete: bool, settled: bool) -> Snapshot:
         """All services; of those with one id, that of the container that started last."""
         found: dict[str, Service] = {}
         claims: set[tuple[str, str, str]] = set()
         for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
-            for service in known.services:
+            for service in known.offer.services:
                 earlier = found.pop(service.id, None)
                 if earlier is not None:
                     claims.add((service.id, earlier.container_name, service.container_name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import RunAgent
 from support.engine import Dockerd
+
+from registrator.agent import tell_addresses
+from registrator.config import configure
 
 
 @pytest.fixture
@@ -71,3 +75,35 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     assert waiting.exited(10) == 1
     assert "services.json is there and is no list of target groups" in waiting.log
     assert "bug" not in waiting.log
+
+
+OWN = "ids start with vm, exposed ports are registered at the containers' own addresses"
+HOSTS = "ids start with vm, published ports are registered at"
+
+
+@pytest.mark.parametrize(
+    ("options", "host_ip", "line"),
+    [
+        ({}, "192.0.2.10", ("INFO", f"{HOSTS} 192.0.2.10")),
+        ({}, "", ("WARNING", f"{HOSTS} no address: none was found, give one with -ip")),
+        ({"internal": "true"}, "192.0.2.10", ("INFO", OWN)),
+        ({"internal": "true"}, "", ("INFO", OWN)),
+        ({"internal": "true", "network": "front"}, "", ("INFO", f"{OWN} in the network front")),
+    ],
+)
+def test_where_ports_are_registered(
+    options: dict[str, str],
+    host_ip: str,
+    line: tuple[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    tell_addresses(configure(options, ["consul://h:8500"], {}), "vm", host_ip)
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [line]
+
+
+def test_it_says_at_its_start_where_ports_are_registered(
+    clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
+) -> None:
+    words = ("-hostname", "vm", "-internal", "-network", "front")
+    agent(*words, f"file://{tmp_path}/services.json").wait_log(f"{OWN} in the network front")

@@ -74,8 +74,17 @@ def test_values_as_go_takes_them() -> None:
     assert found.uris == [CONSUL]
 
 
-def test_a_boolean_takes_no_following_value() -> None:
-    assert split(["-internal", "false"]).uris == ["false"]
+@pytest.mark.parametrize("word", ["false", "true", "0", "T"])
+def test_a_boolean_takes_no_following_value(word: str) -> None:
+    found = split(["-cleanup", word, CONSUL])
+    assert found.wrong == [f"-cleanup takes its value after '=': -cleanup={word}"]
+    assert found.uris == [CONSUL], "it is not blamed on a URI"
+
+
+@pytest.mark.parametrize("words", [["-cleanup", "no"], ["-cleanup=true", "false"]])
+def test_another_word_after_a_boolean_is_a_uri(words: list[str]) -> None:
+    found = split(words)
+    assert (found.given, found.uris, found.wrong) == ({"cleanup": "true"}, words[1:], [])
 
 
 def test_after_two_dashes_nothing_is_an_option() -> None:
@@ -133,6 +142,45 @@ def test_every_mistake_of_a_call_is_reported(
     assert len(lines) == len(expected)
     assert all(part in line for part, line in zip(expected, lines, strict=True)), err
     assert "s3cret" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "mistakes"),
+    [
+        (["-ttl", "abc", "-ttl-refresh", "10", CONSUL], ["-ttl must be"]),
+        (["-ttl", "30", CONSUL, "-ttl-refresh"], ["-ttl-refresh lacks its value"]),
+        (["-internal=yes", "-network", "x", CONSUL], ["-internal must be"]),
+        (["-internal", "true", "-network", "x", CONSUL], ["-internal takes its value after '='"]),
+        (["-cleanup", "false", CONSUL], ["-cleanup takes its value after '='"]),
+    ],
+)
+def test_nothing_follows_from_a_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    mistakes: list[str],
+) -> None:
+    assert call(monkeypatch, *words) == 2
+    lines = capsys.readouterr().err.splitlines()[:-1]
+    assert len(lines) == len(mistakes), lines
+    assert all(part in line for part, line in zip(mistakes, lines, strict=True)), lines
+
+
+def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch, ran: list[Config]) -> None:
+    """As where a variable of a compose file is not set."""
+    assert call(monkeypatch, "-ip", "", "-useIpFromLabel=", CONSUL) == 7
+    assert (ran[0].ip, ran[0].use_ip_from_label) == ("", "")
+
+
+def test_a_misspelt_variable_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REGISTRATOR_INTRNAL", "s3cret")
+    assert call(monkeypatch, CONSUL) == 7
+    assert not ran[0].internal
+    assert capsys.readouterr().err == (
+        "registrator: REGISTRATOR_INTRNAL is not read; -internal is set by REGISTRATOR_INTERNAL\n"
+    )
 
 
 def test_no_uri(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

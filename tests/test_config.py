@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
-from registrator.config import OPTIONS, Config, ConfigErrors, configure
+from registrator.config import OPTIONS, Config, ConfigErrors, configure, misspelt
 from registrator.model import Identity
 from registrator.services import Rules
 from registrator.uri import parse
@@ -23,7 +24,7 @@ def uri(tmp_path: Path) -> str:
 
 
 def mistakes(
-    given: dict[str, str] | None = None,
+    given: Mapping[str, str | None] | None = None,
     uris: list[str] | None = None,
     environ: dict[str, str] | None = None,
 ) -> list[str]:
@@ -105,6 +106,42 @@ def test_every_option_has_a_variable(uri: str) -> None:
     assert (config.cleanup, config.tags) == (False, ("b",))
 
 
+def test_an_empty_value_counts_as_not_given(uri: str) -> None:
+    empty = {option.name: "" for option in OPTIONS if option.metavar}
+    assert configure(empty, [uri], {}) == configure({}, [uri], {})
+    environ = {"REGISTRATOR_RESYNC": "5", "REGISTRATOR_TAGS": "a"}
+    config = configure(empty, [uri], environ)
+    assert (config.resync, config.tags) == (5, ("a",))
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("REGISTRATOR_INTRNAL", "INTERNAL"),
+        ("REGISTRATOR_USE_IP_FROM_LABEL", "USEIPFROMLABEL"),
+        ("REGISTRATOR_TTLREFRESH", "TTL_REFRESH"),
+        ("REGISTRATOR_TTL-REFRESH", "TTL_REFRESH"),
+        ("REGISTRATOR_TAG", "TAGS"),
+        ("REGISTRATOR_ip", "IP"),
+    ],
+)
+def test_a_misspelt_variable(variable: str, meant: str) -> None:
+    [text] = misspelt({variable: SECRET})
+    assert text.startswith(f"{variable} is not read;")
+    assert text.endswith(f" REGISTRATOR_{meant}")
+    assert SECRET not in text
+    assert misspelt({variable: ""}) == [], "an empty one counts as not set"
+
+
+def test_variables_that_nobody_misspelt() -> None:
+    """Docker's links and Kubernetes set such for a service that is named after the agent."""
+    names = ["PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "PORT_80_TCP_PORT", "PORT_80_TCP_PROTO",
+             "NAME", "ENV_PATH", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "HOST",
+             "VERSION", "IMAGE", "OPTS", "URI", "", "INTRNAL\n"]  # fmt: skip
+    environ = {f"REGISTRATOR_{name}": "x" for name in names} | {"INTRNAL": "x"}
+    assert misspelt(environ | {option.variable: "x" for option in OPTIONS}) == []
+
+
 @pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
 def test_gos_true(uri: str, text: str) -> None:
     assert configure({"internal": text}, [uri], {}).internal
@@ -119,11 +156,13 @@ def test_gos_false(uri: str, text: str) -> None:
     ("option", "text"),
     [
         *itertools.product(["internal", "cleanup", "explicit"], ["", "yes", "TrUe", "2", SECRET]),
-        *itertools.product(["ip"], ["", "0.0.0.0", "::", "300.1.1.1", "host", "fe80::1%a", SECRET]),
-        *itertools.product(["resync", "ttl"], ["-1", "", "x", "inf", "nan", "1e3", "5s", "\u0661"]),
-        *itertools.product(["retry-interval"], ["0", "-5", "1.5", "2s", "", "9" * 20]),
-        *itertools.product(["retry-attempts"], ["-2", "1.5", "x", "", "9" * 20]),
-        *itertools.product(["network", "hostname", "useIpFromLabel"], ["", " ", "a\0", "x" * 256]),
+        *itertools.product(["ip"], ["0.0.0.0", "::", "300.1.1.1", "host", "fe80::1%a", SECRET]),
+        *itertools.product(
+            ["resync", "ttl"], ["-1", " ", "x", "inf", "nan", "1e3", "5s", "\u0661"]
+        ),
+        *itertools.product(["retry-interval"], ["0", "-5", "1.5", "2s", " ", "9" * 20]),
+        *itertools.product(["retry-attempts"], ["-2", "1.5", "x", " ", "9" * 20]),
+        *itertools.product(["network", "hostname", "useIpFromLabel"], [" ", "a\0", "x" * 256]),
         ("deregister", "never"),
         ("log-level", "loud"),
         ("log-format", "xml"),
@@ -137,6 +176,25 @@ def test_a_wrong_value(option: str, text: str) -> None:
     [variable] = [o.variable for o in OPTIONS if o.name == option]
     if text:
         assert mistakes(environ={variable: text})[0].startswith(f"{variable} must be ")
+
+
+@pytest.mark.parametrize(
+    ("option", "least", "less"),
+    [
+        ("resync", "0.1", "0.09"),
+        ("ttl", "1", "0.999"),
+        ("ttl-refresh", "0.1", "0.000000001"),
+    ],
+)
+def test_seconds_that_are_too_few(uri: str, option: str, least: str, less: str) -> None:
+    assert mistakes({option: less}) == [
+        f"-{option} must be a number of seconds: 0, or at least {least}"
+    ]
+    given = {"ttl": "30", "ttl-refresh": "0.1"}
+    config = configure({**given, option: least}, [uri], {})
+    [field] = [o.field for o in OPTIONS if o.name == option]
+    assert getattr(config, field) == float(least)
+    assert getattr(configure(dict.fromkeys([*given, option], "0"), [uri], {}), field) == 0
 
 
 @pytest.mark.parametrize(
@@ -156,6 +214,24 @@ def test_values_that_contradict_each_other(given: dict[str, str], reason: str) -
     assert reason in text
 
 
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"ttl": "abc", "ttl-refresh": "10"}, ["-ttl must"]),
+        ({"ttl": "30", "ttl-refresh": "0.01"}, ["-ttl-refresh must"]),
+        ({"ttl": "30", "ttl-refresh": None}, []),
+        ({"network": "x", "internal": "yes"}, ["-internal must"]),
+        ({"network": "x", "internal": ""}, ["-internal must"]),
+    ],
+)
+def test_what_cannot_be_read_contradicts_nothing(
+    given: dict[str, str | None], wrong: list[str]
+) -> None:
+    found = mistakes(given)
+    assert len(found) == len(wrong), found
+    assert all(text.startswith(part) for part, text in zip(wrong, found, strict=True))
+
+
 def test_ip_and_internal_go_together(uri: str) -> None:
     """The first is then for what has no address of its own, as on the host network."""
     assert configure({"ip": "192.0.2.1", "internal": "true"}, [uri], {}).internal
@@ -164,16 +240,16 @@ def test_ip_and_internal_go_together(uri: str) -> None:
 def test_all_mistakes_are_reported_at_once(uri: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         configure(
-            {"ip": "x", "ttl": "5"},
+            {"ip": "x", "ttl": "5", "network": "n", "internal": "yes"},
             ["nonsense", "no-such://a", "file:///no/such/folder/x", uri + "?timeout=soon"],
             {"REGISTRATOR_RESYNC": "x", "REGISTRATOR_IP": "ignored: the option wins"},
             ["unknown option -foo", "unknown option -bar"],
         )
     found = caught.value.mistakes
     expected = [
-        "unknown option -foo", "unknown option -bar", "-ip must", "REGISTRATOR_RESYNC must",
-        "go together", "registry URI 1: does not have the form", "unknown registry scheme",
-        "folder /no/such/folder does not exist", "timeout must be",
+        "unknown option -foo", "unknown option -bar", "-ip must", "-internal must",
+        "REGISTRATOR_RESYNC must", "go together", "registry URI 1: does not have the form",
+        "unknown registry scheme", "folder /no/such/folder does not exist", "timeout must be",
     ]  # fmt: skip
     assert len(found) == len(expected)
     assert all(part in text for part, text in zip(expected, found, strict=True)), found

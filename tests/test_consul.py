@@ -166,7 +166,7 @@ def test_attributes_that_do_not_fit_are_warned_of_once(
 
 
 def test_rejected_beside_accepted(ours: Backend) -> None:
-    wrong = {"check_http": "/", "check_interval": "often"}
+    wrong = {"check_http": "/", "check_interval": "9999999h"}
     entries = [ours.entry(service(1, wrong)), *(ours.entry(service(i)) for i in range(2, 20))]
     rejected = ours.apply(Plan(register=tuple(entries)))
     assert list(rejected) == [entries[0].key]

@@ -77,6 +77,45 @@ def test_a_command_that_no_shell_could_split(command: str) -> None:
         check(service(attrs={"check_script": command}))
 
 
+DURATIONS = ["check_interval", "check_timeout", "check_ttl", "check_deregister_after"]
+
+
+def with_duration(key: str, value: str) -> dict[str, str]:
+    return ({} if key == "check_ttl" else {"check_http": "/"}) | {key: value}
+
+
+@pytest.mark.parametrize("key", DURATIONS)
+@pytest.mark.parametrize(
+    "value",
+    ["15", "15 s", " 15s", "s", "1d", "1.2.3s", ".s", "1h30", "00", "often", "\u0661s", "15s\n"],
+)
+def test_what_is_no_duration_is_rejected_with_its_key(key: str, value: str) -> None:
+    with pytest.raises(Rejected) as raised:
+        check(service(attrs=with_duration(key, value)))
+    expected = f"SERVICE_{key.upper()}: {value!r} is no duration, such as 15s"
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize("key", DURATIONS)
+@pytest.mark.parametrize(
+    "value",
+    ["0", "+0", "-0", "0s", "15s", "1.5h", "1.h", ".5m", "1h30m5s", "-1m", "+2ms", "3us", "3µs",
+     "3μs", "100ns"],
+)  # fmt: skip
+def test_what_consul_takes_for_a_duration_is_passed_on_as_it_is(key: str, value: str) -> None:
+    made = check(service(attrs=with_duration(key, value)))
+    assert made is not None
+    assert value in made.values()
+
+
+def test_a_duration_that_is_of_no_use_to_the_check_does_not_matter() -> None:
+    ttl = {"check_ttl": "30s", "check_interval": "15", "check_timeout": "15"}
+    assert check(service(attrs=ttl)) == {"TTL": "30s", "CheckID": "service:host:c0:80"}
+    http = check(service(attrs={"check_tcp": "1", "check_ttl": "", "check_timeout": ""}))
+    assert http == EVERY | {"TCP": "127.9.0.1:20000"}
+    assert check(service(attrs={"check_interval": "15"})) is None
+
+
 def test_meta_keeps_to_consuls_limits() -> None:
     attrs = {f"k{i:03}": "v" for i in range(70)}
     attrs |= {"a.b": "x", "consul-x": "x", OWNER: "thief", "long": "é" * 257, "fits": "é" * 256}

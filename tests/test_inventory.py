@@ -468,3 +468,32 @@ def test_another_address_of_the_host_is_followed() -> None:
     stock.step()
     assert stock.published[-1].services["h:a:80"].address == "127.0.0.8"
     assert stock.published[-1].addresses == {"127.0.0.8"}
+
+
+def test_what_is_left_out_on_purpose_is_told_once_a_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    exposed = container("a", ports=(Port(80, "tcp"),))
+    stock = Stock(exposed)
+
+    def told() -> list[tuple[str, str]]:
+        stock.step()
+        lines = [(each.levelname, each.getMessage()) for each in caplog.records]
+        caplog.clear()
+        return [line for line in lines if "not registered" in line[1]]
+
+    line = "container a (a00000000000): not registered: 80/tcp: it is not published"
+    assert told() == [("DEBUG", line)]
+    stock.inventory.resync()
+    assert told() == []
+    stock.engine.containers[exposed.id] = dataclasses.replace(exposed, networks={"b": "10.1.0.2"})
+    stock.inventory.mark(Event(exposed.id, "connect", 5))
+    assert told() == [], "it is still so"
+    stock.engine.containers[exposed.id] = dataclasses.replace(exposed, ports=())
+    stock.inventory.mark(Event(exposed.id, "rename", 6))
+    assert told() == [("DEBUG", "container a (a00000000000): not registered: it has no ports")]
+    stock.engine.containers[exposed.id] = container("a")
+    stock.inventory.mark(Event(exposed.id, "rename", 7))
+    assert told() == []
+    assert set(stock.published[-1].services) == {"h:a:80"}

@@ -81,6 +81,15 @@ class Watch(threading.Thread):
         assert self.failed is None, self.failed
 
 
+def on_a_network_of_its_own(engine: Dockerd) -> dict[str, dict[str, Any]]:
+    """A container of a compose file, as the original has it without ``-ip``: at its own address."""
+    engine.api.network_create("shop_default")
+    shop = engine.api.run("shop", "web", ports={"80/tcp": ("0.0.0.0", 0)}, network="shop_default")
+    own = engine.api.inspect(shop)["NetworkSettings"]["Networks"]["shop_default"]["IPAddress"]
+    record = {"name": "web", "tags": [], "port": engine.api.host_port(shop), "address": own}
+    return {f"{HOST}:shop:80": record | {"meta": {}}}
+
+
 def test_the_originals_entries_are_adopted(
     clean_engine: Dockerd, own_consul: Consul, agent: RunAgent
 ) -> None:
@@ -89,6 +98,7 @@ def test_the_originals_entries_are_adopted(
     for case in CASES:
         inspected = parity.run(clean_engine, case)
         records |= parity.expected(case, inspected, "consul")
+    records |= on_a_network_of_its_own(clean_engine)
     for service_id, record in records.items():
         # The original has the tags in another order.
         register(own_consul, service_id, {**record, "tags": record["tags"][::-1]})

@@ -30,6 +30,18 @@ def plan(desired: list[Entry], found: dict[str, Actual], cleanup: bool = True) -
     )
 
 
+def test_an_unmarked_entry_at_the_containers_own_address_is_adopted_but_not_removed() -> None:
+    """There the original registers what is on a network of its own, unless it is given ``-ip``."""
+    own = "172.18.0.2"
+    shop = Service("h:web:80", "web", OUR_ADDRESS, 1, 1, former_addresses=(own,))
+    found = {"h:web:80": actual("old", Mark.NONE, address=own)}
+    adopted = plan([Entry("h:web:80", "new", shop)], found)
+    assert [each.key for each in adopted.register] == ["h:web:80"]
+    assert not adopted.conflicts
+    assert plan([entry("h:web:80")], found).conflicts
+    assert plan([], found) == Plan()
+
+
 @pytest.mark.parametrize(
     ("found", "registered", "conflict"),
     [

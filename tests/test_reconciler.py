@@ -10,7 +10,7 @@ from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
 from registrator.backend import Unavailable
-from registrator.model import Identity, Service, Snapshot
+from registrator.model import Entry, Identity, Service, Snapshot
 from registrator.outage import BACKOFF_MOST, backoff
 from registrator.reconciler import SECOND_LOOK, GaveUp, Reconciler, Written
 
@@ -144,7 +144,7 @@ def test_others_entries_are_not_touched(caplog: pytest.LogCaptureFixture) -> Non
     bench = Bench(registry)
     assert bench.step(service("a"), service("b")) == Written(1, 0)
     assert registry.entries["h:a:80"] == registry.entries["h:gone:80"] == theirs
-    assert "h:a:80 is not registered: another owner holds it" in caplog.text
+    assert "fake://: h:a:80 (container a) is not registered: another owner holds it" in caplog.text
     caplog.clear()
     bench.reconciler.wake()
     bench.reconciler.step()
@@ -180,14 +180,38 @@ def test_rejected_services_hold_up_nobody(caplog: pytest.LogCaptureFixture) -> N
     bench = Bench()
     bench.registry.refuse = {"h:b:80"}
     assert bench.step(service("forbidden"), service("b"), service("c")) == Written(1, 0)
-    assert "h:b:80 is not registered: refused" in caplog.text
-    assert "h:forbidden:80 is not registered: container forbidden: its name" in caplog.text
+    assert "fake://: h:b:80 (container b) is not registered: refused" in caplog.text
+    assert "fake://: h:forbidden:80 (container forbidden) is not registered: its" in caplog.text
     caplog.clear()
     bench.step(service("forbidden"), service("b"), service("c"), service("d"))
     assert caplog.text == ""
     bench.registry.refuse = set()
     bench.reconciler.wake()
     assert bench.reconciler.step() == Written(1, 0)
+
+
+def test_what_has_the_place_of_another_is_told_with_its_container(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own id, and, where it has another place in reserve, as that place."""
+    monkeypatch.setattr(
+        FakeBackend,
+        "entry",
+        lambda _, service: Entry(
+            "place", service.id, service, "reserve" if service.name == "yields" else None
+        ),
+    )
+    bench = Bench()
+    bench.registry.refuse = {"reserve"}
+    bench.step(service("a"), service("b"), service("yields"))
+    assert bench.keys == {"place"}
+    assert "h:a:80 (container a) is not registered: h:b:80 has the same place" in caplog.text
+    assert "reserve (container yields) is not registered: refused" in caplog.text
+    caplog.clear()
+    bench.step(service("b"))
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert caplog.text == ""
 
 
 def test_a_rejected_change_leaves_nothing_stale() -> None:

@@ -38,7 +38,7 @@ def made(
     container: Container, rules: Rules = RULES, peer: Container | None = None
 ) -> list[Service]:
     """The services of a container about which there is nothing to warn of."""
-    found, warnings = services(container, rules, peer)
+    found, warnings, _ = services(container, rules, peer)
     assert warnings == ()
     return list(found)
 
@@ -55,7 +55,7 @@ def one(rules: Rules = RULES, labels: dict[str, str] | None = None, **env: str) 
 
 def warning(container: Container, rules: Rules = RULES, peer: Container | None = None) -> str:
     """The one warning about a container that has no service."""
-    found, warnings = services(container, rules, peer)
+    found, warnings, _ = services(container, rules, peer)
     assert found == ()
     [text] = warnings
     assert f"container {container.name} ({container.id[:12]})" in text
@@ -223,6 +223,52 @@ def test_an_ignored_service_is_not_warned_of() -> None:
     assert made(with_env(WEB, SERVICE_IGNORE="1", SERVICE_NAME="../..", SERVICE_TAGS="\0")) == []
 
 
+# What is left out on purpose
+
+
+def note(container: Container, rules: Rules = RULES) -> str:
+    """What is noted of a container, without who that is."""
+    found = services(container, rules).note
+    assert found.startswith("container web1 (0123456789ab): not registered: ")
+    return found.removeprefix("container web1 (0123456789ab): not registered: ")
+
+
+def test_a_container_without_ports_is_noted() -> None:
+    assert note(dataclasses.replace(WEB, ports=())) == "it has no ports"
+
+
+def test_ports_that_are_not_published_are_noted() -> None:
+    exposed = (Port(443, "tcp"), Port(53, "udp"))
+    only = dataclasses.replace(WEB, ports=exposed)
+    assert note(only) == "53/udp, 443/tcp: it is not published"
+    beside = dataclasses.replace(WEB, ports=(*WEB.ports, *exposed))
+    assert note(beside) == "53/udp, 443/tcp: it is not published"
+    assert services(beside, dataclasses.replace(RULES, internal=True)).note == ""
+
+
+def test_ignored_ports_are_noted_with_the_key() -> None:
+    assert note(with_env(WEB, SERVICE_IGNORE="false")) == "80/tcp: SERVICE_IGNORE is set"
+    assert note(with_env(TWO, SERVICE_Ignore="1")) == "80/tcp, 443/tcp: SERVICE_Ignore is set"
+    assert note(with_env(TWO, SERVICE_443_IGNORE="1")) == "443/tcp: SERVICE_443_IGNORE is set"
+
+
+def test_unnamed_services_are_noted_with_explicit() -> None:
+    explicit = dataclasses.replace(RULES, explicit=True)
+    expected = "443/tcp: -explicit is given, and it has no SERVICE_NAME"
+    assert note(with_env(TWO, SERVICE_80_NAME="x", SERVICE_443_NAME=" "), explicit) == expected
+
+
+def test_several_reasons_are_one_note() -> None:
+    ports = (*TWO.ports, Port(53, "udp"))
+    mixed = dataclasses.replace(TWO, ports=ports, env={"SERVICE_80_IGNORE": "1"})
+    assert note(mixed) == "53/udp: it is not published; 80/tcp: SERVICE_80_IGNORE is set"
+
+
+def test_nothing_is_noted_of_what_is_registered_or_warned_of() -> None:
+    assert services(TWO, RULES).note == ""
+    assert services(with_env(TWO, SERVICE_ID="\0"), RULES).note == ""
+
+
 # Names, ids, tags
 
 
@@ -274,7 +320,7 @@ def test_tcp_and_udp_on_one_port_are_two() -> None:
 
 def test_sctp_is_not_told_apart() -> None:
     both = dataclasses.replace(WEB, ports=(Port(80, "tcp", "", 1), Port(80, "sctp", "", 2)))
-    [service], [text] = services(both, RULES)
+    [service], [text], _ = services(both, RULES)
     assert (service.id, service.port, service.tags) == ("host:web1:80", 2, ())
     assert text.endswith("not registered: 80/tcp")
 
@@ -296,7 +342,7 @@ def test_ids() -> None:
 
 
 def test_an_id_that_several_ports_claim_is_the_first_ones() -> None:
-    [service], [text] = services(with_env(TWO, SERVICE_ID="mine"), RULES)
+    [service], [text], _ = services(with_env(TWO, SERVICE_ID="mine"), RULES)
     assert (service.id, service.private_port) == ("mine", 80)
     assert "SERVICE_ID" in text
     assert text.endswith("not registered: 443/tcp")
@@ -430,7 +476,7 @@ def test_hostile_metadata_rejects_that_service_only(key: str, value: str) -> Non
     assert len(text) < 400
     # The other port has its own metadata, and goes on.
     name = key.removeprefix("SERVICE_").removeprefix("80_")
-    [service], [text] = services(with_env(TWO, **{f"SERVICE_80_{name}": value}), RULES)
+    [service], [text], _ = services(with_env(TWO, **{f"SERVICE_80_{name}": value}), RULES)
     assert service.private_port == 443
     assert text.endswith("not registered: 80/tcp")
 
@@ -460,7 +506,7 @@ def test_ports_out_of_range(port: Port) -> None:
 
 def test_a_container_whose_name_is_hostile() -> None:
     hostile = dataclasses.replace(WEB, name="a\nb")
-    found, [text] = services(hostile, RULES)
+    found, [text], _ = services(hostile, RULES)
     assert found == ()
     assert text.isprintable()
     assert "SERVICE_NAME is not set" in warning(dataclasses.replace(WEB, image=""))
@@ -530,7 +576,7 @@ RULE_SETS = st.builds(
 def test_whatever_a_container_sets_its_services_are_sound(
     container: Container, rules: Rules, peer: Container | None
 ) -> None:
-    found, warnings = services(container, rules, peer)
+    found, warnings, _ = services(container, rules, peer)
     assert len({service.id for service in found}) == len(found)
     for service in found:
         assert ip_address(service.address) == service.address
@@ -555,7 +601,7 @@ def test_every_eligible_port_is_registered_or_warned_of(container: Container, ru
         labels={k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()},
     )
     rules = dataclasses.replace(rules, explicit=False, internal=True)
-    found, warnings = services(container, rules)
+    found, warnings, _ = services(container, rules)
     left_out = [port for text in warnings for port in text.rpartition(": ")[2].split(", ")]
     registered = [f"{service.private_port}/{service.protocol}" for service in found]
     assert sorted(left_out + registered) == sorted(
@@ -583,7 +629,10 @@ def test_ignored_means_none(container: Container, rules: Rules) -> None:
     labels = {k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()}
     env = {k: v for k, v in container.env.items() if "IGNORE" not in k.upper()}
     ignored = dataclasses.replace(container, env=env, labels=labels | {"SERVICE_IGNORE": "1"})
-    assert services(ignored, rules) == ((), ())
+    found, warnings, note = services(ignored, rules)
+    assert (found, warnings) == ((), ())
+    assert note != ""
+    assert all(unicodedata.category(char) not in ("Cc", "Cs") for char in note)
 
 
 @given(st.lists(st.text(alphabet="ab,\\ é", max_size=8), max_size=6))

@@ -186,7 +186,7 @@ def test_one_that_is_refused_does_not_hold_up_the_others(registry: Registry) -> 
     """Refused is one that another owner was faster with, or, in Consul's agent, a wrong check."""
     mine, theirs = registry.make(), registry.make(OTHER)
     assert ours(mine) == {}
-    wrong = {} if registry.guarded else {"check_http": "/", "check_interval": "often"}
+    wrong = {} if registry.guarded else {"check_http": "/", "check_interval": "9999999h"}
     entries = [mine.entry(service(n, attrs=wrong if n == 3 else {})) for n in range(10)]
     if registry.guarded:
         reconcile(theirs, service(3))
