@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +14,19 @@ from support.host import Host
 from support.images import make_images
 from support.servers import Consul, Etcd, Server, ZooKeeper
 
+ROOT = Path(__file__).resolve().parents[1]
 RunAgent = Callable[..., Agent]
+
+
+def pytest_configure() -> None:
+    """Make what running the code leaves in this tree, before anything else does.
+
+    Images are built in the tree while other tests run from it, and Docker's builder stops at a
+    folder that appears while it looks through the tree.
+    """
+    (ROOT / ".hypothesis").mkdir(exist_ok=True)
+    for package in ("registrator", "backends"):
+        compileall.compile_dir(ROOT / package, quiet=1)
 
 
 def _running(server: Server) -> Iterator[Server]:
