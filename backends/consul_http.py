@@ -250,8 +250,11 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         return self._table(self.agent.checks())
 
     def _table(self, answer: Any) -> dict[str, Mapping[str, Any]]:
+        table: dict[str, Mapping[str, Any]] = answer or {}
         with self.http.consuls_own():
-            return {str(key): {**value} for key, value in (answer or {}).items()}
+            if not all(isinstance(row, dict) for row in table.values()):
+                raise TypeError
+        return table
 
     def ping(self) -> None:
         """Raise `NoAnswer` unless the agent itself answers, be it with a refusal.
