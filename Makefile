@@ -42,7 +42,7 @@ image: ## Build registrator:latest, from the python:3.11-slim that the engine ha
 
 .PHONY: examples
 examples: servers ## Run what the examples' READMEs say, on an engine and in a network of their own
-	.venv/bin/pytest tests/test_examples.py
+	.venv/bin/pytest tests/project/test_examples.py
 
 # make faults SEEDS=200 FIRST=0 REGISTRY=etcd; a seed that diverged runs again with SEEDS=1 FIRST=it.
 # The times are taken where it is all registries' turn, since they make up one table.

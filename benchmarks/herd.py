@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from benchmarks.figure import Figure
 from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
-from registrator.outage import BACKOFF_MOST, backoff
-from registrator.reconciler import SECOND_LOOK, Reconciler
+from registrator.status.outage import BACKOFF_MOST, backoff
+from registrator.sync.reconciler import SECOND_LOOK, Reconciler
 
 HOSTS, SERVICES = 10_000, 100
 RESYNC, KEEPALIVE = 60.0, 10.0

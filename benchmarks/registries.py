@@ -172,7 +172,7 @@ class EtcdRegistry(Registry):
     @functools.cached_property
     def _modules(self) -> tuple[Any, Any]:
         # The backend knows how etcd3 is to be imported.
-        from registrator.backends import etcd_grpc
+        from registrator.backends.etcd import rpc as etcd_grpc
 
         return etcd_grpc.grpc, etcd_grpc.etcdrpc
 

@@ -21,18 +21,18 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from registrator import __version__
-from registrator import log as logs
 from registrator.backend import Backend, ConfigError
 from registrator.config import Config
-from registrator.docker_engine import DockerEngine, Engine, EngineUnavailable, WrongVariables
+from registrator.desired.inventory import Inventory
+from registrator.engine.client import DockerEngine, Engine, WrongVariables
 from registrator.health import PERIOD, Health
-from registrator.hostaddr import host_address, host_addresses
-from registrator.inventory import Inventory
-from registrator.memory import keep_little
-from registrator.model import Identity, Snapshot
-from registrator.outage import Outage, backoff
-from registrator.reconciler import GaveUp, Reconciler
-from registrator.systemd import tell_ready
+from registrator.model import EngineUnavailable, Identity, Snapshot
+from registrator.status.outage import Outage, backoff
+from registrator.sync.reconciler import GaveUp, Reconciler
+from registrator.system import log as logs
+from registrator.system.hostaddr import host_address, host_addresses
+from registrator.system.memory import keep_little
+from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
 
 log = logging.getLogger("registrator.agent")

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import click
 
 from registrator import __version__
-from registrator.cmdline import hide_secrets
 from registrator.config import (
     BOOLEANS,
     ENVIRONMENT_PREFIX,
@@ -27,7 +26,8 @@ from registrator.config import (
     configure,
     misspelt,
 )
-from registrator.memory import load_little
+from registrator.system.cmdline import hide_secrets
+from registrator.system.memory import load_little
 
 EXAMPLES = (
     ("a Consul agent on this host", "registrator consul://127.0.0.1:8500"),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from registrator.backend import Backend, ConfigError, Context, load
+from registrator.desired.services import Rules, split_tags
+from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
 from registrator.model import Identity
-from registrator.services import Rules, split_tags
-from registrator.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
 from registrator.uri import RegistryURI, parse
 
 ENVIRONMENT_PREFIX = "REGISTRATOR_"

@@ -44,6 +44,20 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A hint that a container changed. `time` is the engine's clock in nanoseconds."""
+
+    container_id: str
+    action: str
+    time: int
+    exit_code: int | None = None
+
+
+class EngineUnavailable(Exception):
+    """The engine did not answer, or not in time, or not as an engine does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One instance of a service: a port of a container, as it is to be registered.
 

@@ -24,7 +24,10 @@ PATIENT = "?timeout=60"
 # The command with faults put in: once a file exists, functions raise what it says.
 FAULTY = """
 import builtins, importlib, pathlib, sys, threading
-from registrator import agent, backend, docker_engine, inventory, reconciler
+from registrator import agent, backend
+from registrator.desired import inventory
+from registrator.engine import client as docker_engine
+from registrator.sync import reconciler
 
 agent.HEARTBEAT, agent.PATIENCE = 0.3, 0.1
 KNOWN = vars(builtins) | vars(backend) | vars(docker_engine)
@@ -113,10 +116,10 @@ def ended(agent: FaultyAgent, deadline: float = 3) -> None:
 @pytest.mark.parametrize(
     ("thread", "place"),
     [
-        ("events", "registrator.inventory:Inventory.mark"),
+        ("events", "registrator.desired.inventory:Inventory.mark"),
         ("inventory", "registrator.agent:Inventory.step"),
         ("address", "registrator.agent:host_addresses"),
-        ("file:", "registrator.reconciler:diff"),
+        ("file:", "registrator.sync.reconciler:diff"),
         ("MainThread", "registrator.health:Health.note"),
         ("resolve", "socket:getaddrinfo"),
     ],
@@ -145,7 +148,7 @@ def test_no_other_thread_holds_up_the_end(
     try:
         agent = faulty(
             "file:",
-            "registrator.reconciler:diff",
+            "registrator.sync.reconciler:diff",
             words=("-ip", IP, *(uri + PATIENT for uri in uris)),
             host=f"tcp://{engine.address}",
         )
@@ -165,7 +168,7 @@ def test_no_other_thread_holds_up_the_end(
 
 BACKEND = [f"registrator.backends.file:FileBackend.{m}" for m in ("list", "apply", "keepalive")]
 ENGINE = [
-    f"registrator.docker_engine:DockerEngine.{method}"
+    f"registrator.engine.client:DockerEngine.{method}"
     for method in ("running", "inspect", "ping", "events", "identify")
 ]
 

@@ -255,5 +255,5 @@ def test_what_guesses_encodings_is_not_loaded() -> None:
     assert run.returncode == 2
     assert re.search(r"\| +docker\.api\n", run.stderr), "it came to look for the engine"
     assert not re.search(r"charset_normalizer\.|chardet\.|Warning", run.stderr)
-    code = "import registrator.memory as m; m.load_little(); import charset_normalizer"
+    code = "import registrator.system.memory as m; m.load_little(); import charset_normalizer"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)

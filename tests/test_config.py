@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
 from registrator.config import OPTIONS, Config, ConfigErrors, configure, misspelt
+from registrator.desired.services import Rules
 from registrator.model import Identity
-from registrator.services import Rules
 from registrator.uri import parse
 
 SECRET = "s3cret"

@@ -12,7 +12,7 @@ from support.servers import Server
 
 from registrator.backend import Backend, Context, Rejected, load
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Service
-from registrator.plan import by_key, diff, is_ours
+from registrator.sync.plan import by_key, diff, is_ours
 from registrator.uri import Address, parse
 
 OWNER, OTHER = "engine-1", "engine-2"

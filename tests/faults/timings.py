@@ -20,7 +20,7 @@ from support.wait import until
 from faults.worlds import READ_ERRORS, WORLDS, World
 from registrator.backend import Backend, Context, load
 from registrator.model import Identity, Service, Snapshot
-from registrator.reconciler import Reconciler
+from registrator.sync.reconciler import Reconciler
 from registrator.uri import parse
 
 DOCUMENT = Path(__file__).parents[2] / "docs/failover.md"

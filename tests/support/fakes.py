@@ -11,9 +11,18 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from registrator.backend import Rejected, SessionLost, Unavailable
-from registrator.docker_answers import Event
-from registrator.docker_engine import EngineUnavailable
-from registrator.model import Actual, Container, Entry, Identity, Mark, Plan, Port, Service
+from registrator.model import (
+    Actual,
+    Container,
+    EngineUnavailable,
+    Entry,
+    Event,
+    Identity,
+    Mark,
+    Plan,
+    Port,
+    Service,
+)
 
 
 def container(name: str = "web", host_port: int = 32768, **changes: object) -> Container:

@@ -1,0 +1,1 @@
+"""Shared by the backends: TLS, host names, the server in use, batches."""

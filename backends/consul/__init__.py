@@ -1,0 +1,1 @@
+"""Consul: services of a Consul agent (`agent`) and keys of its store (`kv`)."""

@@ -1,0 +1,120 @@
+"""What a URI and the environment say about reaching Consul: addresses, TLS, the token.
+
+The environment is that of Consul's own clients; no proxy variable counts.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import urllib3
+
+from registrator.backend import ConfigError, Context, secret
+from registrator.uri import Address
+
+from ..common import tls
+from ..common.resolver import resolve
+
+
+class Endpoint(NamedTuple):
+    """One server to connect to: a resolved address of a host, or a unix socket's path."""
+
+    host: str
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        if not self.ip:
+            return self.host
+        shown = str(Address(self.ip, self.port))
+        return shown if self.host == self.ip else f"{Address(self.host, self.port)} ({self.ip})"
+
+
+class Token:
+    """The ACL token; one from a file is read again when Consul refuses it, as rotation needs.
+
+    `problem` says why that came to nothing, as long as it does.
+    """
+
+    def __init__(self, context: Context) -> None:
+        if context.uri.user and context.uri.password:
+            raise ConfigError("give Consul's token alone: token@host")
+        self._context = context
+        self.value = self._read()
+        self.problem = ""
+
+    def _read(self) -> str:
+        uri = self._context.uri
+        token = uri.user or uri.password or secret(self._context.environ, "CONSUL_HTTP_TOKEN")
+        if not re.fullmatch(r"[!-~]*", token):
+            raise ConfigError("the Consul token contains a blank, or is not plain ASCII")
+        return token
+
+    def reload(self, used: str) -> bool:
+        """Read the file again; whether there is now another token to try than the one `used`."""
+        self.problem = ""
+        try:
+            self.value = self._read()
+        except ConfigError as error:
+            self.problem = str(error)
+        return self.value != used
+
+
+@dataclass
+class Settings:
+    """What URI and environment say about reaching Consul.
+
+    `socket_path` is set for the ``-unix`` schemes, `tls` for the ``-tls`` ones.
+    """
+
+    addresses: tuple[Address, ...]
+    timeout: float
+    token: Token = field(repr=False)
+    socket_path: str = ""
+    tls: ssl.SSLContext | None = None
+    server_name: str = ""
+
+    @classmethod
+    def read(cls, context: Context, socket_path: str = "") -> Settings:
+        """Raises `ConfigError` for what is wrong in the URI or the environment."""
+        uri = context.uri
+        secure = uri.scheme.endswith("-tls")
+        if uri.scheme.endswith("-unix") and (uri.addresses or not socket_path):
+            raise ConfigError(f"the path of a socket is needed: {uri.scheme}:///path")
+        return cls(
+            uri.servers(8501 if secure else 8500),
+            context.timeout,
+            Token(context),
+            socket_path,
+            _tls(context.environ) if secure else None,
+            context.environ.get("CONSUL_TLS_SERVER_NAME", ""),
+        )
+
+
+def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """TLS as Consul's own clients read it from the environment.
+
+    ``CONSUL_TLSCERT`` and ``CONSUL_TLSKEY`` are what the original's documentation names.
+    """
+    verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "") or "true"
+    if verify.lower() not in ("1", "t", "true", "0", "f", "false"):
+        raise ConfigError("CONSUL_HTTP_SSL_VERIFY is neither true nor false")
+    context = tls.client_context(
+        tls.file(environ, "CONSUL_CACERT"),
+        tls.file(environ, "CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"),
+        tls.file(environ, "CONSUL_CLIENT_KEY", "CONSUL_TLSKEY"),
+    )
+    if verify.lower() in ("0", "f", "false"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    return context
+
+
+def endpoints(address: Address, seconds: float) -> list[Endpoint]:
+    """Every server that a host name stands for now; raises `OSError`, in time."""
+    return [Endpoint(address.host, found.host, found.port) for found in resolve(address, seconds)]

@@ -1,0 +1,210 @@
+"""How both Consul backends reach Consul: addresses, TLS, tokens, deadlines.
+
+python-consul2 is the API layer only. Its own transport has no deadline, honours proxies, knows no
+unix socket, and its constructor lets the process environment override an explicit address; so
+`Api` takes `Client` as its transport and leaves that constructor out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unicodedata import ucd_3_2_0
+from urllib.parse import quote, urlencode
+
+import urllib3
+from consul import base
+from urllib3.connection import HTTPConnection
+from urllib3.util import Timeout, is_connection_dropped
+
+from registrator.uri import Address
+
+from ..common.tls import reason
+from .errors import Cut, NoAnswer, failure
+from .settings import Endpoint, Settings
+
+WORKERS = 8
+"""Concurrent requests: more made 1,000 registrations no faster (consul 1.8.7, two cores)."""
+
+WATCH = 1.0
+"""Seconds between two looks at an idle connection (see `Client.dropped`)."""
+
+
+def printable(text: str) -> bool:
+    """Whether Consul takes this in a URL's path: it refuses all that Go doesn't know as printable.
+
+    Judged by Unicode 3.2, since Go's tables in a Consul may well be older than Python's.
+    """
+    return text.isprintable() and all(ucd_3_2_0.category(char) != "Cn" for char in text)
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket; the pool's host is the socket's path, which is no host name."""
+
+    def __init__(self, host: str, *args: Any, socket_path: str, **options: Any) -> None:
+        super().__init__(host, *args, **options)
+        self._socket_path = socket_path
+
+    def _new_conn(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # urllib3 has resolved its default sentinel by now: every request gives a deadline.
+            sock.settimeout(self.timeout)
+            sock.connect(self._socket_path)
+        except TimeoutError as error:
+            sock.close()
+            raise urllib3.exceptions.ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            sock.close()
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+        return sock
+
+
+class _UnixPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _UnixConnection
+
+
+class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
+    """The transport to one server: python-consul2's interface over a urllib3 pool.
+
+    A deadline on every request, no proxy, no redirect, no retry.
+    """
+
+    def __init__(self, settings: Settings, endpoint: Endpoint, timeout: float) -> None:
+        self.endpoint = endpoint
+        self._settings = settings
+        self._timeout = timeout
+        self._pool = self._connect()
+
+    def _connect(self) -> urllib3.HTTPConnectionPool:
+        host, ip, port = self.endpoint
+        if not ip:
+            return _UnixPool("localhost", maxsize=WORKERS, retries=False, socket_path=host)
+        if self._settings.tls is None:
+            return urllib3.HTTPConnectionPool(ip, port, maxsize=WORKERS, retries=False)
+        name = self._settings.server_name or host
+        return urllib3.HTTPSConnectionPool(
+            ip,
+            port,
+            maxsize=WORKERS,
+            retries=False,
+            ssl_context=self._settings.tls,
+            server_hostname=name,
+            assert_hostname=name if self._settings.tls.check_hostname else False,
+        )
+
+    def dropped(self) -> bool:
+        """Whether the server closed a connection since the last look: most likely it restarted.
+
+        Costs no request.
+        """
+        idle = [c for c in list(getattr(self._pool.pool, "queue", ())) if c is not None]
+        if not any(is_connection_dropped(connection) for connection in idle):
+            return False
+        old, self._pool = self._pool, self._connect()
+        old.close()
+        return True
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._pool.close()
+
+    def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
+        """Read, as python-consul2 calls it; like all of these it raises this module's errors."""
+        return self._read(callback, self._request("GET", path, params, None))
+
+    def put(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Write, as python-consul2 calls it."""
+        return self._read(callback, self._request("PUT", path, params, data))
+
+    def post(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Post, as python-consul2's interface asks for."""
+        return self._read(callback, self._request("POST", path, params, data))
+
+    def delete(
+        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
+    ) -> Any:
+        """Delete, as python-consul2's interface asks for."""
+        return self._read(callback, self._request("DELETE", path, params, data))
+
+    def _read(self, callback: Callable[[Any], Any], answer: Any) -> Any:
+        """What an answer says; a proxy's page, for instance, is none of Consul's."""
+        with self.consuls_own():
+            return callback(answer)
+
+    @contextlib.contextmanager
+    def consuls_own(self) -> Iterator[None]:
+        """Where an answer's form is relied on: raises `Cut` where it has another."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Cut(f"{self.endpoint}: it answered what Consul does not say") from error
+
+    def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
+        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+        token = self._settings.token
+        used = token.value
+        status, headers, content = self._exchange(method, target, data)
+        if status == 403 and token.reload(used):
+            status, headers, content = self._exchange(method, target, data)
+        text = content.decode("utf-8", "replace")
+        if status < 300:
+            return base.Response(status, headers, text, content)
+        raise failure(str(self.endpoint), status, text.strip(), token.problem)
+
+    def _exchange(
+        self, method: str, target: str, data: str | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request and its whole answer within the deadline."""
+        deadline = time.monotonic() + self._timeout
+        headers = {"Host": str(Address(self.endpoint.host, self.endpoint.port))}
+        if not self.endpoint.ip:
+            headers = {"Host": "localhost"}
+        if self._settings.token.value:
+            headers["X-Consul-Token"] = self._settings.token.value
+        try:
+            answer = self._pool.request(
+                method,
+                target,
+                body=None if data is None else data.encode(),
+                headers=headers,
+                timeout=Timeout(total=self._timeout),
+                redirect=False,
+                preload_content=False,
+            )
+            parts = []
+            for part in answer.stream(1 << 16):
+                parts.append(part)
+                if time.monotonic() > deadline:
+                    answer.close()
+                    raise TimeoutError
+            answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            why = self._why(error)
+            if why is None:
+                raise Cut(f"{self.endpoint}: the connection was cut") from error
+            raise NoAnswer(f"{self.endpoint}: {why}") from error
+        return answer.status, answer.headers, b"".join(parts)
+
+    def _why(self, error: Exception) -> str | None:
+        """What to tell of an exchange that failed for another reason than a cut connection."""
+        errors = urllib3.exceptions
+        if isinstance(error, errors.NewConnectionError):
+            cause = error.__cause__
+            return (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+        if isinstance(error, errors.ConnectTimeoutError):
+            return f"no connection within {self._timeout:g} s"
+        if isinstance(error, errors.TimeoutError | TimeoutError):
+            return f"no answer within {self._timeout:g} s"
+        if isinstance(error, errors.SSLError):
+            cause = error.args[0]
+            return reason(cause) if isinstance(cause, ssl.SSLError) else f"TLS: {cause}"
+        return None

@@ -1,0 +1,1 @@
+"""etcd version 3: plain keys (`backend`) and SkyDNS records (`skydns`)."""

@@ -1,0 +1,65 @@
+"""SkyDNS 2 in etcd version 3, as SkyDNS and CoreDNS's etcd plugin read it.
+
+The key is the DNS name, its labels from the root down: a service ``redis`` in the domain
+``cluster.local`` stands at ``/skydns/local/cluster/redis/<id>`` with the value
+``{"host":"10.0.0.5","port":6379}``, and is found as ``redis.cluster.local``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from registrator.backend import ConfigError
+from registrator.model import Entry, Service
+from registrator.uri import RegistryURI
+
+from .backend import EtcdBackend
+from .entries import check
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+HASH_DIGITS = 8
+# A DNS name has at most 253 characters, of which the service and its id take up to 128.
+MAX_DOMAIN = 125
+
+
+class SkyDNSBackend(EtcdBackend):
+    """``skydns2://host:port,…/domain``."""
+
+    layout = "skydns"
+    options = ()
+
+    def prefix(self, uri: RegistryURI) -> str:
+        """``/skydns`` and the domain's labels, reversed; raises `ConfigError`."""
+        domain = uri.path.strip("/").removesuffix(".").lower()
+        if not domain:
+            raise ConfigError(f"a domain is needed: {uri.scheme}://host:port/cluster.local")
+        labels = domain.split(".")
+        if len(domain) > MAX_DOMAIN or not all(map(LABEL.fullmatch, labels)):
+            raise ConfigError(f"{domain[:80]!r} is no domain name of up to {MAX_DOMAIN} characters")
+        return "/".join(["/skydns", *reversed(labels)])
+
+    def entry(self, service: Service) -> Entry:
+        """The service's name and id as labels; raises `Rejected` where they are illegal.
+
+        Names are compared by DNS without regard to case, ids are not: they tell services apart.
+        """
+        check("name", service.name, nested=True)
+        check("id", service.id, nested=True)
+        key = f"{self._prefix}/{label(service.name.lower())}/{label(service.id)}"
+        address = {"host": service.address, "port": service.port}
+        return Entry(key, json.dumps(address, separators=(",", ":")), service)
+
+
+def label(text: str) -> str:
+    """`text` if it is a DNS label in lower case, else one made of it.
+
+    What was changed ends in a hash of the original, so that ``a.b`` and ``a_b`` stay apart.
+    """
+    if LABEL.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    room = 63 - HASH_DIGITS - 1
+    readable = re.sub("[^a-z0-9]+", "-", text.lower())[:room].strip("-")
+    return f"{readable}-{digest}" if readable else digest

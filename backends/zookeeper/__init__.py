@@ -1,0 +1,1 @@
+"""ZooKeeper: one ephemeral node per service (`backend`)."""

@@ -1,0 +1,100 @@
+"""What the URI and the environment say of ZooKeeper, checked before anything is opened."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kazoo.security import CREATOR_ALL_ACL, READ_ACL_UNSAFE
+
+from registrator.backend import ConfigError, require_known_options, secret
+from registrator.uri import RegistryURI
+
+from ..common import tls
+
+# ZooKeeper Programmer's Guide, "The ZooKeeper Data Model". The server holds names as UTF-16 and
+# takes each half of a surrogate pair for a character, so that all beyond U+FFFF is illegal too.
+ILLEGAL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`session_timeout` is in seconds, `credential` ``user:password``, `acl` kazoo's for nodes."""
+
+    session_timeout: float
+    credential: str = field(repr=False)
+    acl: list[Any] | None
+    tls: ssl.SSLContext | None
+
+
+def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
+    """Read the options, the credential and the certificates; raises `ConfigError`."""
+    require_known_options(uri, "session-timeout", "acl")
+    credential = _credential(uri, environ)
+    context = _tls(environ) if uri.scheme == "zookeeper-tls" else None
+    return Settings(_session_timeout(uri), credential, _acl(uri, credential), context)
+
+
+def base_path(uri: RegistryURI) -> str:
+    """The node that holds all services, without a slash at its end: empty for the root."""
+    parts = uri.path.strip("/").split("/") if uri.path.strip("/") else []
+    for part in parts:
+        if reason := illegal(part):
+            raise ConfigError(f"{part!r} can't be a node's name in ZooKeeper: {reason}")
+    if parts[:1] == ["zookeeper"]:
+        raise ConfigError("/zookeeper is ZooKeeper's own")
+    return "".join(f"/{part}" for part in parts)
+
+
+def illegal(name: str) -> str:
+    """Why ZooKeeper does not take this for a node's name; empty where it does."""
+    if not name:
+        return "it is empty"
+    if name in (".", ".."):
+        return "it is relative"
+    if "/" in name:
+        return "it contains a slash"
+    found = ILLEGAL.search(name)
+    return f"it contains U+{ord(found[0]):04X}" if found else ""
+
+
+def _session_timeout(uri: RegistryURI) -> float:
+    text = uri.options.get("session-timeout", "10")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= 3600:
+        raise ConfigError(f"session-timeout is seconds from 1 to 3600, not {text!r}")
+    return seconds
+
+
+def _credential(uri: RegistryURI, environ: Mapping[str, str]) -> str:
+    if ":" in uri.user:
+        raise ConfigError("the user's name contains a colon")
+    given = uri.user or uri.password
+    text = f"{uri.user}:{uri.password}" if given else secret(environ, "ZOOKEEPER_AUTH")
+    user, _, password = text.partition(":")
+    if text and not (user and password):
+        source = "" if given else "ZOOKEEPER_AUTH: "
+        raise ConfigError(f"{source}ZooKeeper needs both, user:password")
+    return text
+
+
+def _acl(uri: RegistryURI, credential: str) -> list[Any] | None:
+    choice = uri.options.get("acl")
+    if choice not in (None, "private", "world-read"):
+        raise ConfigError(f"acl is private or world-read, not {choice!r}")
+    if not credential:
+        if choice:
+            raise ConfigError(f"acl={choice} needs a user and password")
+        return None
+    return [*CREATOR_ALL_ACL, *(READ_ACL_UNSAFE if choice == "world-read" else ())]
+
+
+def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+    names = ("ZOOKEEPER_CACERT", "ZOOKEEPER_CERT", "ZOOKEEPER_KEY")
+    return tls.client_context(*(tls.file(environ, name) for name in names))

@@ -1,0 +1,1 @@
+"""Turns containers into services: what should stand in every registry."""

@@ -1,0 +1,1 @@
+"""Talks to the operating system: log, memory, process list, systemd, host addresses."""

@@ -1,0 +1,136 @@
+"""What is registered of a service in Consul, without a server."""
+
+from __future__ import annotations
+
+import pytest
+from support.consul import service
+
+from registrator.backend import Rejected
+from registrator.backends.consul.registration import DIGEST, OWNER, check, meta, require_legal_id
+
+EVERY = {"Interval": "10s", "CheckID": "service:host:c0:80"}
+
+
+@pytest.mark.parametrize(
+    ("attrs", "expected"),
+    [
+        (
+            {"check_http": "/health", "check_interval": "15s", "check_timeout": "1s",
+             "check_http_method": "HEAD"},
+            {"HTTP": "http://127.9.0.1:20000/health", "Method": "HEAD", "Timeout": "1s",
+             "Interval": "15s"},
+        ),
+        (
+            {"check_https": "/", "check_https_method": "PUT", "check_tls_skip_verify": "true"},
+            {"HTTP": "https://127.9.0.1:20000/", "Method": "PUT", "TLSSkipVerify": True},
+        ),
+        (
+            {"check_cmd": "test 'a b'"},
+            {"Args": ["check-cmd", "000000000000", "80", "test", "a b"]},
+        ),
+        (
+            {"check_script": "/probe '$SERVICE_IP' $SERVICE_PORT"},
+            {"Args": ["/probe", "127.9.0.1", "20000"]},
+        ),
+        ({"check_tcp": "true", "check_timeout": "2s"}, {"TCP": "127.9.0.1:20000", "Timeout": "2s"}),
+        (
+            {"check_grpc": "1", "check_grpc_use_tls": "1", "check_tls_skip_verify": "false"},
+            {"GRPC": "127.9.0.1:20000", "GRPCUseTLS": True},
+        ),
+        ({"check_http": "/a", "check_tcp": "true"}, {"HTTP": "http://127.9.0.1:20000/a"}),
+        ({"check_tcp": "", "check_grpc": "1"}, {"GRPC": "127.9.0.1:20000"}),
+        (
+            {"check_tcp": "1", "check_initial_status": "passing", "check_deregister_after": "5m"},
+            {"TCP": "127.9.0.1:20000", "Status": "passing",
+             "DeregisterCriticalServiceAfter": "5m"},
+        ),
+    ],
+)  # fmt: skip
+def test_checks(attrs: dict[str, str], expected: dict[str, object]) -> None:
+    assert check(service(attrs=attrs)) == EVERY | expected
+
+
+def test_a_command_follows_its_container() -> None:
+    """It is given the container's id, which Consul's agent does not tell of a check."""
+    now, later = (service(attrs={"check_cmd": "true"}, container_id=c * 64) for c in "ab")
+    assert meta(now, "us")[0][DIGEST] != meta(later, "us")[0][DIGEST]
+    assert meta(now, "us")[1] == []
+    assert DIGEST not in meta(service(attrs={"check_tcp": "1"}), "us")[0]
+
+
+def test_a_ttl_check_has_no_interval() -> None:
+    attrs = {"check_ttl": "30s", "check_initial_status": "passing", "check_interval": "5s"}
+    expected = {"TTL": "30s", "Status": "passing", "CheckID": "service:host:c0:80"}
+    assert check(service(attrs=attrs)) == expected
+
+
+def test_no_check_and_ipv6() -> None:
+    assert check(service(attrs={"check_interval": "5s"})) is None
+    made = check(service(attrs={"check_http": "/"}, address="fd00::1"))
+    assert made is not None
+    assert made["HTTP"] == "http://[fd00::1]:20000/"
+
+
+@pytest.mark.parametrize("command", ["echo 'open", "  ", "a \\"])
+def test_a_command_that_no_shell_could_split(command: str) -> None:
+    with pytest.raises(Rejected, match="check_script"):
+        check(service(attrs={"check_script": command}))
+
+
+DURATIONS = ["check_interval", "check_timeout", "check_ttl", "check_deregister_after"]
+
+
+def with_duration(key: str, value: str) -> dict[str, str]:
+    return ({} if key == "check_ttl" else {"check_http": "/"}) | {key: value}
+
+
+@pytest.mark.parametrize("key", DURATIONS)
+@pytest.mark.parametrize(
+    "value",
+    ["15", "15 s", " 15s", "s", "1d", "1.2.3s", ".s", "1h30", "00", "often", "\u0661s", "15s\n"],
+)
+def test_what_is_no_duration_is_rejected_with_its_key(key: str, value: str) -> None:
+    with pytest.raises(Rejected) as raised:
+        check(service(attrs=with_duration(key, value)))
+    expected = f"SERVICE_{key.upper()}: {value!r} is no duration, such as 15s"
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize("key", DURATIONS)
+@pytest.mark.parametrize(
+    "value",
+    ["0", "+0", "-0", "0s", "15s", "1.5h", "1.h", ".5m", "1h30m5s", "-1m", "+2ms", "3us", "3µs",
+     "3μs", "100ns"],
+)  # fmt: skip
+def test_what_consul_takes_for_a_duration_is_passed_on_as_it_is(key: str, value: str) -> None:
+    made = check(service(attrs=with_duration(key, value)))
+    assert made is not None
+    assert value in made.values()
+
+
+def test_a_duration_that_is_of_no_use_to_the_check_does_not_matter() -> None:
+    ttl = {"check_ttl": "30s", "check_interval": "15", "check_timeout": "15"}
+    assert check(service(attrs=ttl)) == {"TTL": "30s", "CheckID": "service:host:c0:80"}
+    http = check(service(attrs={"check_tcp": "1", "check_ttl": "", "check_timeout": ""}))
+    assert http == EVERY | {"TCP": "127.9.0.1:20000"}
+    assert check(service(attrs={"check_interval": "15"})) is None
+
+
+def test_meta_keeps_to_consuls_limits() -> None:
+    attrs = {f"k{i:03}": "v" for i in range(70)}
+    attrs |= {"a.b": "x", "consul-x": "x", OWNER: "thief", "long": "é" * 257, "fits": "é" * 256}
+    kept, left_out = meta(service(attrs=attrs), "me")
+    assert len(kept) == 64
+    assert kept[OWNER] == "me"
+    assert "fits" in kept
+    assert {"a.b", "consul-x", OWNER, "long", "k069"} <= set(left_out)
+    assert meta(service(attrs=attrs | {"a.b": "y"}), "me")[0][DIGEST] != kept[DIGEST]
+    assert meta(service(attrs={"a": "b"}), "me") == ({"a": "b", OWNER: "me"}, [])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a//b", "../x", "x/../y", "x/.", "/lead", "..", "a\x01", "a\xa0", "", "a\U00030ea5"]
+)
+def test_ids_that_consul_would_not_let_go_of(wrong: str) -> None:
+    with pytest.raises(Rejected):
+        require_legal_id(wrong)

@@ -1,0 +1,688 @@
+"""The ZooKeeper backend, against real servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from itertools import count
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoAuthError
+from kazoo.security import make_digest_acl
+from support.proxy import TCPProxy
+from support.servers import ZooKeeper
+from support.wait import until
+from support.zookeeper import Watcher, client, last_write
+
+from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
+from registrator.backends.zookeeper.backend import ZooKeeperBackend
+from registrator.backends.zookeeper.sockets import Sockets
+from registrator.model import Actual, Identity, Mark, Plan, Service
+from registrator.sync.plan import by_key, diff, is_ours
+from registrator.uri import parse
+
+OWNER = Identity("engine-1", "host")
+ADDRESS = "10.0.0.1"
+
+NUMBERS = count()
+
+Make = Callable[..., ZooKeeperBackend]
+
+
+def service(number: int = 0, name: str = "web", **changes: object) -> Service:
+    made = Service(
+        id=f"host:c{number}:80", name=name, address=ADDRESS, port=1000 + number,
+        private_port=80, container_name=f"c{number}", container_hostname="abc123",
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def reconcile(backend: ZooKeeperBackend, *services: Service) -> tuple[Plan, Mapping[str, str]]:
+    """One round as the reconciler does it; returns the plan and what was rejected."""
+    desired, _ = by_key(backend.entry(one) for one in services)
+
+    def dangling(_: str, found: Actual) -> bool:
+        return is_ours(found, OWNER.hostname, frozenset({ADDRESS}))
+
+    plan = diff(desired, backend.list(), dangling=dangling, addresses=frozenset({ADDRESS}))
+    return plan, backend.apply(plan)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    running = ZooKeeper(tmp_path_factory.mktemp("zookeeper"))
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def reader(server: ZooKeeper) -> Iterator[KazooClient]:
+    with client(server) as made:
+        yield made
+
+
+@pytest.fixture
+def base() -> str:
+    return f"/test{next(NUMBERS)}/services"
+
+
+@pytest.fixture
+def make(server: ZooKeeper, base: str) -> Iterator[Make]:
+    """Makes backends for the single server."""
+    made: list[ZooKeeperBackend] = []
+
+    def new(
+        *,
+        owner: Identity = OWNER,
+        path: str = base,
+        options: str = "",
+        user: str = "",
+        wake: Callable[[], None] = lambda: None,
+        timeout: float = 5,
+        **environ: str,
+    ) -> ZooKeeperBackend:
+        uri = parse(f"zookeeper://{user}{server.address}{path}{options}")
+        made.append(
+            ZooKeeperBackend(Context(uri, owner, environ=environ, wake=wake, timeout=timeout))
+        )
+        return made[-1]
+
+    yield new
+    for backend in made:
+        backend.close()
+
+
+def offline(uri: str = "zookeeper://127.0.0.1:1/services", **environ: str) -> ZooKeeperBackend:
+    return ZooKeeperBackend(Context(parse(uri), OWNER, environ=environ))
+
+
+# Entries
+
+
+def test_the_node_is_the_originals_with_id_and_owner_after_it() -> None:
+    made = offline().entry(service(3, tags=("b", "a"), attrs={"x": "1"}))
+    assert made.key == "/services/web/10.0.0.1:1003"
+    assert list(json.loads(made.content).items()) == [
+        ("Name", "web"), ("IP", "10.0.0.1"), ("PublicPort", 1003), ("PrivatePort", 80),
+        ("ContainerID", "abc123"), ("Tags", ["b", "a"]), ("Attrs", {"x": "1"}),
+        ("ID", "host:c3:80"), ("Owner", "engine-1"),
+    ]  # fmt: skip
+    assert made.alternate is None
+
+
+def test_udp_has_a_second_choice_beside_tcp() -> None:
+    assert offline().entry(service(protocol="udp")).alternate == "/services/web/10.0.0.1:1000:udp"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../../x", "a\0b", "a\nb", "a\x7fb", "\ue000", "\ufff0", "😀"]
+)
+def test_what_is_no_legal_node_name_is_rejected(name: str) -> None:
+    with pytest.raises(Rejected, match="can't be a node's name"):
+        offline().entry(service(name=name))
+
+
+def test_entries_that_do_not_fit_are_rejected() -> None:
+    with pytest.raises(Rejected, match="bytes"):
+        offline().entry(service(attrs={"x": "y" * 300_000}))
+    with pytest.raises(Rejected, match="Unicode"):
+        offline().entry(service(attrs={"x": "\udcff"}))
+    with pytest.raises(Rejected, match="own"):
+        offline("zookeeper://127.0.0.1:1").entry(service(name="zookeeper"))
+    assert offline().entry(service(name="zookeeper"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "environ", "message"),
+    [
+        ("zookeeper://h/s?x=1", {}, "unknown option x"),
+        ("zookeeper://h/s?session-timeout=soon", {}, "session-timeout"),
+        ("zookeeper://h/s?session-timeout=nan", {}, "session-timeout"),
+        ("zookeeper://h/s?acl=world-read", {}, "needs a user"),
+        ("zookeeper://u:p@h/s?acl=open", {}, "private or world-read"),
+        ("zookeeper://u@h/s", {}, "both"),
+        ("zookeeper://h/a//b", {}, "empty"),
+        ("zookeeper://h/a/../b", {}, "relative"),
+        ("zookeeper://h/zookeeper/x", {}, "own"),
+        ("zookeeper://h/s", {"ZOOKEEPER_AUTH": "hunter2"}, "ZOOKEEPER_AUTH"),
+        ("zookeeper://h/s", {"ZOOKEEPER_AUTH_FILE": "/nowhere"}, "/nowhere cannot be read"),
+        ("zookeeper-tls://h/s", {"ZOOKEEPER_CACERT": "/nowhere"}, "ZOOKEEPER_CACERT /nowhere"),
+        ("zookeeper-tls://h/s", {"ZOOKEEPER_KEY": "/nowhere"}, "without ZOOKEEPER_CERT"),
+    ],
+)
+def test_mistakes_are_found_at_start(uri: str, environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        offline(uri, **environ)
+    assert "hunter2" not in str(caught.value)
+
+
+# Listing and writing
+
+
+def test_nodes_come_and_go_with_services(make: Make, reader: KazooClient, base: str) -> None:
+    backend = make()
+    assert backend.list() == {}
+    reconcile(backend, service(0), service(1), service(2, "db"))
+    assert sorted(reader.get_children(base)) == ["db", "web"]
+    data, stat = reader.get(f"{base}/web/10.0.0.1:1000")
+    assert stat.ephemeralOwner
+    assert data.decode() == backend.entry(service()).content
+
+    reconcile(backend, service(0, tags=("new",)))
+    changed = reader.get(f"{base}/web/10.0.0.1:1000")
+    assert json.loads(changed[0])["Tags"] == ["new"]
+    assert changed[1].czxid == stat.czxid, "it was set in place"
+    assert reader.get_children(base) == ["web"]
+
+    reconcile(backend)
+    assert reader.get_children(base) == []
+
+
+def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> None:
+    backend = make()
+    services = [service(n) for n in range(20)]
+    reconcile(backend, *services)
+    before = last_write(server)
+    plan, _ = reconcile(backend, *services)
+    backend.keepalive()
+    assert not plan
+    assert last_write(server) == before
+
+
+def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None:
+    backend, entry = make(), make().entry(service())
+    for _ in range(2):
+        assert backend.apply(Plan((entry,))) == {}
+    reader.delete(entry.key)
+    assert backend.apply(Plan((entry,))) == {}
+    assert reader.exists(entry.key)
+    for _ in range(2):
+        assert backend.apply(Plan((), (entry.key,))) == {}
+    reader.delete(base)
+    assert backend.apply(Plan((), (entry.key,))) == {}
+    assert backend.apply(Plan((entry,))) == {}
+    assert list(backend.list()) == [entry.key]
+
+
+def test_the_root_is_a_base_and_zookeepers_own_nodes_are_left_aside(
+    make: Make, reader: KazooClient
+) -> None:
+    backend = make(path="/")
+    name = f"root{time.monotonic_ns()}"
+    reconcile(backend, service(name=name))
+    found = [path for path, actual in backend.list().items() if actual.mark is Mark.OURS]
+    assert found == [f"/{name}/10.0.0.1:1000"]
+    assert reader.exists(found[0])
+    reconcile(backend)
+    assert not reader.exists(f"/{name}")
+
+
+def test_a_node_of_somebody_else_stays_when_a_service_of_its_name_goes(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    reader.create(f"{base}/web", b"theirs", makepath=True)
+    before = reader.get(f"{base}/web")
+    backend = make()
+    assert reconcile(backend, service())[1] == {}
+    reconcile(backend)
+    data, stat = reader.get(f"{base}/web")
+    assert (data, stat.mzxid, stat.numChildren) == (b"theirs", before[1].mzxid, 0)
+
+
+def test_tcp_and_udp_on_one_port_both_have_a_node(make: Make, reader: KazooClient) -> None:
+    backend = make()
+    udp = service(id="host:c:80:udp", protocol="udp")
+    reconcile(backend, udp, service())
+    assert sorted(path.rpartition("/")[2] for path in backend.list()) == [
+        "10.0.0.1:1000",
+        "10.0.0.1:1000:udp",
+    ]
+    assert not reconcile(backend, udp, service())[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["größe", "服务", "a b", "a:b", "%2F", "$x{}", "\\", "\ufeff", "...", "x" * 10_000]
+)
+def test_every_other_name_is_taken_as_it_is(make: Make, name: str) -> None:
+    backend = make()
+    wanted = service(name=name, address="fe80::1", id=name, tags=("\n", "😀", "\0", '"'))
+    assert reconcile(backend, wanted)[1] == {}
+    plan, _ = reconcile(backend, wanted)
+    assert not plan
+
+
+def test_others_and_unmarked_nodes_are_told_apart(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    ours, others = make(), make(owner=Identity("engine-2", "host"))
+    reconcile(others, service(1))
+    reconcile(ours, service(2))
+    original = json.dumps({"Name": "web", "IP": "10.9.9.9"}).encode()
+    reader.create(f"{base}/web/10.0.0.1:1003", original)
+    reader.create(f"{base}/web/10.0.0.1:1004", b"\xff[" + b"[" * 100_000)
+    reader.create(f"{base}/web/leader", b"no instance")
+    marks = {path.rpartition(":")[2]: (a.mark, a.address) for path, a in ours.list().items()}
+    assert marks == {
+        "1001": (Mark.OTHERS, ADDRESS),
+        "1002": (Mark.OURS, ADDRESS),
+        "1003": (Mark.NONE, "10.9.9.9"),
+        "1004": (Mark.NONE, ADDRESS),
+    }
+
+
+def test_another_owners_node_is_neither_written_over_nor_removed(
+    make: Make, reader: KazooClient
+) -> None:
+    ours, others = make(), make(owner=Identity("engine-2", "host"))
+    reconcile(others, service())
+    entry = ours.entry(service())
+    data = reader.get(entry.key)
+    for plan in (Plan((entry,)), Plan((), (entry.key,))):
+        assert ours.apply(plan) == {entry.key: "another owner holds it"}
+        assert reader.get(entry.key) == data
+
+
+def test_an_unmarked_node_at_our_place_is_adopted(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    backend = make()
+    reader.create(f"{base}/web/10.0.0.1:1000", b"", makepath=True)
+    assert reconcile(backend, service())[1] == {}
+    _, stat = reader.get(f"{base}/web/10.0.0.1:1000")
+    assert stat.ephemeralOwner
+
+
+def test_one_that_cannot_be_written_does_not_hold_up_the_others(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    reader.ensure_path(base)
+    reader.create(f"{base}/held", ephemeral=True)
+    reader.create(f"{base}/closed", acl=[make_digest_acl("a", "b", all=True)])
+    reader.create(f"{base}/deep/10.0.0.1:1000/x", makepath=True)
+    backend = make()
+    names = ("a", "held", "closed", "deep", "z")
+    _, rejected = reconcile(backend, *(service(name=name) for name in names))
+    reasons = {path.split("/")[-2]: reason for path, reason in rejected.items()}
+    assert reasons == {
+        "held": "its parent is somebody's ephemeral node",
+        "closed": "ZooKeeper's ACL does not allow it",
+        "deep": "somebody made nodes under it",
+    }
+    assert {path.split("/")[-2] for path, a in backend.list().items() if a.held} == {"a", "z"}
+
+
+def test_a_base_that_may_not_be_made_is_a_rejection(make: Make, reader: KazooClient) -> None:
+    reader.create("/locked", acl=[make_digest_acl("a", "b", all=True)])
+    _, rejected = reconcile(make(path="/locked/deep/base"), service())
+    assert list(rejected.values()) == ["the node above it is missing and can't be made"]
+
+
+def test_many_large_entries_are_split_over_transactions(make: Make) -> None:
+    backend = make()
+    services = [service(n, attrs={"x": "y" * 200_000}) for n in range(12)]
+    assert reconcile(backend, *services)[1] == {}
+    assert len(backend.list()) == 12
+
+
+def test_a_thousand_services_take_few_round_trips(make: Make, server: ZooKeeper) -> None:
+    backend = make()
+    backend.list()
+    entries = tuple(backend.entry(service(n, f"s{n}")) for n in range(1000))
+    before, began = last_write(server), time.process_time()
+    assert backend.apply(Plan(entries)) == {}
+    assert time.process_time() - began < 0.5
+    transactions = last_write(server) - before
+    assert transactions <= 6
+    assert sum(actual.held for actual in backend.list().values()) == 1000
+
+
+def test_services_of_two_hosts_come_and_go_at_once(make: Make) -> None:
+    """A service's node goes with its last child while the other host is just adding one."""
+    errors: list[BaseException] = []
+
+    def churn(backend: ZooKeeperBackend, own: Service) -> None:
+        try:
+            entry = backend.entry(own)
+            for _ in range(60):
+                assert backend.apply(Plan((entry,))) == {}
+                assert entry.key in backend.list()
+                assert backend.apply(Plan((), (entry.key,))) == {}
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=churn, args=(make(owner=Identity(f"o{n}", "h")), service(n)))
+        for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+
+
+# Sessions
+
+
+def test_closing_leaves_the_nodes_and_the_next_backend_takes_them_over_without_a_gap(
+    make: Make, server: ZooKeeper, base: str
+) -> None:
+    services = [service(n) for n in range(100)]
+    first, second = make(), make()
+    reconcile(first, *services)
+    with Watcher(server, f"{base}/web", 100) as watcher:
+        first.close()
+        found = second.list()
+        assert {actual.held for actual in found.values()} == {False}
+        plan, rejected = reconcile(second, *services)
+        assert (len(plan.register), rejected) == (100, {})
+        assert not reconcile(second, *services)[0]
+        watcher.look_again()
+    assert watcher.gap == 0
+
+
+def test_a_first_write_that_is_not_all_leaves_the_others_to_be_taken_over(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    """As where it takes long to inspect the containers, and one started while no agent ran."""
+    services = [service(n) for n in range(5)]
+    first, second = make(), make()
+    reconcile(first, *services)
+    first.close()
+    second.list()
+    assert second.apply(Plan((second.entry(service(9)),))) == {}
+    assert len(reconcile(second, *services, service(9))[0].register) == 5
+    for name in reader.get_children(f"{base}/web"):
+        assert reader.get(f"{base}/web/{name}")[1].ephemeralOwner == second._session.id
+    assert not reconcile(second, *services, service(9))[0]
+
+
+def test_nodes_go_at_the_session_timeout_after_closing(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    backend = make(options="?session-timeout=1.5")
+    reconcile(backend, service())
+    backend.close()
+    begin = time.monotonic()
+    until(lambda: not reader.get_children(f"{base}/web"), "the end of the session")
+    assert time.monotonic() - begin > 1
+
+
+def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    woken = threading.Event()
+    one = make(options="?session-timeout=1")
+    two = make(wake=woken.set)
+    for backend in (one, two):
+        backend.list()
+    reconcile(one, service(0), service(1))
+    assert not reconcile(two, service(0), service(1))[0], "it stands, held by the other one"
+    holder = reader.get(f"{base}/web/10.0.0.1:1000")[1].ephemeralOwner
+    assert reader.get(f"{base}/web/10.0.0.1:1001")[1].ephemeralOwner == holder
+    assert not woken.is_set()
+
+    one.close()
+    assert woken.wait(5)
+    assert len(reconcile(two, service(0), service(1))[0].register) == 2
+    assert sorted(reader.get_children(f"{base}/web")) == ["10.0.0.1:1000", "10.0.0.1:1001"]
+
+
+def test_two_that_register_the_same_at_once_agree(make: Make, reader: KazooClient) -> None:
+    backends = [make(), make()]
+    for backend in backends:
+        backend.list()
+    entries = [backend.entry(service()) for backend in backends]
+    for backend, entry in zip(backends, entries, strict=True):
+        assert backend.apply(Plan((entry,))) == {}
+    for backend in backends:
+        assert not reconcile(backend, service())[0]
+    assert reader.get(entries[0].key)[1].ephemeralOwner == backends[0]._session.id
+
+
+def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
+    make: Make, server: ZooKeeper
+) -> None:
+    services = [service(n) for n in range(10)]
+    old = make()
+    reconcile(old, *services)
+    new = make()
+    assert len(reconcile(new, *services)[0].register) == 10
+    before = last_write(server)
+    for _ in range(3):
+        for backend in (old, new):
+            assert not reconcile(backend, *services)[0]
+    assert last_write(server) == before
+
+
+def test_what_a_sibling_registers_after_the_takeover_is_left(make: Make) -> None:
+    old, new = make(), make()
+    reconcile(old, service(0))
+    reconcile(new, service(0))
+    reconcile(old, service(0), service(1))
+    assert not reconcile(new, service(0), service(1))[0]
+
+
+def test_a_sibling_with_other_options_does_not_fight(
+    make: Make, server: ZooKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = make(), make()
+    one.list()
+    two.list()
+    reconcile(one, service())
+    before = last_write(server)
+    reconcile(two, service(tags=("other",)))
+    assert last_write(server) == before
+    assert "another agent of this host" in caplog.text
+
+
+def test_a_node_removed_or_changed_behind_our_back_wakes(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    woken = threading.Event()
+    backend = make(wake=woken.set)
+    reconcile(backend, service(0), service(1))
+    reconcile(backend, service(0, tags=("changed",)), service(2))
+    assert not reconcile(backend, service(0, tags=("changed",)), service(2))[0]
+    backend.keepalive()
+    assert not woken.is_set(), "its own writes woke it"
+    changes: list[Callable[[], object]] = [
+        lambda: reader.delete(f"{base}/web/10.0.0.1:1000"),
+        lambda: reader.set(f"{base}/web/10.0.0.1:1002", b"{}"),
+    ]
+    for change in changes:
+        change()
+        assert woken.wait(5)
+        woken.clear()
+        reconcile(backend, service(0), service(2))
+    assert sum(actual.held for actual in backend.list().values()) == 2
+
+
+def expire(backend: ZooKeeperBackend, server: ZooKeeper) -> None:
+    """End its session as the ensemble would after the session timeout."""
+    thief = KazooClient(server.address, client_id=backend._session.connect().client_id)
+    thief.start(15)
+    thief.stop()
+    thief.close()
+
+
+def test_an_expired_session_is_reported_and_repaired(make: Make, server: ZooKeeper) -> None:
+    woken = threading.Event()
+    backend = make(wake=woken.set)
+    reconcile(backend, service(0), service(1))
+    expire(backend, server)
+    assert woken.wait(5)
+    with pytest.raises(SessionLost):
+        backend.keepalive()
+    assert backend.list() == {}
+    assert len(reconcile(backend, service(0), service(1))[0].register) == 2
+    backend.keepalive()
+    assert not reconcile(backend, service(0), service(1))[0]
+
+
+def test_after_an_expired_session_what_a_sibling_put_back_is_left(
+    make: Make, server: ZooKeeper
+) -> None:
+    woken = threading.Event()
+    one, two = make(wake=woken.set), make()
+    one.list()
+    two.list()
+    reconcile(one, service())
+    expire(one, server)
+    assert len(reconcile(two, service())[0].register) == 1
+    assert woken.wait(5)
+    with pytest.raises(SessionLost):
+        one.keepalive()
+    assert not reconcile(one, service())[0]
+
+
+# Access
+
+
+def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> None:
+    backend = make(user="kim:pass%3Aword@")
+    assert reconcile(backend, service())[1] == {}
+    path = f"{base}/web/10.0.0.1:1000"
+    with client(server) as stranger:
+        for node in (base, f"{base}/web", path):
+            with pytest.raises(NoAuthError):
+                stranger.get(node)
+    with client(server, "kim:pass:word") as kim:
+        assert kim.get(path)
+    assert reconcile(make(ZOOKEEPER_AUTH="kim:pass:word"), service())[1] == {}
+    assert reconcile(make(), service())[1] == {path: "another owner holds it"}
+    reconcile(backend)
+    assert backend.list() == {}
+
+
+def test_the_world_may_read_by_option(
+    make: Make, server: ZooKeeper, base: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "auth"
+    secret.write_text("kim:hunter2\n")
+    backend = make(options="?acl=world-read", ZOOKEEPER_AUTH_FILE=str(secret))
+    reconcile(backend, service())
+    path = f"{base}/web/10.0.0.1:1000"
+    with client(server) as stranger:
+        assert stranger.get(path)[0].decode() == backend.entry(service()).content
+        with pytest.raises(NoAuthError):
+            stranger.set(path, b"")
+        with pytest.raises(NoAuthError):
+            stranger.create(f"{base}/web/x")
+
+
+def test_every_call_ends_at_a_frozen_server(make: Make, server: ZooKeeper) -> None:
+    backend = make(timeout=0.5)
+    backend.list()
+    plan = Plan((backend.entry(service()),))
+    calls = (backend.keepalive, backend.list, lambda: backend.apply(plan), backend.close)
+    server.freeze()
+    try:
+        for call in calls:
+            begin = time.monotonic()
+            with pytest.raises(Unavailable) if call != backend.close else nullcontext():
+                call()
+            assert time.monotonic() - begin < 2.5
+    finally:
+        server.thaw()
+
+
+def test_a_member_that_did_not_answer_is_passed_over_once() -> None:
+    sockets = Sockets(1, None)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = mute.getsockname()
+        with sockets.create_connection(address):
+            sockets.cut()
+        with pytest.raises(TimeoutError):
+            sockets.create_connection(address)
+        sockets.create_connection(address).close()
+
+
+def test_host_names_that_do_not_resolve() -> None:
+    backend = ZooKeeperBackend(Context(parse("zookeeper://nowhere.invalid/x"), timeout=0.5))
+    threads = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="no address found"):
+            backend.list()
+    backend.close()
+    until(lambda: threading.active_count() <= threads, "the end of its threads")
+
+
+def test_a_handshake_without_an_answer_is_told_by_address() -> None:
+    """The wait for a connection ends a little before the handshake's own."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        backend = ZooKeeperBackend(Context(parse(f"zookeeper-tls://{address}/x"), timeout=0.3))
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=f"^{address}: no connection within 0.3 s$"):
+                backend.list()
+        backend.close()
+
+
+def test_nothing_answers(caplog: pytest.LogCaptureFixture) -> None:
+    backend = ZooKeeperBackend(
+        Context(parse("zookeeper://kim:hunter2@127.0.0.1:1/services"), timeout=0.3)
+    )
+    begin = time.monotonic()
+    with pytest.raises(Unavailable, match=r"127.0.0.1:1: Connection refused") as caught:
+        backend.list()
+    assert time.monotonic() - begin < 2
+    backend.close()
+    backend.close()
+    assert time.monotonic() - begin < 3
+    assert "hunter2" not in str(caught.value) + caplog.text + repr(backend)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\0\0\0\2??", b"\0\0\0\x10" + b"\7" * 16, b"\xff" * 64, b"\0\0\0\x10" + b"\0" * 16],
+    ids=["short", "another-call", "huge", "nobody-asked"],
+)
+def test_nonsense_from_a_member_ends_the_connection_and_no_more(
+    server: ZooKeeper, nonsense: bytes
+) -> None:
+    """Its threads' exceptions would fail this test, as they would end the agent."""
+    proxy = TCPProxy(server.address)
+    uri = parse(f"zookeeper://{proxy.address}/nonsense?session-timeout=2")
+    backend = ZooKeeperBackend(Context(uri, OWNER, timeout=0.5))
+    try:
+        reconcile(backend, service())
+        proxy.instead = nonsense
+        with pytest.raises((Unavailable, SessionLost)):
+            backend.list()
+        proxy.instead = b""
+        until(lambda: reconcile(backend, service(1)), "a write", 10, (Unavailable, SessionLost))
+    finally:
+        backend.close()
+        proxy.close()
+
+
+def test_a_wiped_server_is_filled_again(tmp_path: Path) -> None:
+    """It knows nothing of the transactions that our session has seen, and refuses it for ever."""
+    server = ZooKeeper(tmp_path)
+    context = Context(
+        parse(f"zookeeper://{server.address}/wiped?session-timeout=2"), OWNER, timeout=0.5
+    )
+    backend = ZooKeeperBackend(context)
+    try:
+        server.start()
+        for port in range(5):
+            reconcile(backend, service(port))
+        server.stop()
+        server.wipe()
+        server.start()
+        until(lambda: reconcile(backend, service()), "a write", 10, (Unavailable, SessionLost))
+        with client(server) as reader:
+            assert reader.get_children("/wiped/web") == [f"{ADDRESS}:1000"]
+    finally:
+        backend.close()
+        server.remove()

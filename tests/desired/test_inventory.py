@@ -1,0 +1,497 @@
+"""The inventory: events, faults of the engine, and what snapshot comes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+from support.fakes import FakeEngine, container
+
+from registrator.desired.inventory import LOOP_STARTS, PORTION, SETTLE, Inventory
+from registrator.desired.services import Rules
+from registrator.model import Container, EngineUnavailable, Event, Port, Snapshot
+
+
+class Stock:
+    """An inventory over a fake engine, with a clock to turn and the snapshots it published."""
+
+    def __init__(self, *containers: Container, keep_failed: bool = False) -> None:
+        self.engine = FakeEngine(*containers)
+        self.now = 0.0
+        self.published: list[Snapshot] = []
+        self.inventory = Inventory(
+            self.engine,
+            Rules(hostname="h", forced_ip="127.0.0.7"),
+            self.published.append,
+            keep_failed=keep_failed,
+            clock=lambda: self.now,
+        )
+        self.inventory.resync()
+
+    def step(self, *events: Event) -> set[str]:
+        """Take in the events; returns the ids of the services then known."""
+        for event in events:
+            self.inventory.mark(event)
+        self.inventory.step()
+        return set(self.published[-1].services) if self.published else set()
+
+
+def test_lists_then_follows_events() -> None:
+    stock = Stock(container("a"))
+    assert stock.step() == {"h:a:80"}
+    assert stock.step(stock.engine.start(container("b"))) == {"h:a:80", "h:b:80"}
+    assert stock.step(stock.engine.die(container("a").id)) == {"h:b:80"}
+    assert len(stock.published) == 3
+
+
+def test_die_needs_no_inspection() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.inspected.clear()
+    assert stock.step(stock.engine.die(container("a").id)) == set()
+    assert stock.engine.inspected == []
+
+
+def test_networks_matter_only_while_a_container_runs() -> None:
+    stock, moved = Stock(container("a")), container("b").id
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.step(Event(moved, "connect", 5))
+    assert stock.engine.inspected == [], "its start would be waited for"
+    stock.step(stock.engine.start(container("b")), Event(moved, "connect", 6))
+    assert stock.engine.inspected == [moved]
+    stock.engine.containers[moved] = container("b", host_port=1)
+    stock.step(Event(moved, "disconnect", 7))
+    assert stock.published[-1].services["h:b:80"].port == 1
+    stock.step(stock.engine.die(moved), Event(moved, "disconnect", 8))
+    assert stock.engine.inspected == [moved, moved]
+
+
+def test_a_network_joined_while_the_engine_is_down() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.down = True
+    with pytest.raises(EngineUnavailable):
+        stock.step(stock.engine.start(container("b")))
+    with pytest.raises(EngineUnavailable):
+        stock.step(Event(container("b").id, "connect", 5))
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_only_what_the_listing_shows_changed_is_inspected() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.engine.containers[container("b").id] = container("b", host_port=1, started_at=2)
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == [container("b").id]
+    assert stock.published[-1].services["h:b:80"].port == 1
+
+
+def test_a_resync_finds_what_no_event_told() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.die(container("a").id)
+    stock.engine.start(container("b"))
+    stock.inventory.resync()
+    assert stock.step() == {"h:b:80"}
+
+
+def test_nothing_new_publishes_nothing() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.inventory.resync()
+    stock.step(Event(container("a").id, "start", 5), Event("unheard-of", "die", 6))
+    assert len(stock.published) == 1
+
+
+def test_an_engine_that_is_down_changes_nothing_and_loses_no_event() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.down = True
+    started = stock.engine.start(container("b"))
+    with pytest.raises(EngineUnavailable):
+        stock.step(started)
+    with pytest.raises(EngineUnavailable):
+        stock.step()
+    assert set(stock.published[-1].services) == {"h:a:80"}
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_an_engine_that_goes_down_between_two_inspections_loses_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone, first, second = container("gone"), container("first"), container("second")
+    stock = Stock(gone)
+    stock.step()
+    events = [stock.engine.die(gone.id), stock.engine.start(first), stock.engine.start(second)]
+    inspect = stock.engine.inspect
+
+    def going_down(container_id: str) -> Container | None:
+        stock.engine.down = container_id == second.id
+        return inspect(container_id)
+
+    monkeypatch.setattr(stock.engine, "inspect", going_down)
+    with pytest.raises(EngineUnavailable):
+        stock.step(*events)
+    monkeypatch.undo()
+    stock.engine.down = False
+    assert stock.step() == {"h:first:80", "h:second:80"}
+
+
+def test_a_container_that_cannot_be_inspected_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    assert stock.step() == {"h:b:80"}
+    assert not stock.published[-1].complete
+    assert "cannot be inspected (timed out)" in caplog.text
+    stock.engine.stuck = set()
+    stock.now += 60
+    assert stock.step() == {"h:a:80", "h:b:80"}
+    assert stock.published[-1].complete
+
+
+def test_publishes_in_growing_portions_where_looking_takes_long() -> None:
+    stock = Stock(*(container(name) for name in "abcdefghijkl"))
+
+    def slow() -> None:
+        stock.now += 0.7 * PORTION
+
+    stock.engine.slow = slow
+    sizes: list[int] = []
+    while not sizes or sizes[-1] < 12:
+        assert stock.inventory.wait(0), "the rest is to be gone on with at once"
+        sizes.append(len(stock.step()))
+        last = stock.published[-1]
+        assert (last.complete, last.settled) == (sizes[-1] == 12,) * 2
+    assert sizes == [2, 5, 11, 12]
+    stock.engine.slow = lambda: None
+    stock.step(stock.engine.start(container("m")))
+    assert len(stock.engine.inspected) == 13, "none is looked at twice"
+    assert stock.published[-1].settled
+
+
+def test_a_failing_engine_settles_nothing() -> None:
+    stock = Stock(container("a"), container("b"))
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    stock.step()
+    assert [snapshot.settled for snapshot in stock.published] == [False]
+    stock.engine.down = True
+    with pytest.raises(EngineUnavailable):
+        stock.step()
+    stock.engine.down = False
+    assert stock.step() == {"h:a:80", "h:b:80"}
+    assert [snapshot.settled for snapshot in stock.published] == [False, True]
+
+
+def test_an_uninspectable_container_that_goes_completes_the_snapshot() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.engine.remove(container("a").id)
+    stock.inventory.resync()
+    stock.step()
+    assert stock.published[-1].complete
+
+
+def test_what_was_known_of_a_stuck_container_stays() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.stuck = {container("a").id}
+    stock.step(Event(container("a").id, "rename", 5))
+    assert set(stock.published[-1].services) == {"h:a:80"}
+    assert stock.published[-1].complete
+
+
+def test_a_rename_moves_the_service() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    renamed = dataclasses.replace(container("a"), name="z")
+    stock.engine.containers[renamed.id] = renamed
+    assert stock.step(Event(renamed.id, "rename", 5)) == {"h:z:80"}
+
+
+def test_old_events_repeated_by_the_stream_do_not_end_a_newer_run() -> None:
+    stock = Stock(container("a", started_at=100))
+    stock.step()
+    assert stock.step(Event(container("a").id, "die", 99)) == {"h:a:80"}
+    assert stock.step(Event(container("a").id, "die", 101)) == set()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stays"), [(0, False), (1, True), (127, True), (128, False), (137, False)]
+)
+def test_on_success(exit_code: int, stays: bool) -> None:
+    stock = Stock(container("a"), keep_failed=True)
+    stock.step()
+    died = stock.engine.die(container("a").id, exit_code)
+    for known in (stock.step(died), stock.step(dataclasses.replace(died, exit_code=None))):
+        assert known == ({"h:a:80"} if stays else set())
+    stock.inventory.resync()
+    assert stock.step() == ({"h:a:80"} if stays else set())
+    assert stock.step(stock.engine.remove(container("a").id)) == set()
+
+
+def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -> None:
+    def claims(name: str, port: int) -> Container:
+        return container(name, port, env={"SERVICE_ID": "one"})
+
+    stock = Stock()
+    stock.step(stock.engine.start(claims("a", 1)), stock.engine.start(claims("b", 2)))
+    assert stock.published[-1].services["one"].port == 2
+    assert "claimed by containers a and b" in caplog.text
+    assert caplog.text.count("claimed by") == 1
+    stock.step(stock.engine.die(claims("a", 1).id), stock.engine.start(claims("a", 1)))
+    assert stock.published[-1].services["one"].port == 1
+    stock.step(stock.engine.die(claims("a", 1).id))
+    assert stock.published[-1].services["one"].port == 2
+
+
+def test_the_last_started_has_a_contested_id_in_whatever_order_a_listing_has_them() -> None:
+    stock = Stock()
+    stock.step()
+    for name, started_at in (("new", 20), ("old", 10)):
+        made = container(name, started_at, env={"SERVICE_ID": "one"}, started_at=started_at)
+        stock.engine.containers[made.id] = made
+    stock.inventory.resync()
+    stock.step()
+    assert stock.published[-1].services["one"].port == 20
+
+
+def test_a_shared_network_follows_its_peer() -> None:
+    peer = container("peer", env={"SERVICE_IGNORE": "1"})
+    guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
+    stock = Stock(peer, guest)
+    assert stock.step() == {"h:guest:80"}
+    assert stock.published[-1].services["h:guest:80"].address == "172.17.0.2"
+    moved = dataclasses.replace(peer, networks={"bridge": "172.17.0.9"})
+    stock.step(stock.engine.start(moved))
+    assert stock.published[-1].services["h:guest:80"].address == "172.17.0.9"
+    assert stock.step(stock.engine.remove(peer.id)) == set()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_shared_network_whose_container_is_still_to_be_looked_at(
+    gone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = container("peer", env={"SERVICE_IGNORE": "1"})
+    guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")
+    stock = Stock(guest, peer)
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    assert stock.step() == set()
+    assert not caplog.messages, "nobody knows yet whether it is there"
+    if gone:
+        stock.engine.remove(peer.id)
+    assert stock.step() == (set() if gone else {"h:guest:80"})
+    assert ("is not there" in caplog.text) == gone
+
+
+def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    stock = Stock(container("a"))
+    stock.step()
+    for _ in range(20):
+        stock.now += 0.1
+        stock.step(stock.engine.die(container("a").id), stock.engine.start(container("a")))
+        stock.now += 0.1
+        stock.step(stock.engine.start(container("b")))
+    published = len(stock.published)
+    assert published <= 2 * LOOP_STARTS + 2
+    stock.now += SETTLE
+    stock.step()
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_restarts_that_are_told_at_once_but_were_apart_are_no_loop() -> None:
+    """As when the engine could not be reached meanwhile."""
+    stock = Stock(container("a"))
+    stock.step()
+    events = []
+    for minute in range(1, 6):
+        stock.engine.set_clock(minute * 60 * 10**9)
+        events += [stock.engine.die(container("a").id), stock.engine.start(container("a"))]
+    assert stock.step(*events) == {"h:a:80"}
+    assert all(snapshot.services for snapshot in stock.published)
+
+
+def test_an_end_counts_after_the_engines_clock_was_set_back() -> None:
+    stock = Stock()
+    stock.step(stock.engine.start(container("a")))
+    stock.engine.set_clock(1)
+    assert stock.step(stock.engine.die(container("a").id)) == set()
+
+
+def test_a_start_counts_after_the_engines_clock_was_set_back() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    died = stock.engine.die(container("a").id)
+    stock.engine.set_clock(1)
+    assert stock.step(died, stock.engine.start(container("a"))) == {"h:a:80"}
+
+
+def test_warnings_are_given_once(caplog: pytest.LogCaptureFixture) -> None:
+    bad = container("a", env={"SERVICE_NAME": "no\x00good"})
+    stock = Stock(bad)
+    stock.step()
+    stock.step(Event(bad.id, "rename", 5))
+    stock.engine.containers[bad.id] = dataclasses.replace(bad, networks={"other": "172.18.0.9"})
+    stock.step(Event(bad.id, "connect", 6))
+    assert len([record for record in caplog.records if "SERVICE_NAME" in record.message]) == 1
+
+
+def test_an_end_told_of_late_does_not_undo_a_newer_start() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    died = stock.engine.die(container("a").id)
+    started = stock.engine.start(container("a", 5))
+    assert stock.step(started, died) == {"h:a:80"}
+    assert stock.published[-1].services["h:a:80"].port == 5
+
+
+def test_an_end_told_of_late_does_not_undo_a_start_that_is_left_for_later() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+
+    died = stock.engine.die(container("a").id)
+    stock.step(died)
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+        stock.inventory.mark(died)
+
+    stock.engine.slow = slow
+    started = [stock.engine.start(container(name)) for name in "ba"]
+    assert stock.step(*started) == {"h:b:80"}
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_what_hung_once_is_tried_again_only_when_nobody_waits() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.now += 60
+    stock.engine.inspected.clear()
+    stock.step(Event(container("b").id, "rename", 5))
+    assert stock.engine.inspected == [container("b").id]
+    stock.step()
+    assert stock.engine.inspected == [container("b").id, container("a").id]
+
+
+def test_of_many_that_hung_one_is_tried_at_a_time() -> None:
+    hung = [container(name) for name in "abc"]
+    stock = Stock(*hung)
+    stock.engine.stuck = {each.id for each in hung}
+    stock.step()
+    stock.now += 60
+    stock.engine.inspected.clear()
+    for number in range(1, 4):
+        stock.step()
+        assert len(set(stock.engine.inspected)) == number, "what happens meanwhile waits for one"
+
+
+def test_of_many_that_hung_none_waits_for_ever() -> None:
+    hung = [container(name) for name in "abcdefgh"]
+    stock = Stock(*hung)
+    stock.engine.stuck = {each.id for each in hung}
+
+    def deadline() -> None:
+        stock.now += 5
+
+    stock.engine.slow = deadline
+    for _ in range(60):
+        stock.step()
+    stock.engine.inspected.clear()
+    for _ in hung:
+        stock.step()
+    assert set(stock.engine.inspected) == {each.id for each in hung}
+
+
+def test_a_listing_does_not_make_what_hung_due() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.engine.inspected.clear()
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == []
+    stock.engine.start(container("a", 5))
+    stock.inventory.resync()
+    stock.step()
+    assert stock.engine.inspected == [container("a").id], "it is another one now"
+
+
+def test_events_go_before_what_is_left_of_a_listing() -> None:
+    stock = Stock(*(container(name) for name in "abc"))
+
+    def slow() -> None:
+        stock.now += 2 * PORTION
+
+    stock.engine.slow = slow
+    stock.step()
+    stock.step(stock.engine.start(container("d")))
+    assert stock.engine.inspected[1] == container("d").id
+
+
+def test_a_stuck_container_that_ends_is_not_tried_again() -> None:
+    stock = Stock(container("a"))
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    stock.step(stock.engine.die(container("a").id))
+    assert stock.published[-1].complete
+    stock.now += 60
+    stock.engine.inspected.clear()
+    stock.step()
+    assert stock.engine.inspected == []
+
+
+def test_another_address_of_the_host_is_followed() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    assert stock.published[-1].services["h:a:80"].address == "127.0.0.7"
+    stock.inventory.follow(Rules(hostname="h", host_ip="127.0.0.8"), frozenset({"127.0.0.8"}))
+    stock.step()
+    assert stock.published[-1].services["h:a:80"].address == "127.0.0.8"
+    assert stock.published[-1].addresses == {"127.0.0.8"}
+
+
+def test_what_is_left_out_on_purpose_is_told_once_a_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    exposed = container("a", ports=(Port(80, "tcp"),))
+    stock = Stock(exposed)
+
+    def told() -> list[tuple[str, str]]:
+        stock.step()
+        lines = [(each.levelname, each.getMessage()) for each in caplog.records]
+        caplog.clear()
+        return [line for line in lines if "not registered" in line[1]]
+
+    line = "container a (a00000000000): not registered: 80/tcp: it is not published"
+    assert told() == [("DEBUG", line)]
+    stock.inventory.resync()
+    assert told() == []
+    stock.engine.containers[exposed.id] = dataclasses.replace(exposed, networks={"b": "10.1.0.2"})
+    stock.inventory.mark(Event(exposed.id, "connect", 5))
+    assert told() == [], "it is still so"
+    stock.engine.containers[exposed.id] = dataclasses.replace(exposed, ports=())
+    stock.inventory.mark(Event(exposed.id, "rename", 6))
+    assert told() == [("DEBUG", "container a (a00000000000): not registered: it has no ports")]
+    stock.engine.containers[exposed.id] = container("a")
+    stock.inventory.mark(Event(exposed.id, "rename", 7))
+    assert told() == []
+    assert set(stock.published[-1].services) == {"h:a:80"}

@@ -1,0 +1,649 @@
+"""Every rule of `services()`, by example, by what the original wrote, and by properties."""
+
+import dataclasses
+import json
+import random
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registrator.desired.services import Rules, default_name, services, split_tags
+from registrator.desired.untrusted import (
+    MAX_ATTRIBUTES,
+    MAX_METADATA,
+    MAX_NAME,
+    MAX_TAG,
+    ip_address,
+)
+from registrator.model import Container, Port, Service
+
+PARITY = Path(__file__).parents[1] / "parity"
+CASES = json.loads((PARITY / "cases.json").read_text())
+GOLDEN = json.loads((PARITY / "golden.json").read_text())
+
+WEB = Container(
+    id="0123456789abcdef",
+    name="web1",
+    image="acme/web:1.0",
+    hostname="0123456789ab",
+    network_mode="bridge",
+    networks={"bridge": "172.17.0.2"},
+    ports=(Port(80, "tcp", "0.0.0.0", 8080), Port(80, "tcp", "::", 8080)),
+)
+TWO = dataclasses.replace(
+    WEB, ports=(Port(80, "tcp", "0.0.0.0", 8080), Port(443, "tcp", "0.0.0.0", 8443))
+)
+RULES = Rules(hostname="host", host_ip="192.0.2.1")
+
+
+def made(
+    container: Container, rules: Rules = RULES, peer: Container | None = None
+) -> list[Service]:
+    """The services of a container about which there is nothing to warn of."""
+    found, warnings, _ = services(container, rules, peer)
+    assert warnings == ()
+    return list(found)
+
+
+def with_env(container: Container, **env: str) -> Container:
+    return dataclasses.replace(container, env=env)
+
+
+def one(rules: Rules = RULES, labels: dict[str, str] | None = None, **env: str) -> Service:
+    """The one service of a container with this metadata."""
+    [service] = made(dataclasses.replace(WEB, env=env, labels=labels or {}), rules)
+    return service
+
+
+def warning(container: Container, rules: Rules = RULES, peer: Container | None = None) -> str:
+    """The one warning about a container that has no service."""
+    found, warnings, _ = services(container, rules, peer)
+    assert found == ()
+    [text] = warnings
+    assert f"container {container.name} ({container.id[:12]})" in text
+    return text
+
+
+# What the original wrote
+
+
+def container_of(case: dict[str, Any]) -> Container:
+    """A case's container as the engine would show it."""
+    image = CASES["images"][case["image"]]
+    published = {p if "/" in p else f"{p}/tcp": n for p, n in case.get("ports", {}).items()}
+    if case.get("publish_all"):
+        published |= {p if "/" in p else f"{p}/tcp": 40000 + int(p) for p in image["expose"]}
+    exposed = {p if "/" in p else f"{p}/tcp" for p in image["expose"]}
+    return Container(
+        id="0123456789abcdef",
+        name=f"par-{case['name']}",
+        image=image["repo"],
+        hostname="0123456789ab",
+        env=dict(pair.split("=", 1) for pair in image.get("env", [])) | case.get("env", {}),
+        labels=case.get("labels", {}),
+        network_mode=case.get("network_mode", "bridge"),
+        networks={} if case.get("network_mode") == "host" else {"bridge": "172.17.0.9"},
+        ports=tuple(
+            Port(int(p.split("/")[0]), p.split("/")[1], "0.0.0.0", published.get(p, 0))
+            for p in sorted(exposed | set(published))
+        ),
+    )
+
+
+def rules_of(case: dict[str, Any]) -> Rules:
+    words = case.get("options", [])
+    return Rules(
+        hostname="{host}",
+        host_ip="192.0.2.1",
+        forced_ip="127.10.20.30",
+        internal="-internal" in words,
+        explicit="-explicit" in words,
+        tags=split_tags(words[words.index("-tags") + 1]) if "-tags" in words else (),
+    )
+
+
+@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["name"])
+def test_parity_with_the_original(case: dict[str, Any]) -> None:
+    """What it registered with Consul; its tags were recorded sorted, its `ignore` is dropped."""
+    expected = {
+        key: (
+            entry["name"],
+            entry["address"].replace("{container-ip}", "172.17.0.9"),
+            {"{host-port-80}": 40080, "{host-port-443}": 40443}.get(entry["port"], entry["port"]),
+            entry["tags"],
+            {k: v for k, v in entry["meta"].items() if k != "ignore"},
+        )
+        for key, entry in GOLDEN[case["name"]]["consul"].items()
+    }
+    found = made(container_of(case), rules_of(case))
+    assert {s.id: (s.name, s.address, s.port, sorted(s.tags), s.attrs) for s in found} == expected
+
+
+# Metadata
+
+
+def test_what_a_plain_container_offers() -> None:
+    assert one() == Service(
+        id="host:web1:80",
+        name="web",
+        address="192.0.2.1",
+        port=8080,
+        private_port=80,
+        container_id=WEB.id,
+        container_name="web1",
+        container_hostname=WEB.hostname,
+    )
+
+
+def test_a_label_wins_over_a_variable() -> None:
+    assert one(labels={"SERVICE_NAME": "label"}, SERVICE_NAME="env").name == "label"
+    assert one(labels={"SERVICE_Name": "label"}, SERVICE_NAME="env").name == "label"
+    assert one(labels={"SERVICE_REGION": "x"}, SERVICE_80_REGION="y").attrs == {"region": "y"}
+
+
+def test_the_prefix_is_upper_case_and_the_rest_of_a_key_any() -> None:
+    service = one(SERVICE_Tags="a", SERVICE_80_nAme="n", service_region="x", SERVICE_Foo_Bar="Baz")
+    assert (service.tags, service.name, service.attrs) == (("a",), "n", {"foo_bar": "Baz"})
+
+
+def test_of_two_spellings_of_a_key_the_upper_case_one_wins() -> None:
+    assert one(SERVICE_name="lower", SERVICE_NAME="upper", SERVICE_Name="mixed").name == "upper"
+
+
+def test_a_key_for_a_port_holds_for_it_only_and_beats_a_generic_one() -> None:
+    container = with_env(
+        TWO, SERVICE_80_NAME="http", SERVICE_443_NAME="https", SERVICE_TAGS="both",
+        SERVICE_443_TAGS="tls", SERVICE_8443_WRONG="x", SERVICE_70000_WRONG="x", SERVICE_080_A="x",
+    )  # fmt: skip
+    http, https = made(container)
+    assert (http.name, http.tags, http.attrs) == ("http", ("both",), {})
+    assert (https.name, https.tags, https.attrs) == ("https", ("tls",), {})
+
+
+def test_a_port_without_a_key_or_with_letters_is_a_plain_attribute() -> None:
+    assert one(SERVICE_80="a", SERVICE_80X_NAME="b", SERVICE__X="c", SERVICE_="no key").attrs == {
+        "80": "a",
+        "80x_name": "b",
+        "_x": "c",
+    }
+
+
+def test_attributes_keep_their_values() -> None:
+    script = "curl -s\n\thttp://$SERVICE_IP:$SERVICE_PORT/ \r\n"
+    assert one(SERVICE_CHECK_SCRIPT=script, SERVICE_EMPTY="").attrs == {
+        "check_script": script,
+        "empty": "",
+    }
+    assert one(OTHER="x", SERVICES_NAME="x", SERVICE_IP="192.0.2.9", SERVICE_ID="x").attrs == {}
+
+
+# Ports
+
+
+def test_only_published_ports_are_registered() -> None:
+    assert made(dataclasses.replace(WEB, ports=(Port(80, "tcp"),))) == []
+    assert made(dataclasses.replace(WEB, ports=())) == []
+    [service] = made(dataclasses.replace(WEB, ports=(Port(81, "tcp"), *WEB.ports)))
+    assert (service.name, service.private_port) == ("web", 80)
+
+
+def test_exposed_ports_are_on_the_host_network() -> None:
+    container = dataclasses.replace(
+        WEB, network_mode="host", networks={}, ports=(Port(80, "tcp"), Port(53, "udp"))
+    )
+    found = made(container)
+    assert [(s.port, s.address, s.name) for s in found] == [
+        (53, "192.0.2.1", "web-53"),
+        (80, "192.0.2.1", "web-80"),
+    ]
+    internal = made(container, dataclasses.replace(RULES, internal=True, forced_ip="192.0.2.7"))
+    assert [s.address for s in internal] == ["192.0.2.7", "192.0.2.7"]
+
+
+def test_of_several_bindings_the_first_ipv4_one_counts() -> None:
+    bindings = (
+        Port(80, "tcp", "::", 1),
+        Port(80, "tcp", "198.51.100.2", 2),
+        Port(80, "tcp", "198.51.100.3", 3),
+    )
+    [service] = made(dataclasses.replace(WEB, ports=bindings))
+    assert (service.address, service.port) == ("198.51.100.2", 2)
+    [service] = made(dataclasses.replace(WEB, ports=(Port(80, "tcp", "2001:db8::2", 4),)))
+    assert (service.address, service.port) == ("2001:db8::2", 4)
+
+
+@pytest.mark.parametrize("value", ["true", "false", "0", " "])
+def test_ignore_by_any_non_empty_value(value: str) -> None:
+    assert made(with_env(WEB, SERVICE_IGNORE=value)) == []
+    assert made(with_env(WEB, SERVICE_80_IGNORE=value)) == []
+    assert len(made(with_env(WEB, SERVICE_IGNORE=""))) == 1
+    [service] = made(with_env(TWO, SERVICE_IGNORE=value, SERVICE_443_IGNORE=""))
+    assert service.private_port == 443
+
+
+def test_an_ignored_service_is_not_warned_of() -> None:
+    assert made(with_env(WEB, SERVICE_IGNORE="1", SERVICE_NAME="../..", SERVICE_TAGS="\0")) == []
+
+
+# What is left out on purpose
+
+
+def note(container: Container, rules: Rules = RULES) -> str:
+    """What is noted of a container, without who that is."""
+    found = services(container, rules).note
+    assert found.startswith("container web1 (0123456789ab): not registered: ")
+    return found.removeprefix("container web1 (0123456789ab): not registered: ")
+
+
+def test_a_container_without_ports_is_noted() -> None:
+    assert note(dataclasses.replace(WEB, ports=())) == "it has no ports"
+
+
+def test_ports_that_are_not_published_are_noted() -> None:
+    exposed = (Port(443, "tcp"), Port(53, "udp"))
+    only = dataclasses.replace(WEB, ports=exposed)
+    assert note(only) == "53/udp, 443/tcp: it is not published"
+    beside = dataclasses.replace(WEB, ports=(*WEB.ports, *exposed))
+    assert note(beside) == "53/udp, 443/tcp: it is not published"
+    assert services(beside, dataclasses.replace(RULES, internal=True)).note == ""
+
+
+def test_ignored_ports_are_noted_with_the_key() -> None:
+    assert note(with_env(WEB, SERVICE_IGNORE="false")) == "80/tcp: SERVICE_IGNORE is set"
+    assert note(with_env(TWO, SERVICE_Ignore="1")) == "80/tcp, 443/tcp: SERVICE_Ignore is set"
+    assert note(with_env(TWO, SERVICE_443_IGNORE="1")) == "443/tcp: SERVICE_443_IGNORE is set"
+
+
+def test_unnamed_services_are_noted_with_explicit() -> None:
+    explicit = dataclasses.replace(RULES, explicit=True)
+    expected = "443/tcp: -explicit is given, and it has no SERVICE_NAME"
+    assert note(with_env(TWO, SERVICE_80_NAME="x", SERVICE_443_NAME=" "), explicit) == expected
+
+
+def test_several_reasons_are_one_note() -> None:
+    ports = (*TWO.ports, Port(53, "udp"))
+    mixed = dataclasses.replace(TWO, ports=ports, env={"SERVICE_80_IGNORE": "1"})
+    assert note(mixed) == "53/udp: it is not published; 80/tcp: SERVICE_80_IGNORE is set"
+
+
+def test_nothing_is_noted_of_what_is_registered_or_warned_of() -> None:
+    assert services(TWO, RULES).note == ""
+    assert services(with_env(TWO, SERVICE_ID="\0"), RULES).note == ""
+
+
+# Names, ids, tags
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("web", "web"),
+        ("acme/web:1.0", "web"),
+        ("registry.local:5000/team/web", "web"),
+        ("registry.local:5000/team/web:2.1", "web"),
+        ("acme/web@sha256:0123abcd", "web"),
+        ("registry.local:5000/web:1.0@sha256:0123abcd", "web"),
+        ("sha256:0123abcd", "sha256"),
+    ],
+)
+def test_the_name_is_the_images(image: str, name: str) -> None:
+    assert default_name(image) == name
+    [service] = made(dataclasses.replace(WEB, image=image))
+    assert service.name == name
+
+
+def test_the_port_is_appended_to_a_name_that_several_share() -> None:
+    assert [s.name for s in made(TWO)] == ["web-80", "web-443"]
+    assert [s.name for s in made(with_env(TWO, SERVICE_NAME="x"))] == ["x-80", "x-443"]
+    own = with_env(TWO, SERVICE_NAME="x", SERVICE_443_NAME="own")
+    assert [s.name for s in made(own)] == ["x-80", "own"]
+    assert [s.name for s in made(with_env(TWO, SERVICE_443_NAME=" "))] == ["web-80", "web-443"]
+
+
+def test_ignored_ports_count_for_the_name() -> None:
+    assert [s.name for s in made(with_env(TWO, SERVICE_443_IGNORE="1"))] == ["web-80"]
+
+
+def test_unpublished_ports_do_not_count_for_the_name() -> None:
+    assert one().name == "web"
+    exposed = dataclasses.replace(WEB, ports=(*WEB.ports, Port(443, "tcp")))
+    assert [s.name for s in made(exposed)] == ["web"]
+    internal = made(exposed, dataclasses.replace(RULES, internal=True))
+    assert [s.name for s in internal] == ["web-80", "web-443"]
+
+
+def test_tcp_and_udp_on_one_port_are_two() -> None:
+    dns = dataclasses.replace(WEB, ports=(Port(53, "udp", "", 53), Port(53, "tcp", "", 53)))
+    assert [(s.id, s.name, s.tags) for s in made(dns)] == [
+        ("host:web1:53", "web-53", ()),
+        ("host:web1:53:udp", "web-53", ("udp",)),
+    ]
+
+
+def test_sctp_is_not_told_apart() -> None:
+    both = dataclasses.replace(WEB, ports=(Port(80, "tcp", "", 1), Port(80, "sctp", "", 2)))
+    [service], [text], _ = services(both, RULES)
+    assert (service.id, service.port, service.tags) == ("host:web1:80", 2, ())
+    assert text.endswith("not registered: 80/tcp")
+
+
+def test_explicit_takes_named_services_only() -> None:
+    explicit = dataclasses.replace(RULES, explicit=True)
+    assert made(TWO, explicit) == []
+    assert made(with_env(TWO, SERVICE_NAME="", SERVICE_TAGS="x"), explicit) == []
+    assert [s.name for s in made(with_env(TWO, SERVICE_80_NAME="x"), explicit)] == ["x"]
+    assert [s.name for s in made(with_env(TWO, SERVICE_NAME="x"), explicit)] == ["x-80", "x-443"]
+
+
+def test_ids() -> None:
+    assert one(SERVICE_ID="mine").id == "mine"
+    assert one(SERVICE_ID=" mine ").id == "mine"
+    assert one(SERVICE_ID="").id == "host:web1:80"
+    udp = dataclasses.replace(WEB, ports=(Port(53, "udp", "", 53),), env={"SERVICE_ID": "mine"})
+    assert [s.id for s in made(udp)] == ["mine"]
+
+
+def test_an_id_that_several_ports_claim_is_the_first_ones() -> None:
+    [service], [text], _ = services(with_env(TWO, SERVICE_ID="mine"), RULES)
+    assert (service.id, service.private_port) == ("mine", 80)
+    assert "SERVICE_ID" in text
+    assert text.endswith("not registered: 443/tcp")
+
+
+def test_tags_in_order() -> None:
+    rules = dataclasses.replace(RULES, tags=("dc1", "rack4"))
+    assert one(rules, SERVICE_TAGS=" b, a,,\\,x\\,y ,").tags == ("b", "a", ",x,y", "dc1", "rack4")
+    udp = dataclasses.replace(WEB, ports=(Port(53, "udp", "", 53),), env={"SERVICE_TAGS": "z"})
+    assert made(udp, rules)[0].tags == ("z", "dc1", "rack4", "udp")
+    assert one(SERVICE_TAGS="").tags == ()
+
+
+# Addresses
+
+
+def test_the_address_by_precedence() -> None:
+    """Each step puts what wins over all before it."""
+    container = dataclasses.replace(WEB, ports=(Port(80, "tcp", "0.0.0.0", 8080),))
+    assert made(container)[0].address == "192.0.2.1"
+    container = dataclasses.replace(WEB, ports=(Port(80, "tcp", "198.51.100.1", 8080),))
+    assert made(container)[0].address == "198.51.100.1"
+    rules = dataclasses.replace(RULES, forced_ip="192.0.2.2")
+    assert made(container, rules)[0].address == "192.0.2.2"
+    container = with_env(container, SERVICE_IP="192.0.2.3")
+    assert made(container, rules)[0].address == "192.0.2.3"
+    container = with_env(container, SERVICE_IP="192.0.2.3", SERVICE_80_IP="192.0.2.4")
+    assert made(container, rules)[0].address == "192.0.2.4"
+    container = dataclasses.replace(container, labels={"ip": "192.0.2.5/24"})
+    rules = dataclasses.replace(rules, ip_label="ip")
+    assert made(container, rules)[0].address == "192.0.2.5"
+    assert made(container, dataclasses.replace(rules, internal=True))[0].address == "192.0.2.5"
+    without = dataclasses.replace(container, labels={"ip": ""})
+    assert made(without, rules)[0].address == "192.0.2.4"
+
+
+@pytest.mark.parametrize("host_ip", ["", "0.0.0.0", "::"])
+def test_a_binding_to_all_addresses_has_the_hosts(host_ip: str) -> None:
+    [service] = made(dataclasses.replace(WEB, ports=(Port(80, "tcp", host_ip, 8080),)))
+    assert service.address == "192.0.2.1"
+
+
+def test_internal_takes_the_containers_address_and_port() -> None:
+    container = dataclasses.replace(
+        WEB, network_mode="front", networks={"front": "10.1.0.2", "back": "2001:DB8::2"}
+    )
+    rules = dataclasses.replace(RULES, internal=True, forced_ip="192.0.2.2")
+    [service] = made(container, rules)
+    assert (service.address, service.port) == ("10.1.0.2", 80)
+    [service] = made(container, dataclasses.replace(rules, network="back"))
+    assert service.address == "2001:db8::2"
+    assert "not on the network other" in warning(
+        container, dataclasses.replace(rules, network="other")
+    )
+    [service] = made(with_env(container, SERVICE_IP="192.0.2.3"), rules)
+    assert service.address == "192.0.2.3"
+
+
+@pytest.mark.parametrize("internal", [False, True])
+def test_a_container_in_anothers_network_has_that_ones_address(internal: bool) -> None:
+    """The original registers its exposed ports at that address with and without -internal."""
+    rules = dataclasses.replace(RULES, internal=internal, forced_ip="192.0.2.2")
+    shares = dataclasses.replace(
+        WEB, network_mode=f"container:{'f' * 64}", networks={}, ports=(Port(80, "tcp"),)
+    )
+    peer = dataclasses.replace(WEB, name="pod", networks={"bridge": "172.17.0.7"})
+    [service] = made(shares, rules, peer)
+    assert (service.id, service.address, service.port) == ("host:web1:80", "172.17.0.7", 80)
+    assert "that is not there" in warning(shares, rules)
+    on_host = dataclasses.replace(peer, network_mode="host", networks={})
+    [service] = made(shares, rules, on_host)
+    assert service.address == "192.0.2.2"
+    without = dataclasses.replace(peer, networks={})
+    assert "container pod, whose network it shares, has no address" in warning(
+        shares, rules, without
+    )
+
+
+def test_an_empty_address_is_never_registered() -> None:
+    assert "the host's address is not known" in warning(WEB, Rules("host"))
+    internal = dataclasses.replace(RULES, internal=True)
+    assert "has no address" in warning(dataclasses.replace(WEB, networks={}), internal)
+    none = dataclasses.replace(WEB, networks={"bridge": ""})
+    assert "has no address" in warning(none, internal)
+    assert "has no address" in warning(none, dataclasses.replace(internal, network="bridge"))
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "0.0.0.0", "::", "1.2.3.4.5", "fe80::1%eth0", "fe80::1%a\nb", "1.2.3.4 x"]
+)
+def test_an_address_that_is_none(text: str) -> None:
+    assert "SERVICE_IP is no usable IP address" in warning(with_env(WEB, SERVICE_IP=text))
+    labelled = dataclasses.replace(WEB, labels={"at": text})
+    assert "label at" in warning(labelled, dataclasses.replace(RULES, ip_label="at"))
+
+
+# Untrusted input
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SERVICE_NAME", "a\0b"),
+        ("SERVICE_NAME", "a\nb"),
+        ("SERVICE_NAME", "../../x"),
+        ("SERVICE_NAME", "a/../b"),
+        ("SERVICE_NAME", "a/./b"),
+        ("SERVICE_NAME", ".."),
+        ("SERVICE_NAME", "x" * (MAX_NAME + 1)),
+        ("SERVICE_NAME", "é" * (MAX_NAME // 2 + 1)),
+        ("SERVICE_80_Name", "\x1b[31m"),
+        ("SERVICE_ID", "a/../b"),
+        ("SERVICE_ID", "\x7f"),
+        ("SERVICE_ID", "a\u2028b"),
+        ("SERVICE_ID", "\ud800"),
+        ("SERVICE_ID", "x" * 10_000),
+        ("SERVICE_TAGS", "fine," + "x" * (MAX_TAG + 1)),
+        ("SERVICE_TAGS", "a,b\0"),
+        ("SERVICE_REGION", "a\0"),
+        ("SERVICE_REGION", "\udfff"),
+        ("SERVICE_" + "X" * (MAX_NAME + 1), "long key"),
+        ("SERVICE_REGION", "x" * MAX_METADATA),
+        ("SERVICE_NAME", "x" * 5_000_000),
+    ],
+)
+def test_hostile_metadata_rejects_that_service_only(key: str, value: str) -> None:
+    text = warning(with_env(WEB, **{key: value}))
+    assert key[:60] in text
+    assert "80/tcp" in text
+    assert text.isprintable()
+    assert len(text) < 400
+    # The other port has its own metadata, and goes on.
+    name = key.removeprefix("SERVICE_").removeprefix("80_")
+    [service], [text], _ = services(with_env(TWO, **{f"SERVICE_80_{name}": value}), RULES)
+    assert service.private_port == 443
+    assert text.endswith("not registered: 80/tcp")
+
+
+def test_what_stays_within_the_limits_is_registered() -> None:
+    service = one(SERVICE_NAME="n" * MAX_NAME, SERVICE_ID="i/…" * 50, SERVICE_TAGS="t" * MAX_TAG)
+    assert len(service.name) == MAX_NAME
+    assert one(SERVICE_NAME="a..b", SERVICE_ID="...").id == "..."
+
+
+def test_too_many_attributes() -> None:
+    fine = {f"SERVICE_A{n}": "x" for n in range(MAX_ATTRIBUTES)}
+    assert len(made(with_env(WEB, **fine))[0].attrs) == MAX_ATTRIBUTES
+    assert "257 SERVICE_* attributes" in warning(with_env(WEB, SERVICE_B="x", **fine))
+
+
+def test_one_reason_is_one_warning_whatever_the_number_of_ports() -> None:
+    ports = tuple(Port(n, "tcp", "", n) for n in range(1, 500))
+    text = warning(dataclasses.replace(WEB, ports=ports, env={"SERVICE_TAGS": "\0"}))
+    assert "not registered: 1/tcp, 2/tcp, " in text
+
+
+@pytest.mark.parametrize("port", [Port(0, "tcp", "", 80), Port(80, "tcp", "", 65536)])
+def test_ports_out_of_range(port: Port) -> None:
+    assert "out of range" in warning(dataclasses.replace(WEB, ports=(port,)))
+
+
+def test_a_container_whose_name_is_hostile() -> None:
+    hostile = dataclasses.replace(WEB, name="a\nb")
+    found, [text], _ = services(hostile, RULES)
+    assert found == ()
+    assert text.isprintable()
+    assert "SERVICE_NAME is not set" in warning(dataclasses.replace(WEB, image=""))
+
+
+# Properties
+
+KEYS = st.one_of(
+    st.sampled_from(
+        [
+            "NAME",
+            "ID",
+            "TAGS",
+            "IP",
+            "IGNORE",
+            "Region",
+            "80",
+            "80_",
+            "80_NAME",
+            "443_ID",
+            "53_TAGS",
+        ]
+    ),
+    st.text(max_size=12),
+).map("SERVICE_{}".format)
+VALUES = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        ["web", "a,b", "\\,", "192.0.2.8", "0.0.0.0", "a/../b", "x" * 300, "y" * 70000]
+    ),
+)
+PAIRS = st.dictionaries(KEYS, VALUES, max_size=8)
+PORTS = st.builds(
+    Port,
+    st.sampled_from([53, 80, 443, 0, 70000]),
+    st.sampled_from(["tcp", "udp", "sctp"]),
+    st.sampled_from(["", "0.0.0.0", "::", "127.0.0.1", "192.0.2.9", "nonsense"]),
+    st.sampled_from([0, 80, 32768, 99999]),
+)
+ADDRESSES = st.sampled_from(["", "172.17.0.2", "2001:db8::2", "nonsense"])
+CONTAINERS = st.builds(
+    Container,
+    id=st.text(max_size=20),
+    name=st.one_of(st.just("web"), st.text(max_size=20)),
+    image=st.one_of(st.just("acme/web:1"), st.text(max_size=30)),
+    hostname=st.just("0123456789ab"),
+    env=PAIRS,
+    labels=PAIRS,
+    network_mode=st.sampled_from(["bridge", "host", "none", "front", "container:x", ""]),
+    networks=st.dictionaries(st.sampled_from(["bridge", "front"]), ADDRESSES),
+    ports=st.lists(PORTS, max_size=6).map(tuple),
+)
+RULE_SETS = st.builds(
+    Rules,
+    hostname=st.just("host"),
+    host_ip=ADDRESSES,
+    forced_ip=ADDRESSES,
+    internal=st.booleans(),
+    network=st.sampled_from(["", "front"]),
+    explicit=st.booleans(),
+    ip_label=st.sampled_from(["", "SERVICE_IP"]),
+    tags=st.sampled_from([(), ("dc1",)]),
+)
+
+
+@given(CONTAINERS, RULE_SETS, st.none() | CONTAINERS)
+def test_whatever_a_container_sets_its_services_are_sound(
+    container: Container, rules: Rules, peer: Container | None
+) -> None:
+    found, warnings, _ = services(container, rules, peer)
+    assert len({service.id for service in found}) == len(found)
+    for service in found:
+        assert ip_address(service.address) == service.address
+        assert 0 < service.port < 65536
+        assert 0 < service.private_port < 65536
+        assert service.name
+        texts = [service.id, service.name, *service.tags, *service.attrs]
+        assert all(unicodedata.category(c) not in ("Cc", "Cs") for text in texts for c in text)
+        assert all(len(text) <= MAX_TAG for text in texts)
+        assert not {".."} & {*service.id.split("/"), *service.name.split("/")}
+        json.dumps(dataclasses.asdict(service), ensure_ascii=False).encode()
+    assert all(unicodedata.category(char) not in ("Cc", "Cs") for text in warnings for char in text)
+    assert len(set(warnings)) == len(warnings)
+
+
+@given(CONTAINERS, RULE_SETS)
+def test_every_eligible_port_is_registered_or_warned_of(container: Container, rules: Rules) -> None:
+    """Unless it is ignored, or unnamed where names are needed: nothing is lost in silence."""
+    container = dataclasses.replace(
+        container,
+        env={k: v for k, v in container.env.items() if "IGNORE" not in k.upper()},
+        labels={k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()},
+    )
+    rules = dataclasses.replace(rules, explicit=False, internal=True)
+    found, warnings, _ = services(container, rules)
+    left_out = [port for text in warnings for port in text.rpartition(": ")[2].split(", ")]
+    registered = [f"{service.private_port}/{service.protocol}" for service in found]
+    assert sorted(left_out + registered) == sorted(
+        {f"{port.private}/{port.protocol}" for port in container.ports}
+    )
+
+
+@given(CONTAINERS, RULE_SETS, st.randoms(use_true_random=False))
+def test_the_order_of_metadata_does_not_matter(
+    container: Container, rules: Rules, chance: random.Random
+) -> None:
+    def shuffled(pairs: Any) -> dict[str, str]:
+        items = list(pairs.items())
+        chance.shuffle(items)
+        return dict(items)
+
+    other = dataclasses.replace(
+        container, env=shuffled(container.env), labels=shuffled(container.labels)
+    )
+    assert services(other, rules) == services(container, rules)
+
+
+@given(CONTAINERS, RULE_SETS)
+def test_ignored_means_none(container: Container, rules: Rules) -> None:
+    labels = {k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()}
+    env = {k: v for k, v in container.env.items() if "IGNORE" not in k.upper()}
+    ignored = dataclasses.replace(container, env=env, labels=labels | {"SERVICE_IGNORE": "1"})
+    found, warnings, note = services(ignored, rules)
+    assert (found, warnings) == ((), ())
+    assert note != ""
+    assert all(unicodedata.category(char) not in ("Cc", "Cs") for char in note)
+
+
+@given(st.lists(st.text(alphabet="ab,\\ é", max_size=8), max_size=6))
+def test_tags_survive_escaping(tags: list[str]) -> None:
+    """What an author escapes is what readers get, but for blanks around it and empty ones."""
+    tags = [tag for tag in tags if not tag.endswith("\\") and "\\," not in tag]
+    text = ",".join(tag.replace(",", "\\,") for tag in tags)
+    assert split_tags(text) == tuple(tag.strip() for tag in tags if tag.strip())

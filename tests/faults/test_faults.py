@@ -1,0 +1,85 @@
+"""A short set of the fault campaigns; ``make faults`` and ``make soak`` run as long as asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults.__main__ import flat, run
+from faults.campaign import Campaign, Divergence, Usage
+from faults.schedule import SECONDS, schedule
+from faults.worlds import WORLDS
+
+# The first few, and every one that ever diverged.
+SEEDS = {"consul": [0, 1, 2], "etcd": [0, 1, 2], "zookeeper": [0, 1, 2, 22, 23, 24]}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("registry", sorted(WORLDS))
+def test_engine_and_registry_agree_after_faults(registry: str, tmp_path: Path) -> None:
+    with Campaign.of(registry, tmp_path) as campaign:
+        for seed in SEEDS[registry]:
+            campaign.run(seed)
+        assert "Traceback" not in campaign.agent.log
+
+
+def test_a_seed_always_gives_the_same_faults() -> None:
+    targets = {"member 0": ("kill", "freeze"), "cluster": ("wipe",), "engine": ("kill",)}
+    assert schedule(7, targets) == schedule(7, targets)
+    assert schedule(7, targets) != schedule(8, targets)
+    for seed in range(200):
+        faults = schedule(seed, targets)
+        assert faults
+        for fault in faults:
+            assert fault.start + fault.seconds <= SECONDS
+            others = [f for f in faults if f.target == fault.target and f is not fault]
+            assert all(
+                f.start >= fault.start + fault.seconds or f.start + f.seconds <= fault.start
+                for f in others
+            )
+
+
+class Scripted:
+    """A campaign in which seed 1 diverges."""
+
+    def __init__(self) -> None:
+        self.world = self
+        self.name = "scripted"
+
+    def run(self, seed: int) -> float:
+        if seed == 1:
+            raise Divergence("the story of seed 1")
+        return seed / 2
+
+    def usage(self) -> Usage:
+        return Usage(30.0, 11, 7)
+
+
+def test_what_a_campaign_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not run(Scripted(), 0, 3, None)  # type: ignore[arg-type]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:6] == [
+        "scripted: 3 seeds, from seed 0 on",
+        "  seed  agreed after     memory  files  threads",
+        "     0         0.0 s   30.0 MiB     11        7",
+        "the story of seed 1",
+        "     1      DIVERGED   30.0 MiB     11        7",
+        "     2         1.0 s   30.0 MiB     11        7",
+    ]
+    assert printed[6].endswith("seeds 1 diverged; agreed after 1.0 s at most")
+
+
+@pytest.mark.parametrize(
+    ("leak", "level"),
+    [((0, 0, 0), True), ((0.03, 0, 0), True), ((0.1, 0, 0), False), ((0, 0.1, 0), False),
+     ((0, 0, 0.1), False)],
+)  # fmt: skip
+def test_a_leak_is_not_level(leak: tuple[float, float, float], level: bool) -> None:
+    """It grows with every seed; what a connection takes for a while is none."""
+
+    def usage(seed: int) -> Usage:
+        memory, files, threads = (int(10 * seed * each) / 10 for each in leak)
+        return Usage(30 + memory, int(11 + files + seed % 5), int(7 + threads))
+
+    assert flat([(float(seed), usage(seed)) for seed in range(60)], 60) is level

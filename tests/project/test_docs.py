@@ -1,0 +1,179 @@
+"""The documents say what is so: tables equal the code, links lead somewhere, options exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registrator.backend import schemes
+from registrator.backends.consul import registration as consul_service
+from registrator.cli import split
+from registrator.config import OPTIONS
+from registrator.desired import untrusted
+from registrator.desired.services import OWN_KEYS
+from registrator.model import Service
+from registrator.uri import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = sorted(ROOT.glob("docs/*.md"))
+ALL = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS, *ROOT.glob("examples/*/README.md")]
+CODE = [*ROOT.glob("registrator/*.py"), *ROOT.glob("backends/*.py")]
+BACKENDS, RUN, SERVICES = (ROOT / "docs" / f"{n}.md" for n in ("backends", "run", "services"))
+
+each_document = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def fenced(path: Path, *languages: str) -> Iterator[str]:
+    """The blocks of code in one of the languages."""
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), re.M | re.S):
+        if language in languages:
+            yield text
+
+
+def anchors(path: Path) -> set[str]:
+    """The headings as GitHub makes them into anchors."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", RUN], ids=lambda path: path.stem)
+def test_the_option_table_is_that_of_the_command(path: Path) -> None:
+    rows = [f"| `{f'-{o.name} {o.metavar}'.strip()}` | {o.default} | {o.help} |\n" for o in OPTIONS]
+    table = "".join(["| option | default | meaning |\n| --- | --- | --- |\n", *rows])
+    assert f"<!-- options -->\n{table}<!-- /options -->" in path.read_text()
+
+
+class Asked(dict[str, str]):
+    """Attributes that remember which of them were asked for."""
+
+    def __init__(self, attrs: dict[str, str], keys: set[str]) -> None:
+        super().__init__(attrs)
+        self.keys_asked = keys
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.keys_asked.add(key)
+        return super().get(key, default)
+
+
+def check_keys() -> set[str]:
+    """Every attribute that a health check is made of."""
+    found: set[str] = set()
+    consul_service.check(Service("i", "n", "127.0.0.1", 1, 1, attrs=Asked({}, found)))
+    for key in tuple(found):
+        attrs = Asked({key: "0"}, found)
+        consul_service.check(Service("i", "n", "127.0.0.1", 1, 1, attrs=attrs))
+    return found
+
+
+def test_every_metadata_key_is_documented() -> None:
+    documented = set(re.findall(r"`SERVICE_([A-Z_]+)", SERVICES.read_text()))
+    assert {key.upper() for key in OWN_KEYS | check_keys()} <= documented
+    checks = {key for key in documented if key.startswith("CHECK_")}
+    assert checks == {key.upper() for key in check_keys()}
+    readme = set(re.findall(r"`SERVICE_([A-Z]+)`", (ROOT / "README.md").read_text()))
+    assert readme == {key.upper() for key in OWN_KEYS}
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    limits = SERVICES.read_text().partition("## Limits")[2]
+    kib = untrusted.MAX_METADATA // 1024
+    for shown in (f"{untrusted.MAX_NAME} bytes", f"| {untrusted.MAX_TAG} bytes",
+                  f"| {untrusted.MAX_ATTRIBUTES};", f"| {kib} KiB"):  # fmt: skip
+        assert shown in limits
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", BACKENDS], ids=lambda path: path.stem)
+def test_every_scheme_is_documented(path: Path) -> None:
+    assert [name for name in schemes() if f"`{name}://" not in path.read_text()] == []
+
+
+def test_every_variable_is_documented() -> None:
+    pattern = r"\b(?:CONSUL|ETCDCTL|ZOOKEEPER|DOCKER)_[A-Z_]*[A-Z]\b"
+    read = {name for path in CODE for name in re.findall(pattern, path.read_text())}
+    text = BACKENDS.read_text() + RUN.read_text()
+    assert len(read) > 15
+    assert [name for name in sorted(read) if name not in text] == []
+
+
+@each_document
+def test_links_lead_somewhere(path: Path) -> None:
+    # Code has brackets of its own.
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (path.parent / name).resolve() if name else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@each_document
+def test_uris_can_be_parsed(path: Path) -> None:
+    known = "|".join(map(re.escape, schemes()))
+    for uri in re.findall(rf"(?<![\w-])(?:{known}|folder)://[^\s`\"')|]*", path.read_text()):
+        if not re.search(r"[…\[\]<>*]", uri) and not uri.endswith("://"):
+            parse(uri.rstrip(".,;:"))
+
+
+@each_document
+def test_commands_have_options_that_exist(path: Path) -> None:
+    for block in fenced(path, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            match = re.search(r"(?:^|[ /])registrator(?::latest)? +(\[options\] +)?(.*://.*)", line)
+            if match and "…" not in line:
+                words = split(shlex.split(match[2], comments=True))
+                assert (words.wrong, len(words.uris) > 0) == ([], True), line
+
+
+@each_document
+def test_targets_of_make_exist(path: Path) -> None:
+    targets = set(re.findall(r"^\.PHONY: (\w+)", (ROOT / "Makefile").read_text(), re.M))
+    text = path.read_text()
+    named = {*re.findall(r"`make (\w+)", text), *re.findall(r"^make (\w+)", text, re.M)}
+    assert named <= targets
+
+
+LOGS = {"debug", "info", "warning", "error", "critical", "log"}
+
+
+def log_lines() -> Iterator[str]:
+    """Patterns of all that the code logs: what is filled in may be anything.
+
+    A line that is only passed on (``"%s", warning``) was made by an f-string, of which those count
+    that begin with a text.
+    """
+    for node in (node for path in CODE for node in ast.walk(ast.parse(path.read_text()))):
+        parts: list[str] = []
+        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            parts = [str(p.value) if isinstance(p, ast.Constant) else "" for p in node.values]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in LOGS:
+            texts = [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant)]
+            parts = re.split(r"%[-.0-9]*[a-z]", str(texts[0])) if texts else []
+        if len(re.findall("[a-z]", "".join(parts))) > 5:
+            yield ".*".join(map(re.escape, parts))
+
+
+def test_log_lines_are_as_shown() -> None:
+    table = RUN.read_text().partition("## The log")[2].partition("## Health check")[0]
+    lines = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    said = list(log_lines())
+    assert len(lines) > 15
+    assert [line for line in lines if not any(re.fullmatch(text, line) for text in said)] == []
+
+
+def test_the_example_of_a_backend_is_complete() -> None:
+    shown = re.findall(
+        r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", BACKENDS.read_text(), re.M | re.S
+    )
+    folder = ROOT / "examples/backend-plugin"
+    assert {ROOT / name for name, _ in shown} == {*folder.glob("*.toml"), *folder.glob("*.py")}
+    for name, text in shown:
+        assert text == (ROOT / name).read_text()
+    assert sum(text.count("\n") for _, text in shown) < 60

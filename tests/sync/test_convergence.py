@@ -1,0 +1,151 @@
+"""Inventory, reconciler and a fake registry through random events, faults and clock steps.
+
+However they come: once the faults have ended and all was listed again, desired and actual agree,
+and another owner's entry is as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.fakes import FakeBackend, FakeEngine, FakeRegistry, container, lost, unavailable
+
+from registrator.backend import BackendError
+from registrator.desired.inventory import PORTION, Inventory
+from registrator.desired.services import Rules
+from registrator.model import EngineUnavailable, Event, Identity
+from registrator.sync.reconciler import Reconciler
+
+HOST = Identity("engine-1", "h")
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+THEIRS = ("content", "engine-2", None)
+
+
+class Host(RuleBasedStateMachine):
+    """A host's life: containers come and go, and everything fails now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.port = 0
+        self.engine = FakeEngine()
+        self.registry = FakeRegistry({"theirs": THEIRS})
+        self.pending: list[Event] = []
+        self.start_agent()
+
+    @rule()
+    def start_agent(self) -> None:
+        """The agent is killed and started anew."""
+        self.reconciler = Reconciler("fake://", self._backend, HOST, clock=lambda: self.now)
+        self.inventory = Inventory(
+            self.engine,
+            Rules(hostname="h", forced_ip="127.0.0.7"),
+            self.reconciler.publish,
+            clock=lambda: self.now,
+        )
+
+    def _backend(self, _: Any) -> FakeBackend:
+        return FakeBackend(self.registry, HOST)
+
+    @rule(name=NAMES, custom_id=st.booleans())
+    def start(self, name: str, custom_id: bool) -> None:
+        self.port += 1
+        env = {"SERVICE_ID": "shared"} if custom_id else {}
+        self.pending.append(self.engine.start(container(name, self.port, env=env)))
+
+    @rule(name=NAMES)
+    def die(self, name: str) -> None:
+        if container(name).id in self.engine.containers:
+            self.pending.append(self.engine.die(container(name).id))
+
+    @rule(name=NAMES)
+    def remove(self, name: str) -> None:
+        self.pending.append(self.engine.remove(container(name).id))
+
+    @rule(order=st.randoms(use_true_random=False), lose=st.booleans(), double=st.booleans())
+    def deliver(self, order: Any, lose: bool, double: bool) -> None:
+        """Events arrive: shuffled, some twice, some never."""
+        order.shuffle(self.pending)
+        for event in self.pending[1:] if lose else self.pending:
+            self.inventory.mark(event)
+            if double:
+                self.inventory.mark(event)
+        self.pending = []
+
+    @rule(down=st.booleans(), stuck=st.sets(NAMES), soon=st.none() | st.integers(0, 4))
+    def engine_fault(self, down: bool, stuck: set[str], soon: int | None) -> None:
+        """It fails now, or at one of the next calls, or for some containers only."""
+        self.engine.down = down
+        self.engine.fails_in = soon
+        self.engine.stuck = {container(name).id for name in stuck}
+
+    @rule(seconds=st.sampled_from([0, PORTION / 2, 2 * PORTION]))
+    def engine_is_slow(self, seconds: float) -> None:
+        """So that a round takes several portions."""
+        self.engine.slow = lambda: self.pass_time(seconds)
+
+    @rule(kinds=st.lists(st.sampled_from([None, 0, 1, 2, "lost"]), max_size=3))
+    def registry_fault(self, kinds: list[Any]) -> None:
+        self.registry.faults = [
+            lost() if kind == "lost" else None if kind is None else unavailable(kind)
+            for kind in kinds
+        ]
+
+    @rule(key=st.sampled_from(["h:a:80", "h:b:80", "shared"]), wipe=st.booleans())
+    def meddle(self, key: str, wipe: bool) -> None:
+        """Somebody deletes an entry, or the registry comes back empty."""
+        if wipe:
+            self.registry.entries = {"theirs": THEIRS}
+        self.registry.entries.pop(key, None)
+
+    @rule(seconds=st.floats(0, 100))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(now=st.integers(1, 10**12))
+    def set_the_engines_clock(self, now: int) -> None:
+        self.engine.set_clock(now)
+
+    @rule()
+    def work(self) -> None:
+        self._work()
+
+    def _work(self) -> None:
+        try:
+            self.inventory.step()
+            self.reconciler.step()
+        except (EngineUnavailable, BackendError):
+            return
+
+    @invariant()
+    def others_stand(self) -> None:
+        assert self.registry.entries["theirs"] == THEIRS
+
+    def teardown(self) -> None:
+        """All faults end; a resync later everything is right."""
+        self.engine.down, self.engine.fails_in, self.engine.stuck = False, None, set()
+        self.engine.slow = lambda: None
+        self.registry.faults = []
+        for _ in range(3):
+            self.now += 100
+            self.inventory.resync()
+            self._work()
+        running = {c.id: c for c in self.engine.containers.values() if c.exit_code is None}
+        wanted = {}
+        for c in sorted(running.values(), key=lambda c: c.started_at):
+            wanted[c.env.get("SERVICE_ID") or f"h:{c.name}:80"] = c.ports[0].host_port
+        entries = {key: value[2] for key, value in self.registry.entries.items() if value != THEIRS}
+        assert {key: service.port for key, service in entries.items() if service} == wanted
+        before = self.registry.writes
+        self.now += 100
+        self.inventory.resync()
+        self._work()
+        assert self.registry.writes == before, "a resync without a change wrote"
+        super().teardown()
+
+
+TestHost = Host.TestCase
+TestHost.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)

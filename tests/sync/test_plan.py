@@ -1,0 +1,140 @@
+"""The planner: its decision table row by row, and its properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registrator.model import Actual, Entry, Mark, Plan, Service
+from registrator.sync.plan import by_key, diff, is_ours
+
+OUR_ADDRESS, OTHER_ADDRESS = "127.0.0.7", "127.0.0.8"
+ADDRESSES = frozenset({OUR_ADDRESS})
+
+
+def entry(key: str, content: str = "new", alternate: str | None = None) -> Entry:
+    return Entry(key, content, Service(key, "web", OUR_ADDRESS, 1, 1), alternate)
+
+
+def actual(content: str, mark: Mark, held: bool = True, address: str = OUR_ADDRESS) -> Actual:
+    return Actual(content, mark, held, "h:web:80", address)
+
+
+def plan(desired: list[Entry], found: dict[str, Actual], cleanup: bool = True) -> Plan:
+    return diff(
+        {e.key: e for e in desired},
+        found,
+        dangling=lambda _, a: cleanup and is_ours(a, "h", ADDRESSES),
+        addresses=ADDRESSES,
+    )
+
+
+def test_an_unmarked_entry_at_the_containers_own_address_is_adopted_but_not_removed() -> None:
+    """There the original registers what is on a network of its own, unless it is given ``-ip``."""
+    own = "172.18.0.2"
+    shop = Service("h:web:80", "web", OUR_ADDRESS, 1, 1, former_addresses=(own,))
+    found = {"h:web:80": actual("old", Mark.NONE, address=own)}
+    adopted = plan([Entry("h:web:80", "new", shop)], found)
+    assert [each.key for each in adopted.register] == ["h:web:80"]
+    assert not adopted.conflicts
+    assert plan([entry("h:web:80")], found).conflicts
+    assert plan([], found) == Plan()
+
+
+@pytest.mark.parametrize(
+    ("found", "registered", "conflict"),
+    [
+        (None, True, False),
+        (actual("new", Mark.OURS), False, False),
+        (actual("new", Mark.OURS, held=False), True, False),
+        (actual("old", Mark.OURS), True, False),
+        (actual("new", Mark.NONE), True, False),
+        (actual("new", Mark.NONE, address=OTHER_ADDRESS), False, True),
+        (actual("new", Mark.OTHERS), False, True),
+    ],
+)
+def test_desired(found: Actual | None, registered: bool, conflict: bool) -> None:
+    made = plan([entry("k")], {"k": found} if found else {})
+    assert bool(made.register) == registered
+    assert set(made.conflicts) == ({"k"} if conflict else set())
+    assert not made.deregister
+    assert bool(made) == registered
+
+
+@pytest.mark.parametrize(
+    ("found", "removed"),
+    [
+        (actual("x", Mark.OURS), True),
+        (actual("x", Mark.OURS, held=False, address=OTHER_ADDRESS), True),
+        (actual("x", Mark.NONE), True),
+        (actual("x", Mark.NONE, address=OTHER_ADDRESS), False),
+        (actual("x", Mark.OTHERS), False),
+    ],
+)
+def test_not_desired(found: Actual, removed: bool) -> None:
+    assert plan([], {"k": found}).deregister == (("k",) if removed else ())
+    assert not plan([], {"k": found}, cleanup=False)
+
+
+@pytest.mark.parametrize(
+    ("service_id", "ours"),
+    [
+        ("h:web:80", True),
+        ("h:web_1.x-y:53:udp", True),
+        ("h:web:80:tcp", False),
+        ("h:web", False),
+        ("hh:web:80", False),
+        ("g:web:80", False),
+        ("redis-1", False),
+        ("", False),
+    ],
+)
+def test_unmarked_is_ours_by_the_originals_form_of_id(service_id: str, ours: bool) -> None:
+    found = Actual("", Mark.NONE, id=service_id, address=OUR_ADDRESS)
+    assert is_ours(found, "h", ADDRESSES) is ours
+
+
+def test_a_hostname_is_no_pattern() -> None:
+    assert not is_ours(
+        Actual("", Mark.NONE, id="hxa:web:80", address=OUR_ADDRESS), "h.a", ADDRESSES
+    )
+
+
+def test_keys_that_clash() -> None:
+    tcp, udp = entry("a"), entry("a", alternate="a:udp")
+    for order in ([tcp, udp], [udp, tcp]):
+        chosen, clashes = by_key(order)
+        assert chosen["a"].service is tcp.service
+        assert chosen["a:udp"].service is udp.service
+        assert clashes == []
+    assert list(by_key([udp])[0]) == ["a"]
+    chosen, clashes = by_key([entry("a", "one"), entry("a", "two")])
+    assert chosen["a"].content == "two"
+    assert [(lost.content, won.content) for lost, won in clashes] == [("one", "two")]
+
+
+KEYS = st.sampled_from("abcdef")
+ACTUALS = st.builds(
+    actual, st.sampled_from(["new", "old"]), st.sampled_from(Mark), st.booleans(),
+    st.sampled_from([OUR_ADDRESS, OTHER_ADDRESS]),
+)  # fmt: skip
+
+
+@given(st.sets(KEYS), st.dictionaries(KEYS, ACTUALS))
+def test_a_carried_out_plan_leaves_nothing_to_do(
+    wanted: set[str], found: dict[str, Actual]
+) -> None:
+    desired = [entry(key) for key in wanted]
+    first = plan(desired, found)
+    after = {key: a for key, a in found.items() if key not in first.deregister}
+    after |= {e.key: actual(e.content, Mark.OURS) for e in first.register}
+    second = plan(desired, after)
+    assert not second
+    assert second.conflicts == first.conflicts
+    for key, a in found.items():
+        if a.mark is Mark.OTHERS:
+            assert after[key] is a
+    for key in wanted - set(first.conflicts):
+        assert after[key].content == "new"
+        assert after[key].mark is Mark.OURS

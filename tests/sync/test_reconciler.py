@@ -1,0 +1,366 @@
+"""The reconciler: faults, retries, ownership; driven by `step`, with a clock to turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
+from support.wait import until
+
+from registrator.backend import Unavailable
+from registrator.model import Entry, Identity, Service, Snapshot
+from registrator.status.outage import BACKOFF_MOST, backoff
+from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler, Written
+
+HOST = Identity("engine-1", "h")
+ADDRESS = "127.0.0.7"
+
+
+def service(name: str, port: int = 1000, address: str = ADDRESS) -> Service:
+    return Service(f"h:{name}:80", name, address, port, 80, container_name=name)
+
+
+def snapshot(*services: Service, complete: bool = True, settled: bool = True) -> Snapshot:
+    return Snapshot({s.id: s for s in services}, frozenset({ADDRESS}), complete, settled)
+
+
+class Bench:
+    """A reconciler over a registry in memory."""
+
+    def __init__(self, registry: FakeRegistry | None = None, **options: object) -> None:
+        self.registry = registry or FakeRegistry()
+        self.now = 0.0
+        self.interval: float | None = None
+        self.reconciler = Reconciler(
+            "fake://", self._make, HOST, clock=lambda: self.now, **options  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _make(self, wake: object) -> FakeBackend:
+        self.backend = FakeBackend(self.registry, HOST)
+        return self.backend
+
+    def step(self, *services: Service, complete: bool = True, settled: bool = True) -> Written:
+        self.reconciler.publish(snapshot(*services, complete=complete, settled=settled))
+        return self.reconciler.step()
+
+    @property
+    def keys(self) -> set[str]:
+        return set(self.registry.entries)
+
+
+def test_writes_differences_only() -> None:
+    bench = Bench()
+    assert bench.step(service("a"), service("b")) == Written(2, 0)
+    assert bench.step(service("a"), service("b", 2000)) == Written(1, 0)
+    assert bench.step(service("b", 2000)) == Written(0, 1)
+    assert bench.keys == {"h:b:80"}
+    assert bench.registry.lists == 1
+
+
+def test_waits_for_the_first_snapshot() -> None:
+    bench = Bench()
+    assert bench.reconciler.step() == Written()
+    assert bench.registry.lists == 0
+
+
+def test_a_resync_lists_and_writes_nothing_where_nothing_changed() -> None:
+    bench = Bench(resync=60)
+    bench.step(service("a"))
+    bench.now = 67
+    assert bench.reconciler.step() == Written(0, 0)
+    assert (bench.registry.lists, bench.registry.writes) == (2, 1)
+
+
+def test_no_resync_by_itself_at_0_but_when_woken() -> None:
+    bench = Bench(resync=0)
+    bench.step(service("a"))
+    bench.now = 1e9
+    bench.reconciler.step()
+    assert bench.registry.lists == 1
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert bench.registry.lists == 2
+
+
+def test_a_resync_puts_right_what_was_deleted_or_altered() -> None:
+    bench = Bench()
+    bench.step(service("a"), service("b"))
+    del bench.registry.entries["h:a:80"]
+    bench.registry.entries["h:b:80"] = ("altered", HOST.owner, service("b"))
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(2, 0)
+
+
+def test_dangling_entries_go_only_after_a_complete_listing_and_with_cleanup() -> None:
+    stale = {"h:x:80": ("x", HOST.owner, service("x"))}
+    bench = Bench(FakeRegistry(dict(stale)), cleanup=False)
+    bench.step(service("a"))
+    assert "h:x:80" in bench.keys
+    bench = Bench(FakeRegistry(dict(stale)))
+    bench.step(service("a"), complete=False)
+    assert "h:x:80" in bench.keys
+    assert bench.step(service("a")) == Written(0, 1)
+
+
+def test_what_stands_is_left_until_all_is_settled() -> None:
+    bench = Bench()
+    bench.step(service("a"), service("gone"))
+    claimed = service("a", 2000)
+    assert bench.step(claimed, service("new"), settled=False) == Written(1, 0)
+    assert not bench.reconciler.right
+    assert bench.keys == {"h:a:80", "h:gone:80", "h:new:80"}
+    assert bench.step(service("a"), service("new")) == Written(0, 1)
+    assert bench.reconciler.right
+
+
+def test_what_this_process_registered_goes_without_cleanup_and_over_a_failure() -> None:
+    bench = Bench(cleanup=False)
+    bench.step(service("a"), service("b"))
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("b"))
+    assert bench.reconciler.step() == Written(0, 1)
+    assert bench.keys == {"h:b:80"}
+
+
+def test_what_was_written_late_goes_without_cleanup() -> None:
+    bench = Bench(cleanup=False)
+    bench.step(service("b"))
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("a"), service("b"))
+    bench.step(service("b"))
+    bench.registry.entries["h:a:80"] = ("a", HOST.owner, service("a"))
+    bench.now += 100
+    assert bench.reconciler.step() == Written(0, 1)
+    assert bench.keys == {"h:b:80"}
+
+
+def test_others_entries_are_not_touched(caplog: pytest.LogCaptureFixture) -> None:
+    theirs = ("content", "engine-2", service("a", address="127.0.0.8"))
+    registry = FakeRegistry({"h:a:80": theirs, "h:gone:80": theirs})
+    bench = Bench(registry)
+    assert bench.step(service("a"), service("b")) == Written(1, 0)
+    assert registry.entries["h:a:80"] == registry.entries["h:gone:80"] == theirs
+    assert "fake://: h:a:80 (container a) is not registered: another owner holds it" in caplog.text
+    caplog.clear()
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert caplog.text == ""
+
+
+def test_the_originals_entries_are_adopted_or_removed() -> None:
+    registry = FakeRegistry(
+        {
+            "h:a:80": ("original", "", service("a")),
+            "h:gone:80": ("original", "", service("gone")),
+            "h:twin:80": ("original", "", service("twin", address="127.0.0.8")),
+        }
+    )
+    assert Bench(registry).step(service("a")) == Written(1, 1)
+    assert registry.entries["h:a:80"][1] == HOST.owner
+    assert set(registry.entries) == {"h:a:80", "h:twin:80"}
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_a_plan_that_failed_half_way_is_finished(done: int) -> None:
+    bench = Bench()
+    bench.step(service("a"))
+    bench.registry.faults = [unavailable(done)]
+    with pytest.raises(Unavailable):
+        bench.step(service("b"), service("c"))
+    bench.reconciler.step()
+    assert bench.keys == {"h:b:80", "h:c:80"}
+    assert bench.registry.writes == 4
+
+
+def test_rejected_services_hold_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.registry.refuse = {"h:b:80"}
+    assert bench.step(service("forbidden"), service("b"), service("c")) == Written(1, 0)
+    assert "fake://: h:b:80 (container b) is not registered: refused" in caplog.text
+    assert "fake://: h:forbidden:80 (container forbidden) is not registered: its" in caplog.text
+    caplog.clear()
+    bench.step(service("forbidden"), service("b"), service("c"), service("d"))
+    assert caplog.text == ""
+    bench.registry.refuse = set()
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(1, 0)
+
+
+def test_what_has_the_place_of_another_is_told_with_its_container(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own id, and, where it has another place in reserve, as that place."""
+    monkeypatch.setattr(
+        FakeBackend,
+        "entry",
+        lambda _, service: Entry(
+            "place", service.id, service, "reserve" if service.name == "yields" else None
+        ),
+    )
+    bench = Bench()
+    bench.registry.refuse = {"reserve"}
+    bench.step(service("a"), service("b"), service("yields"))
+    assert bench.keys == {"place"}
+    assert "h:a:80 (container a) is not registered: h:b:80 has the same place" in caplog.text
+    assert "reserve (container yields) is not registered: refused" in caplog.text
+    caplog.clear()
+    bench.step(service("b"))
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert caplog.text == ""
+
+
+def test_a_rejected_change_leaves_nothing_stale() -> None:
+    bench = Bench()
+    bench.step(service("a", 1000))
+    bench.registry.refuse = {"h:a:80"}
+    bench.step(service("a", 2000))
+    assert bench.keys == set()
+
+
+def test_what_is_taken_after_a_rejection_stays() -> None:
+    bench = Bench()
+    bench.registry.refuse = {"h:a:80"}
+    bench.step(service("a", 1000))
+    bench.registry.refuse = set()
+    assert bench.step(service("a", 2000)) == Written(1, 0)
+    assert bench.keys == {"h:a:80"}
+    bench.step(service("a", 2000), service("b"))
+    assert bench.keys == {"h:a:80", "h:b:80"}
+
+
+def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
+    bench = Bench()
+    bench.backend.keepalive_interval = 10
+    bench.step(service("a"))
+    bench.now = 9
+    bench.reconciler.step()
+    assert bench.registry.keepalives == 0
+    bench.now = 10
+    bench.reconciler.step()
+    assert bench.registry.keepalives == 1
+    bench.registry.entries.clear()
+    bench.registry.faults = [lost()]
+    bench.now = 20
+    bench.reconciler.wake()
+    with pytest.raises(Exception, match="expired"):
+        bench.reconciler.step()
+    assert bench.reconciler.step() == Written(1, 0)
+
+
+class Runner:
+    """A reconciler's `run` in its thread, ended at the latest with the test."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self.bench = bench
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.bench.reconciler.run(self.stop)
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> Runner:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.bench.reconciler.hurry()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+def test_run_goes_on_over_faults_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench(first_wait=0.001)
+    bench.registry.faults = [unavailable()] * 11 + [lost()]
+    bench.reconciler.publish(snapshot(service("a")))
+    registered = threading.Event()
+    entries = bench.registry.entries
+
+    class Told(dict[str, tuple[str, str, Service | None]]):
+        def __setitem__(self, key: str, value: tuple[str, str, Service | None]) -> None:
+            super().__setitem__(key, value)
+            registered.set()
+
+    bench.registry.entries = Told(entries)
+    with Runner(bench):
+        assert registered.wait(10)
+    lines = [record.message for record in caplog.records]
+    assert lines[0] == "fake://: no address answers; trying again until it is right"
+    assert sum("still failing" in line for line in lines) == 1
+    assert "right again after 0.0 s: 1 registered, 0 removed" in lines[-1]
+    assert bench.backend.closed
+
+
+@pytest.mark.parametrize("attempts", [0, 2])
+def test_gives_up_at_start_when_attempts_are_spent(attempts: int) -> None:
+    bench = Bench(attempts=attempts, first_wait=0.001)
+    bench.registry.faults = [unavailable()] * (attempts + 1)
+    bench.reconciler.publish(snapshot(service("a")))
+    with Runner(bench) as runner:
+        runner.thread.join(10)
+    assert isinstance(runner.error, GaveUp)
+    assert "no address answers" in str(runner.error)
+    assert bench.keys == set()
+
+
+def test_attempts_hold_at_start_only() -> None:
+    bench = Bench(attempts=0)
+    bench.step(service("a"))
+    bench.registry.faults = [unavailable()] * 3
+    bench.reconciler.wake()
+    with Runner(bench) as runner:
+        deadline = threading.Event()
+        while bench.registry.faults:
+            assert runner.thread.is_alive()
+            deadline.wait(0.01)
+    assert runner.error is None
+
+
+def test_hurry_ends_the_wait_for_the_next_attempt() -> None:
+    bench = Bench(first_wait=1000)
+    bench.registry.faults = [unavailable()]
+    bench.reconciler.publish(snapshot(service("a")))
+    with Runner(bench) as runner:
+        until(lambda: not bench.registry.faults, "the first attempt")
+        runner.bench.reconciler.hurry()
+        until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
+
+
+def test_looks_a_second_time_after_a_recovery() -> None:
+    bench = Bench(resync=0, first_wait=0.001)
+    bench.registry.faults = [unavailable()]
+    bench.reconciler.publish(snapshot(service("a")))
+    bench.reconciler._persist(threading.Event())
+    assert bench.registry.lists == 1
+    bench.now += SECOND_LOOK
+    bench.reconciler.step()
+    assert bench.registry.lists == 2
+
+
+def test_backoff_grows_jittered_up_to_a_bound() -> None:
+    waits = [backoff(attempt, 0.1, lambda: 1.0) for attempt in range(1, 60)]
+    assert waits[0] == pytest.approx(0.1)
+    assert waits == sorted(waits)
+    assert waits[-1] == BACKOFF_MOST
+    assert backoff(1, 2.0, lambda: 0.0) == 1.0
+    for attempt in range(10, 30):
+        assert waits[attempt] <= 0.2 * sum(waits[:attempt]) + 0.1
+
+
+def test_close_leaves_entries_standing() -> None:
+    bench = Bench()
+    bench.step(service("a"))
+    with Runner(bench):
+        pass
+    assert bench.keys == {"h:a:80"}
+    assert bench.backend.closed
