@@ -86,6 +86,51 @@ class Service:
         return values | {"attrs": dict(sorted(self.attrs.items()))}
 
 
+class Reason(Enum):
+    """Why a port of a container is not registered; the value is for the operator.
+
+    The one list of all reasons: log lines, status and documents name no other.
+    """
+
+    NO_PORTS = "the container has no ports"
+    NOT_PUBLISHED = "the port is not published"
+    IGNORED = "SERVICE_IGNORE is set"
+    NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
+    REJECTED = "its metadata cannot be used"
+    NO_ADDRESS = "no address is known for it"
+    SAME_ID = "another container has the same service id"
+    SAME_KEY = "another service has the same place in the registry"
+    OTHERS_ENTRY = "somebody else's entry stands in its place"
+    REFUSED = "the registry refuses it"
+    RESTART_LOOP = "the container restarts again and again"
+    NOT_INSPECTED = "the container cannot be inspected"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a service is not in a registry: the reason, and a text with the particulars."""
+
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A port that is not registered, and why; `port` is None where it concerns the container."""
+
+    port: Port | None
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a container offers: its services, and each port that is left out."""
+
+    services: tuple[Service, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every service that this host's engine runs now, by id: the desired state.
