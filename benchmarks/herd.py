@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from benchmarks.figure import Figure
 from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
-from registrator.status.outage import BACKOFF_MOST, backoff
 from registrator.sync.reconciler import SECOND_LOOK, Reconciler
+from registrator.system.retry import BACKOFF_MAX, backoff
 
 HOSTS, SERVICES = 10_000, 100
 RESYNC, KEEPALIVE = 60.0, 10.0
@@ -183,7 +183,7 @@ def rolling(hosts: int) -> float:
 
 def wait(outage: float = OUTAGE) -> float:
     """On paper: the longest wait between attempts after so many seconds of outage."""
-    return min(BACKOFF_MOST, outage / 6)
+    return min(BACKOFF_MAX, outage / 6)
 
 
 def attempts(hosts: int) -> float:

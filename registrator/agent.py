@@ -27,11 +27,12 @@ from registrator.desired.inventory import Inventory
 from registrator.engine.client import DockerEngine, Engine, WrongVariables
 from registrator.health import PERIOD, Health
 from registrator.model import EngineUnavailable, Identity, Snapshot
-from registrator.status.outage import Outage, backoff
+from registrator.status.outage import Outage
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import host_address, host_addresses
 from registrator.system.memory import keep_little
+from registrator.system.retry import backoff
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
 

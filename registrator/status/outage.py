@@ -1,29 +1,10 @@
-"""A fault as the operator reads of it: when it begins, now and then while it lasts, when it ends.
-
-Also how long to wait between the attempts that it takes.
-"""
+"""A fault as the operator reads of it: when it begins, while it lasts, and when it ends."""
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
-
-BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_GROWTH = 0.1, 30.0, 1.2
-
-
-def backoff(
-    attempt: int, first: float = BACKOFF_FIRST, draw: Callable[[], float] = random.random
-) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row.
-
-    Grows slowly, so that the wait stays near a sixth of what the outage has lasted: a server that
-    returns is found soon, one that stays away is left in peace. No herd forms, since each wait is
-    drawn from half of it to the whole.
-    """
-    grown: float = min(BACKOFF_MOST, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
-    return grown * (0.5 + 0.5 * draw())
 
 
 class Outage:

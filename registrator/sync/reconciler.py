@@ -19,8 +19,9 @@ import tenacity
 
 from registrator.backend import Backend, BackendError, Rejected, SessionLost
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Service, Snapshot
-from registrator.status.outage import Outage, backoff
+from registrator.status.outage import Outage
 from registrator.sync.plan import by_key, diff, is_ours
+from registrator.system.retry import backoff
 from registrator.uri import Address
 
 log = logging.getLogger("registrator.reconciler")

@@ -30,9 +30,9 @@ PUBLIC = {
 FOLDERS = {
     "system": "",
     "status": "model",
-    "engine": "model status",
-    "desired": "model status",
-    "sync": "model uri backend status",
+    "engine": "model status system",
+    "desired": "model status system",
+    "sync": "model uri backend status system",
 }
 
 # What stands above the folders, from the bottom up.

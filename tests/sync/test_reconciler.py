@@ -11,7 +11,6 @@ from support.wait import until
 
 from registrator.backend import Unavailable
 from registrator.model import Entry, Identity, Service, Snapshot
-from registrator.status.outage import BACKOFF_MOST, backoff
 from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler, Written
 
 HOST = Identity("engine-1", "h")
@@ -345,16 +344,6 @@ def test_looks_a_second_time_after_a_recovery() -> None:
     bench.now += SECOND_LOOK
     bench.reconciler.step()
     assert bench.registry.lists == 2
-
-
-def test_backoff_grows_jittered_up_to_a_bound() -> None:
-    waits = [backoff(attempt, 0.1, lambda: 1.0) for attempt in range(1, 60)]
-    assert waits[0] == pytest.approx(0.1)
-    assert waits == sorted(waits)
-    assert waits[-1] == BACKOFF_MOST
-    assert backoff(1, 2.0, lambda: 0.0) == 1.0
-    for attempt in range(10, 30):
-        assert waits[attempt] <= 0.2 * sum(waits[:attempt]) + 0.1
 
 
 def test_close_leaves_entries_standing() -> None:

@@ -1,0 +1,52 @@
+"""The one form of retry: attempt, note the failure, wait, and attempt again."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_GROWTH = 0.1, 30.0, 1.2
+
+
+def backoff(
+    attempt: int, first: float = BACKOFF_FIRST, draw: Callable[[], float] = random.random
+) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row.
+
+    The wait grows slowly and stays near a sixth of the time that the outage has lasted. So the
+    agent finds a server soon that returns soon, and leaves the others in peace. Each wait is drawn
+    between half of it and all of it, so that the agents of many hosts do not ask together.
+    """
+    grown: float = min(BACKOFF_MAX, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
+    return grown * (0.5 + 0.5 * draw())
+
+
+def retry(
+    attempt: Callable[[], T],
+    errors: type[Exception] | tuple[type[Exception], ...],
+    failed: Callable[[Exception], float],
+    stop: threading.Event,
+    sleep: Callable[[float], object] | None = None,
+) -> T | None:
+    """Call `attempt` until it succeeds and return its result, or None once `stop` is set.
+
+    `failed` is called with each of the `errors`. It returns the seconds to wait, or raises to give
+    up. `sleep` waits that long, and may return early. By default only `stop` ends the wait.
+    """
+    sleep = sleep or stop.wait
+    while not stop.is_set():
+        try:
+            return attempt()
+        except errors as error:
+            seconds = failed(error)
+        # The exceptions of the libraries hold the socket that failed in a cycle. Without this it
+        # would stay open.
+        gc.collect()
+        if not stop.is_set():
+            sleep(seconds)
+    return None
