@@ -1,18 +1,18 @@
-# The agent's image. Builds with BuildKit and with the classic builder; without a network too,
-# where .cache/wheels holds the packages that the lock files name.
+# The agent's image. You can build it with BuildKit and with the classic builder.
+# If .cache/wheels holds the packages of the lock files, the build needs no network.
 ARG PYTHON=python:3.11-slim
 
 FROM ${PYTHON} AS build
 WORKDIR /build
-# The time that every file carries, so that the same sources make the same layer.
+# Every file carries this time, so that the same sources make the same layer.
 ARG SOURCE_DATE_EPOCH=315532800
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements*.lock .cache/wheel[s] wheels/
 COPY pyproject.toml README.md LICENSE ./
 COPY registrator registrator
 COPY backends backends
-# Compiled beforehand, since a read-only container cannot, and without time stamps. What is copied
-# into the result is a folder whose own parents have a time of ours as well.
+# A read-only container cannot compile modules, so this step does, without time stamps. The folder
+# `image` is copied into the result, because then its parents have the fixed time, too.
 RUN set -eu; \
     pip() { target=$1; shift; python3 -m pip --python "$target" "$@"; }; \
     locked() { \

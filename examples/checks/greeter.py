@@ -1,4 +1,4 @@
-"""A gRPC service: ``demo.Greeter/Greet`` answers with a greeting for the name it is sent."""
+"""A gRPC service: ``demo.Greeter/Greet`` answers a name with a greeting."""
 
 import signal
 import threading
