@@ -5,10 +5,14 @@ A secret in a URI is never shown: `str` and `repr` put ``***`` in its place.
 
 from __future__ import annotations
 
+import ipaddress
+import queue
 import re
+import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 HIDDEN = "***"
@@ -106,3 +110,38 @@ def _address(scheme: str, text: str) -> Address:
     except UnicodeError:
         raise ValueError(f"{scheme}://…: {host!r} is no host name") from None
     return Address(host, port)
+
+
+def resolve(address: Address, timeout: float) -> list[Address]:
+    """Every IP address that a host has now, with its port, in the resolver's order.
+
+    Raises `OSError` if there is none, or if the resolver takes longer than `timeout` seconds.
+    The resolver itself has no time limit. So a thread waits for it, and is left behind if it is
+    late.
+    """
+    if _is_ip(address.host):
+        return [address]
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    try:
+        found = answer.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError(f"{address}: not resolved within {timeout:g} s") from None
+    if isinstance(found, Exception):
+        raise OSError(f"{address}: {getattr(found, 'strerror', '') or found}") from found
+    return list(dict.fromkeys(Address(str(row[4][0]), address.port) for row in found))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import urllib3
 
 from registrator.backend import ConfigError, Context, secret
-from registrator.uri import Address
+from registrator.uri import Address, resolve
 
 from ..common import tls
-from ..common.resolver import resolve
 
 
 class Endpoint(NamedTuple):

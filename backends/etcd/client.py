@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from registrator.backend import ConfigError, Context, Unavailable
-from registrator.uri import Address
+from registrator.uri import Address, resolve
 
 from ..common.in_use import InUse
-from ..common.resolver import resolve
 from .rpc import (
     REFUSALS,
     Code,

@@ -6,9 +6,10 @@ import contextlib
 import ipaddress
 import re
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from registrator import uri
 
 # A resolver that is not answered waits for half a minute.
 RESOLVE_TIMEOUT = 3.0
@@ -18,19 +19,10 @@ _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def resolve(hostname: str, timeout: float = RESOLVE_TIMEOUT) -> list[str]:
-    """The addresses of a host name; none where nothing answers in `timeout` seconds."""
-    found: list[str] = []
-
-    def ask() -> None:
-        with contextlib.suppress(OSError, UnicodeError):
-            answers = socket.getaddrinfo(hostname, None, type=socket.SOCK_STREAM)
-            found.extend(str(answer[4][0]) for answer in answers)
-
-    # The resolver takes no deadline, so a thread waits for it, and is left behind when late.
-    thread = threading.Thread(target=ask, name="resolve", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return list(found)
+    """The addresses of a host name; none if nothing answers within `timeout` seconds."""
+    with contextlib.suppress(OSError):
+        return [found.host for found in uri.resolve(uri.Address(hostname, 0), timeout)]
+    return []
 
 
 def default_route_address() -> str:

@@ -28,7 +28,7 @@ PUBLIC = {
 
 # Every folder of the core, with what its modules may import of ours besides each other.
 FOLDERS = {
-    "system": "",
+    "system": "uri",
     "status": "model",
     "engine": "model status system",
     "desired": "model status system",
@@ -141,6 +141,7 @@ def test_no_import_goes_in_a_circle() -> None:
         ("registrator.agent", "consul etcd3 grpc kazoo"),
         ("registrator.backends.file", "consul etcd3 grpc kazoo"),
         ("registrator.backends.consul.agent", "etcd3 grpc kazoo"),
+        ("registrator.backends.consul.kv", "registrator.backends.consul.agent etcd3 grpc kazoo"),
         ("registrator.backends.etcd.backend", "consul kazoo"),
         ("registrator.backends.zookeeper.backend", "consul etcd3 grpc"),
     ],
