@@ -35,6 +35,9 @@ NOT_RUN = {
     "make faults SEEDS=200 REGISTRY=etcd": "takes 20 minutes",
     "make faults SEEDS=1 FIRST=17 REGISTRY=etcd": "takes over a minute; the same as above",
     "make soak MINUTES=60 REGISTRY=zookeeper": "takes an hour",
+    "make setup": "it made the environment that this runs in",
+    "make check": "it runs the linters and `make unit`; this suite contains both",
+    "make unit": "its tests are a part of this suite",
     "systemctl daemon-reload && systemctl enable --now registrator": (
         "systemd is not process 1 here; `started_by_the_unit` runs the unit's own command"
     ),
