@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their own set-up; see scripts/setup.
+# Each target makes what it needs by scripts/setup. Only `setup`, `lint` and `unit` need no root.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,6 +20,10 @@ lint: setup ## Check style and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+.PHONY: unit
+unit: setup ## Run the tests that need no server and no root; takes seconds
+	.venv/bin/pytest --unit -n 2 -rfE
 
 .PHONY: servers
 servers: ## Set up the programs that the tests run; installs missing ones, as root

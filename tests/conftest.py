@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import support.require
 from support.agent import Agent
 from support.consul import clear
 from support.engine import Dockerd
@@ -18,12 +19,17 @@ ROOT = Path(__file__).resolve().parents[1]
 RunAgent = Callable[..., Agent]
 
 
-def pytest_configure() -> None:
-    """Make what running the code leaves in this tree, before anything else does.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="skip what needs a server or root")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose what runs, and make the files that running the code leaves in this tree.
 
     Images are built in the tree while other tests run from it, and Docker's builder stops at a
     folder that appears while it looks through the tree.
     """
+    support.require.no_parts = config.getoption("--unit")
     (ROOT / ".hypothesis").mkdir(exist_ok=True)
     for package in ("registrator", "backends"):
         compileall.compile_dir(ROOT / package, quiet=1)

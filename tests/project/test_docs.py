@@ -21,9 +21,9 @@ from registrator.model import Service
 from registrator.uri import parse
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = sorted(ROOT.glob("docs/*.md"))
-ALL = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS, *ROOT.glob("examples/*/README.md")]
-CODE = [*ROOT.glob("registrator/*.py"), *ROOT.glob("backends/*.py")]
+DOCS = sorted(ROOT.glob("docs/**/*.md"))
+ALL = [*ROOT.glob("*.md"), *DOCS, *ROOT.glob("examples/*/README.md")]
+CODE = [*ROOT.glob("registrator/**/*.py"), *ROOT.glob("backends/**/*.py")]
 BACKENDS, RUN, SERVICES = (ROOT / "docs" / f"{n}.md" for n in ("backends", "run", "services"))
 
 each_document = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))

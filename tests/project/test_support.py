@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import support.require
 from support import engine_cleanup
 from support.engine import Dockerd
 from support.process import Process
@@ -44,11 +45,18 @@ def test_until_ignores_only_what_it_is_told_to() -> None:
         until(lambda: 1 / 0, "a number", ignore=(OSError,))
 
 
+@pytest.fixture
+def with_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support.require, "no_parts", False)
+
+
+@pytest.mark.usefixtures("with_parts")
 def test_a_part_that_is_there_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     require("part", present="yes", how="a package")
 
 
+@pytest.mark.usefixtures("with_parts")
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_part_skips_and_is_named(
     monkeypatch: pytest.MonkeyPatch, value: str | None
@@ -60,6 +68,7 @@ def test_a_missing_part_skips_and_is_named(
         require("hamster", present=False, how="the zoo")
 
 
+@pytest.mark.usefixtures("with_parts")
 def test_a_missing_part_fails_under_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="hamster"):
@@ -93,7 +102,7 @@ def test_programs_end_even_when_the_tests_are_killed(tmp_path: Path) -> None:
         f"program = Process('orphan', Path({str(tmp_path)!r}), ['sleep', '1000'])\n"
         "program.launch(); print(program.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": tests},
