@@ -1,4 +1,4 @@
-# Each target makes what it needs by scripts/setup. Only `setup`, `lint` and `unit` need no root.
+# Each target makes what it needs by scripts/setup. Up to `check` none needs root.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,6 +24,9 @@ lint: setup ## Check style and types
 .PHONY: unit
 unit: setup ## Run the tests that need no server and no root; takes seconds
 	.venv/bin/pytest --unit -n 2 -rfE
+
+.PHONY: check
+check: lint unit ## Check style and types, and run the tests of `unit`; for each commit
 
 .PHONY: servers
 servers: ## Set up the programs that the tests run; installs missing ones, as root
