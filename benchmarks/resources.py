@@ -51,7 +51,7 @@ def memory(scheme: str, n: int, idle: float) -> Iterator[Figure]:
 
 def _imports(scheme: str) -> float:
     """MiB of an interpreter that has imported the libraries and does nothing with them."""
-    code = "from registrator.system.memory import load_little; load_little();"
+    code = "import registrator.system.memory as m; m.import_requests_without_charset_detection();"
     code += f"import docker, click, tenacity, {LIBRARIES[scheme]};"
     code += "print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -27,11 +27,12 @@ from registrator.desired.inventory import Inventory
 from registrator.engine.client import DockerEngine, Engine, WrongVariables
 from registrator.health import PERIOD, Health
 from registrator.model import EngineUnavailable, Identity, Snapshot
+from registrator.registries import make_backend
 from registrator.status.outage import Outage
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import host_address, host_addresses
-from registrator.system.memory import keep_little
+from registrator.system.memory import limit_malloc_arenas
 from registrator.system.retry import backoff
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
@@ -52,7 +53,7 @@ GRACE = 1.0
 
 def run(config: Config) -> int:
     """Run an agent until a signal or a failure and end the process; return 2 where none can run."""
-    keep_little()
+    limit_malloc_arenas()
     logs.setup(config.log_level, config.log_format)
     try:
         agent = Agent(config)
@@ -225,7 +226,8 @@ class Agent:
                 inventory.follow(self._config.rules(hostname, host_ip), present | {host_ip})
 
     def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
-        return self._config.backend(uri, identity, wake, self._environ)
+        config = self._config
+        return make_backend(uri, identity, wake, self._environ, config.ttl, config.ttl_refresh)
 
     def _publish(self, snapshot: Snapshot) -> None:
         for reconciler in self._reconcilers:

@@ -1,8 +1,8 @@
 """The command: Go-style flags, as users of gliderlabs/registrator write them.
 
-An option is ``-name`` or ``--name``, its value follows after ``=`` or as the next word; a boolean
-takes one only after ``=``. Of an option given twice the last one counts, as in Go. Options may
-stand before and after the URIs; ``--`` ends them.
+An option is ``-name`` or ``--name``. Its value follows after ``=`` or as the next word. A boolean
+takes a value only after ``=``. If an option is given twice, the last one counts, as in Go. Options
+may stand before and after the URIs, and ``--`` ends them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ from typing import NamedTuple
 import click
 
 from registrator import __version__
-from registrator.config import (
-    BOOLEANS,
-    ENVIRONMENT_PREFIX,
-    OPTIONS,
-    ConfigErrors,
-    Option,
-    configure,
-    misspelt,
-)
+from registrator.config import ConfigErrors, configure
+from registrator.options import BOOLEANS, OPTIONS, Option, misspelt
 from registrator.system.cmdline import hide_secrets
-from registrator.system.memory import load_little
+from registrator.system.memory import import_requests_without_charset_detection
 
 EXAMPLES = (
     ("a Consul agent on this host", "registrator consul://127.0.0.1:8500"),
@@ -48,9 +41,9 @@ EXAMPLES = (
 
 
 class Words(NamedTuple):
-    """A command line taken apart. `wrong` says what is wrong with its form.
+    """The parts of a command line. `wrong` says what is wrong with its form.
 
-    An option that lacks its value is `given` as None.
+    An option without the value that it needs is `given` as None.
     """
 
     given: dict[str, str | None]
@@ -59,7 +52,7 @@ class Words(NamedTuple):
 
 
 def split(args: Iterable[str]) -> Words:
-    """Take a command line apart into options by name and registry URIs."""
+    """Split a command line into options by name and registry URIs."""
     options = {option.name: option for option in OPTIONS}
     words = Words({}, [], [])
     rest = deque(args)
@@ -81,31 +74,31 @@ def split(args: Iterable[str]) -> Words:
 
 
 def _following(option: Option, rest: deque[str], wrong: list[str]) -> str | None:
-    """The value of an option that has none after ``=``; None where it lacks one."""
+    """The value of an option without ``=``, or None if it needs one and there is none."""
     if option.metavar and rest:
         return rest.popleft()
     if option.metavar:
-        wrong.append(f"-{option.name} lacks its value")
+        wrong.append(f"-{option.name} needs a value")
         return None
     if rest and rest[0] in BOOLEANS:
-        # Left where it is, it would be taken for a URI, and the option for true.
+        # Otherwise the word would count as a URI, and the option as true.
         value = rest.popleft()
-        wrong.append(f"-{option.name} takes its value after '=': -{option.name}={value}")
+        wrong.append(f"-{option.name} needs its value after '=': -{option.name}={value}")
         return value
     return "true"
 
 
 def _unknown(name: str) -> str:
-    """Names the option, unless it might be something else, such as a secret gone astray."""
+    """Name the option, unless it could be something else, such as a misplaced secret."""
     known = re.fullmatch(r"[A-Za-z][A-Za-z-]{0,30}", name)
-    return f"unknown option -{name}" if known else "something that starts with - is no option"
+    return f"unknown option -{name}" if known else "a word that starts with - is not an option"
 
 
 class Command(click.Command):
-    """A click command with Go's flags, whose help is grouped."""
+    """A click command with Go's flags and a help text in groups."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the words apart, and let click act on its own options."""
+        """Split the words, and leave click's own options to click."""
         before = args[: args.index("--")] if "--" in args else args
         for param in self.get_params(ctx):
             if set(before).intersection(param.opts):
@@ -114,11 +107,11 @@ class Command(click.Command):
         return []
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line, as the original's."""
+        """Write one line, like the original."""
         formatter.write_usage("registrator", "[options] <registry URI>...")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options by group, and examples."""
+        """Write the options by group, and examples."""
         for group in dict.fromkeys(option.group for option in OPTIONS):
             with formatter.section(group):
                 formatter.write_dl([_help(o) for o in OPTIONS if o.group == group])
@@ -142,14 +135,14 @@ def _help(option: Option) -> tuple[str, str]:
     context_settings={"help_option_names": ["-help", "--help", "-h"], "max_content_width": 100},
     help=f"""Keep service registries in step with what this host's Docker engine runs.
 
-    Options stand before or after the URIs, as -name or --name, with =value or a following value;
-    booleans as -name, -name=true or -name=false. Each one may also be set by a variable:
-    {OPTIONS[-1].name} by {ENVIRONMENT_PREFIX}LOG_FORMAT; the command line wins.""",
+    Write options before or after the URIs, as -name or --name, with =value or a following value.
+    Write booleans as -name, -name=true or -name=false. A variable can set each option too:
+    {OPTIONS[-1].variable} sets -{OPTIONS[-1].name}. The command line wins.""",
 )
 @click.version_option(__version__, "-version", "--version", prog_name="registrator")
 def command(words: Words) -> None:
     """Run the agent until it is told to end."""
-    load_little()
+    import_requests_without_charset_detection()
     for warning in misspelt(os.environ):
         click.echo(f"registrator: {warning}", err=True)
     try:
@@ -159,7 +152,7 @@ def command(words: Words) -> None:
             click.echo(f"registrator: {mistake}", err=True)
         click.echo("Try 'registrator --help' for the options.", err=True)
         sys.exit(2)
-    # Late, so that help and mistakes come at once.
+    # Imported late, so that help and errors appear at once.
     from registrator.agent import run
 
     sys.exit(run(config))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import registrator.agent
 from registrator import __version__
 from registrator.cli import EXAMPLES, main, split
-from registrator.config import OPTIONS, Config
+from registrator.config import Config
+from registrator.options import OPTIONS
 
 CONSUL = "consul://127.0.0.1:8500"
 
@@ -77,7 +78,7 @@ def test_values_as_go_takes_them() -> None:
 @pytest.mark.parametrize("word", ["false", "true", "0", "T"])
 def test_a_boolean_takes_no_following_value(word: str) -> None:
     found = split(["-cleanup", word, CONSUL])
-    assert found.wrong == [f"-cleanup takes its value after '=': -cleanup={word}"]
+    assert found.wrong == [f"-cleanup needs its value after '=': -cleanup={word}"]
     assert found.uris == [CONSUL], "it is not blamed on a URI"
 
 
@@ -97,8 +98,8 @@ def test_unknown_options_are_named_without_what_may_be_secret() -> None:
     assert found.wrong == [
         "unknown option -foo",
         "unknown option -bar",
-        *["something that starts with - is no option"] * 3,
-        "-tags lacks its value",
+        *["a word that starts with - is not an option"] * 3,
+        "-tags needs a value",
     ]
 
 
@@ -135,7 +136,7 @@ def test_every_mistake_of_a_call_is_reported(
     assert (code, out, ran) == (2, "", [])
     lines = err.splitlines()
     expected = [
-        "unknown option -foo", "unknown option -bar", "-hostname lacks its value", "-ip must be",
+        "unknown option -foo", "unknown option -bar", "-hostname needs a value", "-ip must be",
         "-internal must be", "REGISTRATOR_LOG_LEVEL must be", "-ttl and -ttl-refresh go together",
         "registry URI 2: does not", "no-such://***@h: unknown registry scheme", "--help",
     ]  # fmt: skip
@@ -148,10 +149,10 @@ def test_every_mistake_of_a_call_is_reported(
     ("words", "mistakes"),
     [
         (["-ttl", "abc", "-ttl-refresh", "10", CONSUL], ["-ttl must be"]),
-        (["-ttl", "30", CONSUL, "-ttl-refresh"], ["-ttl-refresh lacks its value"]),
+        (["-ttl", "30", CONSUL, "-ttl-refresh"], ["-ttl-refresh needs a value"]),
         (["-internal=yes", "-network", "x", CONSUL], ["-internal must be"]),
-        (["-internal", "true", "-network", "x", CONSUL], ["-internal takes its value after '='"]),
-        (["-cleanup", "false", CONSUL], ["-cleanup takes its value after '='"]),
+        (["-internal", "true", "-network", "x", CONSUL], ["-internal needs its value after '='"]),
+        (["-cleanup", "false", CONSUL], ["-cleanup needs its value after '='"]),
     ],
 )
 def test_nothing_follows_from_a_mistake(
@@ -255,5 +256,8 @@ def test_what_guesses_encodings_is_not_loaded() -> None:
     assert run.returncode == 2
     assert re.search(r"\| +docker\.api\n", run.stderr), "it came to look for the engine"
     assert not re.search(r"charset_normalizer\.|chardet\.|Warning", run.stderr)
-    code = "import registrator.system.memory as m; m.load_little(); import charset_normalizer"
+    code = (
+        "import registrator.system.memory as m;"
+        "m.import_requests_without_charset_detection(); import charset_normalizer"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
-from registrator.config import OPTIONS, Config, ConfigErrors, configure, misspelt
+from registrator.config import Config, ConfigErrors, configure
 from registrator.desired.services import Rules
-from registrator.model import Identity
+from registrator.options import OPTIONS, misspelt
 from registrator.uri import parse
 
 SECRET = "s3cret"
@@ -205,8 +205,8 @@ def test_seconds_that_are_too_few(uri: str, option: str, least: str, less: str) 
         ({"ttl": "30", "ttl-refresh": "0"}, "-ttl and -ttl-refresh go together"),
         ({"ttl": "10", "ttl-refresh": "10"}, "-ttl must be larger"),
         ({"ttl": "10", "ttl-refresh": "20"}, "-ttl must be larger"),
-        ({"network": "front"}, "-network is of use with -internal only"),
-        ({"network": "front", "internal": "false"}, "-network is of use with -internal only"),
+        ({"network": "front"}, "-network needs -internal"),
+        ({"network": "front", "internal": "false"}, "-network needs -internal"),
     ],
 )
 def test_values_that_contradict_each_other(given: dict[str, str], reason: str) -> None:
@@ -280,29 +280,10 @@ def test_the_same_registry_twice(uri: str, tmp_path: Path) -> None:
     assert len(configure({}, [uri, f"file://{tmp_path}/other.json"], {}).uris) == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("2", 2), ("0.5", 0.5), ("500ms", 0.5), ("3s", 3), ("1.5s", 1.5), ("1m", 60)],
-)
-def test_the_deadline_of_a_registry(uri: str, text: str, seconds: float) -> None:
-    config = configure({}, [f"{uri}?timeout={text}"], {})
-    assert config.context(config.uris[0], Identity("", ""), lambda: None, {}).timeout == seconds
-
-
 @pytest.mark.parametrize("text", ["", "0", "-1", "x", "301", "6m", "1h", "0ms", "1 s"])
 def test_a_deadline_that_is_none(uri: str, text: str) -> None:
     [found] = mistakes(uris=[f"{uri}?timeout={text.replace(' ', '%20')}"])
     assert "timeout must be" in found
-
-
-def test_what_a_backend_is_made_from(uri: str) -> None:
-    config = configure({"ttl": "30", "ttl-refresh": "10"}, [uri], {})
-    identity, environ = Identity("engine", "host"), {"TOKEN": SECRET}
-    context = config.context(config.uris[0], identity, print, environ)
-    assert (context.uri, context.identity, context.wake) == (config.uris[0], identity, print)
-    assert (context.ttl, context.ttl_refresh, context.timeout) == (30, 10, 2.0)
-    assert context.environ is environ
-    assert list(config.backend(config.uris[0], identity, print, environ).list()) == []
 
 
 def test_a_backend_that_finds_its_file_wrong_at_start(uri: str, tmp_path: Path) -> None:

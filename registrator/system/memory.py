@@ -1,4 +1,4 @@
-"""What the process does not need, it neither loads nor keeps."""
+"""Keeps the process small: it neither loads nor keeps what it does not need."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _MAPPED_FROM = 128 * 1024
 
 
-def keep_little() -> None:
-    """Let threads share one heap, and give every large block memory of its own; once, at start.
+def limit_malloc_arenas() -> None:
+    """Let all threads share one heap, and map every large block by itself. Call it once, at start.
 
-    What was needed for a moment is handed back then. By default each thread has a heap, which
-    keeps the listings that it read, and the size from which a block is mapped, and so returned,
-    grows with what is freed. There is nothing to set where the C library is another one.
+    Then memory that was needed for a moment goes back to the system. By default each thread has a
+    heap, which keeps the listings that the thread has read. Also, the size from which blocks are
+    mapped, and so returned, grows with what is freed. Does nothing with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -25,17 +25,17 @@ def keep_little() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
 
 
-def load_little() -> None:
-    """Load requests, which the libraries build on, without its guessing of encodings; once, first.
+def import_requests_without_charset_detection() -> None:
+    """Import requests, which the libraries use, without charset_normalizer. Call it first.
 
-    What guesses takes 3 MiB and 25 ms, and is never asked: all answers are JSON. Without it
-    requests works, takes any other text for UTF-8, and warns of that.
+    That package takes 3 MiB and is never used, since all answers are JSON. Without it requests
+    takes text of unnamed encoding for UTF-8, and warns at import.
     """
-    guessing = "charset_normalizer"
-    # An import of what is None here fails as if it were not installed (Python's reference).
-    sys.modules.setdefault(guessing, None)  # type: ignore[arg-type]
+    detection = "charset_normalizer"
+    # The import of a module that is None here fails as if it were not installed.
+    sys.modules.setdefault(detection, None)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
         importlib.import_module("requests")
-    if sys.modules[guessing] is None:
-        del sys.modules[guessing]
+    if sys.modules[detection] is None:
+        del sys.modules[detection]

@@ -14,10 +14,10 @@ import pytest
 from registrator.backend import schemes
 from registrator.backends.consul import registration as consul_service
 from registrator.cli import split
-from registrator.config import OPTIONS
 from registrator.desired import untrusted
 from registrator.desired.services import OWN_KEYS
 from registrator.model import Service
+from registrator.options import OPTIONS
 from registrator.uri import parse
 
 ROOT = Path(__file__).resolve().parents[2]

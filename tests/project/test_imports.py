@@ -37,11 +37,13 @@ FOLDERS = {
 
 # What stands above the folders, from the bottom up.
 TOP = {
-    "registrator.config": "model uri backend desired",
+    "registrator.options": "desired",
+    "registrator.registries": "model uri backend",
+    "registrator.config": "model uri backend desired options registries",
     "registrator.agent": (
-        "__init__ model uri backend health config system status engine desired sync"
+        "__init__ model uri backend health registries config system status engine desired sync"
     ),
-    "registrator.cli": "__init__ config agent system",
+    "registrator.cli": "__init__ options config agent system",
     "registrator.__main__": "cli",
 }
 BACKENDS_MAY = {"registrator.backend", "registrator.model", "registrator.uri"}

@@ -21,8 +21,8 @@ from support.engine import Dockerd
 from support.servers import Consul, free_ports, loopback_ip, program
 from support.wait import until
 
-from registrator.config import OPTIONS
 from registrator.engine.client import DockerEngine
+from registrator.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging/systemd/registrator.service"

@@ -1,0 +1,169 @@
+"""The one table of options. The command line, the environment and the help all read it.
+
+No message shows a value, since a secret may have slipped into it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from registrator.desired.services import split_tags
+from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
+
+ENVIRONMENT_PREFIX = "REGISTRATOR_"
+
+# The words that Go's strconv.ParseBool reads.
+BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+
+# A variable whose name is this near to that of an option counts as misspelt. Names such as `PORT`
+# and `NAME`, which Docker's links and Kubernetes set, reach two thirds at most.
+NEAR = 0.8
+
+
+class Option(NamedTuple):
+    """An option: ``-name``, ``--name`` and ``REGISTRATOR_NAME``.
+
+    `field` names the field of `Config` that it sets. `read` makes the value from text, or raises
+    `ValueError`, which says what the text must be. An option without a `metavar` is a boolean.
+    `default` is for the help only.
+    """
+
+    name: str
+    field: str
+    group: str
+    metavar: str
+    default: str
+    help: str
+    read: Callable[[str], Any]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets the option if the command line does not."""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
+
+
+def _boolean(text: str) -> bool:
+    if text not in BOOLEANS:
+        raise ValueError("must be true or false")
+    return BOOLEANS[text]
+
+
+def _ip(text: str) -> str:
+    address = ip_address(text.strip())
+    if address is None:
+        raise ValueError("must be an IP address that clients can connect to")
+    return address
+
+
+def _seconds(least: float) -> Callable[[str], float]:
+    """Read seconds: 0 for never, or `least` and more. With less the agent would only be busy."""
+
+    def read(text: str) -> float:
+        number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII)
+        if not number or 0 < float(text) < least:
+            raise ValueError(f"must be a number of seconds: 0, or at least {least:g}")
+        return float(text)
+
+    return read
+
+
+def _milliseconds(text: str) -> float:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text.strip()):
+        raise ValueError("must be a whole number of milliseconds, 1 or more")
+    return int(text) / 1000
+
+
+def _attempts(text: str) -> int:
+    if not re.fullmatch(r"-1|[0-9]{1,9}", text.strip()):
+        raise ValueError("must be a whole number, or -1 for attempts without end")
+    return int(text)
+
+
+def _word(text: str) -> str:
+    if not text.strip() or unprintable(text) or len(text) > MAX_NAME:
+        raise ValueError(f"must be 1 to {MAX_NAME} characters, without control characters")
+    return text.strip()
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    tags = split_tags(text)
+    if any(unprintable(tag) or len(tag) > MAX_TAG for tag in tags):
+        raise ValueError(f"must be tags of up to {MAX_TAG} characters, without control characters")
+    return tags
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return text
+
+    return read
+
+
+OPTIONS = (
+    Option("ip", "ip", "Addresses", "ADDRESS", "found out",
+           "Address registered for published ports.", _ip),
+    Option("internal", "internal", "Addresses", "", "false",
+           "Register exposed ports with the container's own address.", _boolean),
+    Option("network", "network", "Addresses", "NAME", "the container's main one",
+           "Network whose address -internal takes.", _word),
+    Option("useIpFromLabel", "use_ip_from_label", "Addresses", "LABEL", "",
+           "Take the address from this container label (a /mask is cut off); wins over all.",
+           _word),
+    Option("explicit", "explicit", "Services", "", "false",
+           "Register only services that were given a name.", _boolean),
+    Option("tags", "tags", "Services", "LIST", "",
+           "Append these tags, separated by commas, to those of every service.", _tags),
+    Option("hostname", "hostname", "Services", "NAME", "the host's",
+           "First part of service ids.", _word),
+    Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
+           "When a container ends, deregister always, or on-success: only after exit 0, a signal, "
+           "or when the container is gone already.", _one_of("always", "on-success")),
+    Option("cleanup", "cleanup", "Keeping in step", "", "true",
+           "Remove our entries that have no service behind them.", _boolean),
+    Option("resync", "resync", "Keeping in step", "SECONDS", "60",
+           "List Docker and the registries again, and write the differences; "
+           "0: only after a reconnect.", _seconds(0.1)),
+    Option("ttl", "ttl", "Keeping in step", "SECONDS", "0",
+           "Lease or TTL of entries, where the registry has it; 0: none.", _seconds(1)),
+    Option("ttl-refresh", "ttl_refresh", "Keeping in step", "SECONDS", "0",
+           "How often they are refreshed; goes with -ttl, and less than it.", _seconds(0.1)),
+    Option("retry-attempts", "retry_attempts", "Start", "N", "-1",
+           "Attempts to reach a registry at start; -1: without end.", _attempts),
+    Option("retry-interval", "retry_interval", "Start", "MS", "2000",
+           "First wait between attempts in milliseconds; it grows, jittered, to 30 s.",
+           _milliseconds),
+    Option("log-level", "log_level", "Log", "LEVEL", "info",
+           "Least level to log: debug, info, warning or error.",
+           _one_of("debug", "info", "warning", "error")),
+    Option("log-format", "log_format", "Log", "FORMAT", "text",
+           "Log lines as text for people, or as a json object each.", _one_of("text", "json")),
+)  # fmt: skip
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each variable whose name is nearly that of an option.
+
+    It is not an error, because Docker's links and Kubernetes set variables with our prefix too.
+    """
+    options = {option.variable.removeprefix(ENVIRONMENT_PREFIX): option for option in OPTIONS}
+    warnings = []
+    for variable, text in sorted(environ.items()):
+        match = re.fullmatch(ENVIRONMENT_PREFIX + r"([\w-]+)", variable, re.ASCII)
+        if match and text and match[1] not in options and (near := _near(match[1], options)):
+            meant = options[near]
+            warnings.append(f"{variable} is not read; -{meant.name} is set by {meant.variable}")
+    return warnings
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that is nearly this one, or an empty text."""
+    # Imported late to save memory, since hardly anybody needs it.
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name.upper(), names, 1, NEAR)), "")

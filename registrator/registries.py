@@ -1,0 +1,43 @@
+"""Makes the backend of a registry URI: what joins the operator's settings and the backends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from registrator.backend import Backend, ConfigError, Context, load
+from registrator.model import Identity
+from registrator.uri import RegistryURI
+
+DEFAULT_TIMEOUT, MAX_TIMEOUT = 2.0, 300.0
+
+
+def make_backend(
+    uri: RegistryURI,
+    identity: Identity,
+    wake: Callable[[], None],
+    environ: Mapping[str, str],
+    ttl: float = 0,
+    ttl_refresh: float = 0,
+) -> Backend:
+    """The backend of one registry; opens no connection. See `Context` for the arguments.
+
+    Raises `ConfigError`, which names the URI, if something is wrong with it or the environment.
+    """
+    try:
+        timeout = call_timeout(uri)
+        return load(uri.scheme)(Context(uri, identity, ttl, ttl_refresh, timeout, environ, wake))
+    except ConfigError as error:
+        raise ConfigError(f"{uri}: {error}") from error
+
+
+def call_timeout(uri: RegistryURI) -> float:
+    """Seconds that one call to the registry may take: ``?timeout=2``, ``2s`` or ``500ms``."""
+    text = uri.options.get("timeout", str(DEFAULT_TIMEOUT))
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", text)
+    timeout = float(match[1]) * {"ms": 0.001, "m": 60}.get(match[2], 1) if match else 0
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise ConfigError(
+            f"timeout must be seconds, or a duration such as 500ms, up to {MAX_TIMEOUT:g} s"
+        )
+    return timeout
