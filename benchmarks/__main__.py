@@ -1,8 +1,8 @@
-"""Measure the agent beside what the job costs at the least: ``python -m benchmarks``.
+"""Measure the agent, and the least that the same job can cost: ``python -m benchmarks``.
 
-Prints one table, or with ``--json`` a list of objects. It needs root and the programs that the
-tests need, starts real servers of its own and stops them, and wants an otherwise idle machine:
-the ratios to the floors hold on a busy one as well, the times do not.
+It prints one table, or with ``--json`` a list of objects. It needs root and the programs that the
+tests need. It starts its own real servers and stops them. Use an idle machine: on a busy machine,
+the ratios to the floors hold, but the times do not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rows = Callable[[bool], Iterator[Figure]]
 def _each(
     function: Callable[..., Iterator[Figure]], *calls: tuple[object, ...], quick: int, full: int
 ) -> Rows:
-    """The figures of several calls, each with the number of repeats as its last argument."""
+    """The figures of several calls; each gets the number of repeats as its last argument."""
 
     def rows(is_quick: bool) -> Iterator[Figure]:
         for call in calls:
@@ -52,10 +52,10 @@ ROWS: dict[str, Rows] = {
 
 
 def main() -> int:
-    """Measure what was asked for; returns 1 where a target is not met."""
+    """Measure the chosen rows; returns 1 if a target is not met."""
     parser = argparse.ArgumentParser("benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=[*ROWS], metavar="ROWS",
-                        help=f"of {', '.join(ROWS)}")  # fmt: skip
+                        help=f"some of {', '.join(ROWS)}")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller bursts")
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     options = parser.parse_args()

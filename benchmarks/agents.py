@@ -1,4 +1,4 @@
-"""The agent under measurement, and what the system tells of its process."""
+"""The agent under measurement, with its memory and processor time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from support.agent import Agent
 
-# Ports of the simulated engine's containers are registered here.
+# The agent registers the ports of the simulated engine's containers at this address.
 IP = "192.0.2.1"
 HOST = "h"
 
 
 @contextmanager
 def agent(docker_host: str, *words: str) -> Iterator[Agent]:
-    """A launched agent, not waited for; it ends, and must not have logged a traceback."""
+    """Launch an agent without waiting for it; it must not log a traceback until its end."""
     with tempfile.TemporaryDirectory(prefix="bench-agent-") as folder:
         made = Agent(Path(folder), ["-hostname", HOST, *words], docker_host)
         made.launch()
@@ -38,6 +38,6 @@ def resident(pid: int) -> float:
 
 
 def processor(pid: int) -> float:
-    """Processor seconds of all threads that live, to the nanosecond."""
+    """Processor seconds of all living threads, with the resolution of a nanosecond."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

@@ -1,4 +1,4 @@
-"""A measured figure, and how figures are shown."""
+"""A measured figure, and the table of figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class Figure:
     """One line of the table; `value`, `target` and `floor` are in `unit`.
 
-    The target is an upper bound. `floor` is what the job cannot do without, measured in the same
-    run; with `times` the target is so many times the floor.
+    The target is an upper bound. `floor` is the least that the job can cost, measured in the same
+    run. With `times`, the target is this multiple of the floor.
     """
 
     row: str
@@ -33,22 +33,22 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None without a target."""
         return None if self.bound is None else self.value <= self.bound
 
     def as_json(self) -> dict[str, object]:
-        """With all that the table shows."""
+        """All fields, with the bound and whether it is met."""
         return dataclasses.asdict(self) | {"bound": self.bound, "met": self.met}
 
 
 def median(values: Iterable[float]) -> float:
-    """The median; infinite where there are none, so that no target is met by measuring nothing."""
+    """The median; infinite without values, so that an empty measurement meets no target."""
     found = [*values]
     return statistics.median(found) if found else float("inf")
 
 
 def spread(values: Sequence[float], unit: str, scale: float = 1) -> str:
-    """How far single values lie apart, for a note."""
+    """The number of values and their range, for a note."""
     if len(values) < 2:
         return ""
     return f"n={len(values)}, {min(values) * scale:.3g} to {max(values) * scale:.3g} {unit}"

@@ -1,9 +1,9 @@
-"""The herd: what many agents ask of one registry, on paper and simulated with the agent's code.
+"""The herd: the requests of many agents to one registry, calculated and simulated.
 
-The agents are the real reconciler on a registry that only counts, driven by a clock of their own:
-so thousands fit into one process, and an hour into seconds. What is simulated is when they ask
-and how often, which is all that the model in docs/performance.md is about; what one request
-costs a server is measured elsewhere.
+The simulation runs the agent's real reconciler on a registry that only counts requests. The clock
+is simulated, so thousands of agents fit into one process, and an hour into seconds. The simulation
+shows when the agents send requests, and how many. docs/performance.md has the model. Other
+benchmarks measure the cost of one request.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from registrator.system.retry import BACKOFF_MAX, backoff
 
 HOSTS, SERVICES = 10_000, 100
 RESYNC, KEEPALIVE = 60.0, 10.0
-# Requests of one listing, and services a transaction, as with etcd.
+# The requests of one listing, and the services in one transaction, as with etcd.
 LISTING, BATCH = 1, 128
-# Seconds that a restart of all agents takes, one after the other, and that an outage lasts.
+# Seconds that a restart of all agents takes, one by one, and that an outage lasts.
 ROLLING, OUTAGE = 600.0, 600.0
 
 
 @dataclass
 class Clock:
-    """The time that all share, in seconds."""
+    """The time of all agents, in seconds."""
 
     now: float = 0.0
 
 
 class Registry:
-    """Counts requests by the second; answers nothing while it is `down`."""
+    """Counts the requests in each second; does not answer while it is `down`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -43,24 +43,24 @@ class Registry:
         self.requests: dict[int, int] = {}
 
     def ask(self, requests: int = 1) -> None:
-        """Take so many requests; raises `Unavailable` at the first while it is down."""
+        """Count the requests; raises `Unavailable` at the first one while it is down."""
         second = int(self.clock.now)
         self.requests[second] = self.requests.get(second, 0) + (1 if self.down else requests)
         if self.down:
             raise Unavailable("down")
 
     def rate(self, since: float, until: float) -> float:
-        """Requests per second between two moments, on average."""
+        """The average requests per second between two moments."""
         span = range(int(since), int(until))
         return sum(self.requests.get(second, 0) for second in span) / len(span)
 
     def peak(self, since: float, until: float) -> int:
-        """The most requests in one second."""
+        """The highest number of requests in one second."""
         return max(self.requests.get(second, 0) for second in range(int(since), int(until)))
 
 
 class CountingBackend:
-    """A backend that sends as many requests as one of etcd's."""
+    """A backend that sends as many requests as the backend of etcd."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -73,33 +73,33 @@ class CountingBackend:
         return KEEPALIVE
 
     def entry(self, service: Service) -> Entry:
-        """As any backend's."""
+        """The entry of a service."""
         return Entry(service.id, "", service)
 
     def list(self) -> dict[str, Actual]:
-        """One request, and those of a large listing."""
+        """Ask for one listing."""
         self._registry.ask(LISTING)
         return dict(self.entries)
 
     def apply(self, plan: Plan) -> dict[str, str]:
-        """One request a batch."""
+        """Send one request for each batch."""
         self._registry.ask(-(-len(plan.register) // BATCH))
         self.entries |= {entry.key: Actual(entry.content) for entry in plan.register}
         return {}
 
     def keepalive(self) -> None:
-        """One request; the lease may have ended in an outage."""
+        """Send one request; the lease may have ended in an outage."""
         self._registry.ask()
         if self.lost:
             self.lost, self.entries = False, {}
             raise SessionLost("expired")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""
 
 
 class Host:
-    """One agent: its reconciler, and when it is to be driven next."""
+    """One agent: its reconciler, and the time of its next step."""
 
     def __init__(self, clock: Clock, registry: Registry, snapshot: Snapshot) -> None:
         self.backend = CountingBackend(registry)
@@ -113,7 +113,7 @@ class Host:
         self.reconciler.publish(snapshot)
 
     def step(self) -> float:
-        """Do what is due; returns when the next thing is."""
+        """Do what is due; returns the time of the next step."""
         try:
             self.reconciler.step()
         except Unavailable:
@@ -128,7 +128,7 @@ class Host:
 
 
 class Herd:
-    """So many hosts at one registry."""
+    """Many hosts at one registry."""
 
     def __init__(self, hosts: int) -> None:
         self.clock = Clock()
@@ -146,7 +146,7 @@ class Herd:
         return host
 
     def run(self, until: float) -> None:
-        """Let time pass."""
+        """Let the time pass until the moment `until`."""
         while self._due[0][0] < until:
             when, number, host = heapq.heappop(self._due)
             self.clock.now = max(self.clock.now, when)
@@ -156,7 +156,7 @@ class Herd:
         self.clock.now = until
 
     def restart(self, over: float) -> None:
-        """Have every agent restarted, one after the other; the entries stand."""
+        """Restart every agent, one by one, within `over` seconds; the entries stay."""
         for place, host in enumerate(self.hosts):
             host.ends = self.clock.now + over * place / len(self.hosts)
 
@@ -172,37 +172,37 @@ class Herd:
 
 
 def steady(hosts: int) -> float:
-    """On paper: requests per second when nothing happens; listings and keep-alives."""
+    """Calculated requests per second without changes: listings and keep-alives."""
     return hosts * (LISTING / RESYNC + 1 / KEEPALIVE)
 
 
 def rolling(hosts: int) -> float:
-    """On paper: with a restart of all agents over `ROLLING` seconds: a listing more of each."""
+    """Calculated requests per second while all agents restart: each lists once more."""
     return steady(hosts) + hosts * LISTING / ROLLING
 
 
 def wait(outage: float = OUTAGE) -> float:
-    """On paper: the longest wait between attempts after so many seconds of outage."""
+    """The calculated longest wait between attempts after `outage` seconds."""
     return min(BACKOFF_MAX, outage / 6)
 
 
 def attempts(hosts: int) -> float:
-    """On paper: requests per second during an outage; waits are three quarters on average."""
+    """Calculated requests per second in an outage; the average wait is three quarters."""
     return hosts / (0.75 * wait())
 
 
 def returning(hosts: int) -> float:
-    """On paper: requests per second while the herd comes back after an outage.
+    """Calculated requests per second while the herd returns after an outage.
 
-    Waits are drawn between half and all of the longest, and agents fail at different times, so
-    that they return as evenly as they asked before. Each sends the keep-alive that shows the
-    loss, a listing, its writes and a second listing; those that are back go on as usual.
+    Each wait is drawn between half of the longest wait and all of it. The agents fail at different
+    times, so they return evenly. Each agent sends the keep-alive that shows the loss, a listing,
+    its writes and a second listing. Agents that are back continue as usual.
     """
     return steady(hosts) + attempts(hosts) * (1 + 2 * LISTING + -(-SERVICES // BATCH))
 
 
 def rows(quick: bool) -> Iterator[Figure]:
-    """Simulated rates, each with the model's as its target (and a tenth more for chance)."""
+    """Simulated rates; the target is the calculated rate and a tenth more for chance."""
     hosts = 500 if quick else 5000
     herd = Herd(hosts)
     herd.run(600)

@@ -1,6 +1,6 @@
-"""The least that a client of HTTP/1.1 can do: kept-alive connections, whole answers, no parsing.
+"""A minimal client of HTTP/1.1: kept-alive connections, whole answers, no parsing.
 
-It is what the floors are measured with, and what looks at a registry without costing it much.
+The benchmarks measure the floors with it. They also read registries with it at little cost.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def request(method: str, target: str, body: bytes = b"") -> bytes:
 
 
 def all_of(where: Where, requests: Sequence[bytes], connections: int) -> None:
-    """Send every request, over so many connections at once; raises where one is refused."""
+    """Send all requests over several connections at once; raises if a server refuses one."""
     clients = [Client(where) for _ in range(min(connections, len(requests)))]
     left = iter(requests)
     with selectors.DefaultSelector() as selector:

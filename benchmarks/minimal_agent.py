@@ -1,10 +1,10 @@
-"""The floor of an event: the least that can be done between it and a registry.
+"""The floor of an event: the least work between the event and a registry.
 
     python -m benchmarks.minimal_agent SOCKET consul|zookeeper HOST:PORT
 
-Reads the engine's events and for each start sends one inspection and one registration, for each
-end one deregistration: no listing, no checks, no memory, no second attempt. Serves single
-containers with one published port.
+It reads the engine's events. For each start it sends one inspection and one registration. For each
+end it sends one deregistration. It has no listing, no checks, no memory and no second attempt. It
+serves containers with one published port.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ EVENTS = {"type": ["container"], "event": ["start", "die"]}
 
 
 class Target(Protocol):
-    """Where it is written."""
+    """The registry that it writes to."""
 
     def register(self, name: str, ip: str, port: int) -> None: ...
     def deregister(self, name: str, ip: str, port: int) -> None: ...
 
 
 class ToConsul:
-    """Over one kept-alive connection."""
+    """Writes to Consul over one kept-alive connection."""
 
     def __init__(self, address: str) -> None:
         self._client = Client(address)
@@ -46,7 +46,7 @@ class ToConsul:
 
 
 class ToZooKeeper:
-    """In one session."""
+    """Writes to ZooKeeper in one session."""
 
     def __init__(self, address: str) -> None:
         self._client = KazooClient(address)

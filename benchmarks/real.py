@@ -30,7 +30,7 @@ THREADS = 16
 
 
 class Events:
-    """Notes when containers started and died, in ns of the engine's clock, by their names."""
+    """Notes when each container started and died, by name, in ns of the engine's clock."""
 
     def __init__(
         self, engine: Dockerd, heard: Callable[[str, bool], None] = lambda name, start: None
@@ -60,7 +60,7 @@ class Events:
 
 @contextmanager
 def docker() -> Iterator[Dockerd]:
-    """An engine with the image ``web``, gone afterwards."""
+    """An engine with the image ``web``; it is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-docker-") as folder:
         engine = Dockerd(Path(folder))
         try:
@@ -73,7 +73,7 @@ def docker() -> Iterator[Dockerd]:
 
 @contextmanager
 def minimal(engine: Dockerd, scheme: str, address: str) -> Iterator[Process]:
-    """The minimal agent, ready."""
+    """A minimal agent that is ready."""
     with tempfile.TemporaryDirectory(prefix="bench-minimal-") as folder:
         words = ["-m", "benchmarks.minimal_agent", str(engine.socket), scheme, address]
         root = str(Path(__file__).resolve().parents[1])
@@ -89,12 +89,12 @@ def minimal(engine: Dockerd, scheme: str, address: str) -> Iterator[Process]:
 
 
 def single(scheme: str, repeats: int) -> Iterator[Figure]:
-    """From the event's time to the moment when a reader sees it, container after container."""
+    """From the time of an event until a reader sees it, one container after another."""
     keys = {}
     with docker() as engine, running(scheme) as registry:
         reader, events = READERS[scheme](registry), Events(engine)
         ip = loopback_ip()
-        # Containers of their own: one that starts again and again counts as a restart loop.
+        # Each sample has its own container: repeated starts would count as a restart loop.
         for name, port in ((f"c{port}", port) for port in free_ports(ip, 2 * repeats + 2)):
             engine.api.create(name, ports={"80/tcp": (ip, port)}, env={"SERVICE_NAME": NAME})
             keys[name] = f"{HOST}:{name}:80" if scheme == "consul" else f"{ip}:{port}"
@@ -126,7 +126,7 @@ def single(scheme: str, repeats: int) -> Iterator[Figure]:
 def _samples(
     engine: Dockerd, events: Events, reader: Reader, keys: Mapping[str, str]
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds to visible and to gone; the first, for which all is new, are left out."""
+    """Milliseconds until visible and until gone, without the first sample as a warm-up."""
     visible: list[float] = []
     gone: list[float] = []
     for name, key in keys.items():
@@ -143,7 +143,7 @@ def _samples(
 
 
 def burst(scheme: str, n: int) -> Iterator[Figure]:
-    """`n` containers, started by `THREADS` threads and then killed by as many."""
+    """`n` containers; `THREADS` threads start all of them, and then kill all of them."""
     ip = loopback_ip()
     ports = dict(zip((f"b{i}" for i in range(n)), free_ports(ip, n), strict=True))
 

@@ -1,8 +1,8 @@
-"""Record a real engine's answers for the simulated one: ``python -m benchmarks.record``.
+"""Record a real engine's answers for the simulated engine: ``python -m benchmarks.record``.
 
-Writes ``recorded/*.json``: what the engine says of itself, and of one ordinary container, as a
-listing, an inspection and the events of its start and end. Names and paths of the machine are put
-in general terms.
+It writes ``recorded/*.json``: the engine's version and information. For one ordinary container, it
+writes a listing, an inspection and the events of its start and end. It replaces the names and paths
+of this machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LABELS = {
     "SERVICE_VERSION": "1.4.2",
 }
 
-# Of the engine's word on itself, what tells of this machine or names servers elsewhere.
+# Replacements for fields of the engine's information that tell of this machine or of servers.
 MACHINE: dict[str, Any] = {
     "ID": "SIMU:LATE:DENG:INES:IMUL:ATED:ENGI:NESI:MULA:TEDE:NGIN:ESIM",
     "Name": "bench-host",
@@ -45,7 +45,7 @@ MACHINE: dict[str, Any] = {
 
 
 def start(api: DockerAPI, number: int) -> str:
-    """A container as the simulated engine's of this number."""
+    """Start a container like the one with this number in the simulated engine."""
     return api.run(
         f"bench-{number}",
         ports={"80/tcp": ("0.0.0.0", HOST_PORT + number)},
@@ -55,7 +55,7 @@ def start(api: DockerAPI, number: int) -> str:
 
 
 def record(engine: Dockerd) -> dict[str, Any]:
-    """Every answer by its file's name."""
+    """Every answer, by the name of its file."""
     container = start(engine.api, 0)
     get = engine.api.request
     answers = {
@@ -71,7 +71,7 @@ def record(engine: Dockerd) -> dict[str, Any]:
 
 
 def _events(api: DockerAPI, *actions: str) -> list[Any]:
-    """What happened of these kinds since the engine's start, each at most once."""
+    """The events of these actions since the engine's start, at most one of each."""
     found = []
     for action in actions:
         filters = json.dumps({"type": ["container", "network"], "event": [action]})
@@ -81,7 +81,7 @@ def _events(api: DockerAPI, *actions: str) -> list[Any]:
 
 
 def general(answers: dict[str, Any], engine: Dockerd) -> dict[str, Any]:
-    """The answers without a trace of the machine."""
+    """The answers, without names and paths of this machine."""
     answers["info"] = answers["info"] | MACHINE
     text = json.dumps(answers).replace(str(engine.data), "/var/lib/docker")
     text = text.replace(str(engine.root), "/run/docker").replace(engine.bridge, "docker0")

@@ -1,7 +1,7 @@
 """Each kind of registry as the benchmarks use it: a real server, its floor, and a reader.
 
-The floor is the time of the bare requests that nobody can do without, made beforehand and sent by
-a minimal client.
+The floor is the time of the bare requests that the job needs. The benchmark makes them beforehand,
+and a minimal client sends them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from support.servers import Consul, Etcd, Server, ZooKeeper
 from benchmarks.http_client import Client, all_of, request
 
 BASE, NAME, OWNER = "/bench", "web", "FLOOR"
-# What the agent found best for Consul, and half and twice of it.
+# The agent uses 8 for Consul. The floor also tries half and twice as many.
 CONNECTIONS = (4, 8, 16)
 
 
 class Registry:
-    """A server that runs. `key` of a service is its id for Consul and etcd, else ``ip:port``."""
+    """A running server. A service's `key` is its id in Consul and etcd, else ``ip:port``."""
 
     scheme = ""
     server: Server
@@ -39,19 +39,19 @@ class Registry:
 
     @property
     def uri(self) -> str:
-        """What the agent is given."""
+        """The registry URI for the agent."""
         raise NotImplementedError
 
     def count(self) -> int:
-        """How many services stand there."""
+        """How many services the registry holds."""
         raise NotImplementedError
 
     def floor(self, n: int) -> float:
-        """Seconds that `n` services take at the least; they stand there afterwards."""
+        """The least seconds for `n` services; the registry holds them afterwards."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forget all services."""
+        """Remove all services."""
         self.server.kill()
         self.server.wipe()
         self.server.start()
@@ -74,7 +74,7 @@ class ConsulRegistry(Registry):
         return len(json.loads(body))
 
     def floor(self, n: int) -> float:
-        """The best of several numbers of connections."""
+        """The best time over several numbers of connections."""
         best = float("inf")
         for connections in CONNECTIONS:
             self.reset()
@@ -111,7 +111,7 @@ class ZooKeeperRegistry(Registry):
 
     @contextmanager
     def client(self) -> Iterator[KazooClient]:
-        """A client of one's own."""
+        """A separate client."""
         client = KazooClient(self.zookeeper.address)
         client.start(30)
         try:
@@ -126,7 +126,7 @@ class ZooKeeperRegistry(Registry):
             return len(client.get_children(f"{BASE}/{NAME}"))
 
     def floor(self, n: int) -> float:
-        """Transactions of the agent's size, all sent before the first answer."""
+        """Transactions as large as the agent's; all are sent before the first answer."""
         self.reset()
         with self.client() as client:
             client.ensure_path(f"{BASE}/{NAME}")
@@ -143,7 +143,7 @@ class ZooKeeperRegistry(Registry):
 
     @staticmethod
     def content(number: int) -> bytes:
-        """A node's content like the agent's."""
+        """The content of a node, like the agent's."""
         return json.dumps(
             {
                 "Name": NAME,
@@ -171,13 +171,13 @@ class EtcdRegistry(Registry):
 
     @functools.cached_property
     def _modules(self) -> tuple[Any, Any]:
-        # The backend knows how etcd3 is to be imported.
+        # The backend knows how to import etcd3.
         from registrator.backends.etcd import rpc as etcd_grpc
 
         return etcd_grpc.grpc, etcd_grpc.etcdrpc
 
     def _call(self, method: str, requests: Sequence[bytes]) -> list[bytes]:
-        """Calls of serialized requests, one after the other."""
+        """Send serialized requests, one after the other."""
         channel = self._modules[0].insecure_channel(self.etcd.address)
         call = channel.unary_unary(f"/etcdserverpb.KV/{method}")
         call(requests[0][:0], timeout=10) if method == "Txn" else None
@@ -195,7 +195,7 @@ class EtcdRegistry(Registry):
         return int(rpc.RangeResponse.FromString(answer).count)
 
     def floor(self, n: int) -> float:
-        """Transactions of the agent's size, one after the other."""
+        """Transactions as large as the agent's, one after the other."""
         self.reset()
         rpc = self._modules[1]
         requests = []
@@ -220,7 +220,7 @@ KINDS: dict[str, type[Registry]] = {
 
 @contextmanager
 def running(scheme: str) -> Iterator[Any]:
-    """A registry that is gone afterwards."""
+    """A registry; it is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix=f"bench-{scheme}-") as folder:
         registry = KINDS[scheme](Path(folder))
         try:
@@ -231,14 +231,14 @@ def running(scheme: str) -> Iterator[Any]:
 
 
 class Reader:
-    """Sees single services come and go; `seen` and `gone` say when, in ns since the epoch."""
+    """Sees services come and go; `seen` and `gone` hold the times, in ns since the epoch."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
         self.gone: dict[str, int] = {}
 
     def expect(self, key: str, present: bool) -> None:
-        """Look out for a service to be there, or to be gone."""
+        """Watch for a service to be there, or to be gone."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -246,7 +246,7 @@ class Reader:
         raise NotImplementedError
 
     def wait(self, keys: Iterable[str], present: bool, deadline: float = 30) -> dict[str, int]:
-        """When each was first seen, or seen to be gone; without those that never were."""
+        """When each key was first seen, or seen to be gone; without keys that never were."""
         keys = tuple(keys)
         times = self.seen if present else self.gone
         end = time.monotonic() + deadline
@@ -256,9 +256,9 @@ class Reader:
 
 
 class ConsulReader(Reader):
-    """Asks for each expected service in turn, at every quarter of a millisecond; keys are ids.
+    """Asks for each expected service in turn, every quarter of a millisecond; keys are ids.
 
-    That one is gone it has Consul tell: while a container ends, every core is wanted.
+    Consul itself tells when a service is gone: the end of a container needs every core.
     """
 
     PAUSE = 0.00025
@@ -293,14 +293,14 @@ class ConsulReader(Reader):
             time.sleep(self.PAUSE)
 
     def _await_change(self, key: str, content_hash: str) -> int:
-        """The status of the service once it is another one, or after `WAIT`."""
+        """The status of the service after its next change, or after `WAIT`."""
         query = urlencode({"hash": content_hash, "wait": self.WAIT})
         status, _ = self._client.ask(request("GET", f"/v1/agent/service/{key}?{query}"))
         return status
 
 
 class ZooKeeperReader(Reader):
-    """Is told by a watch; keys are ``ip:port``."""
+    """Sets a watch for each service; keys are ``ip:port``."""
 
     def __init__(self, registry: ZooKeeperRegistry) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Figures of an agent that runs: memory, processor time, what it writes when nothing happens."""
+"""Figures of a running agent: memory, processor time, and writes without changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESYNCS = 3
 
 
 def memory(scheme: str, n: int, idle: float) -> Iterator[Figure]:
-    """Resident memory once `n` services stand, and after `idle` seconds and a resync more."""
+    """Resident memory with `n` services, and after `idle` more seconds and a resync."""
     with running(scheme) as registry, simulated(max(n, 1), n) as engine:
         with agent(engine.host, "-ip", IP, registry.uri) as process:
             if n:
@@ -50,7 +50,7 @@ def memory(scheme: str, n: int, idle: float) -> Iterator[Figure]:
 
 
 def _imports(scheme: str) -> float:
-    """MiB of an interpreter that has imported the libraries and does nothing with them."""
+    """MiB of an interpreter that only imports the libraries."""
     code = "import registrator.system.memory as m; m.import_requests_without_charset_detection();"
     code += f"import docker, click, tenacity, {LIBRARIES[scheme]};"
     code += "print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])"
@@ -59,7 +59,7 @@ def _imports(scheme: str) -> float:
 
 
 def idle(scheme: str, n: int, resyncs: int) -> Iterator[Figure]:
-    """Processor time of an hour: what passes between resyncs, and resyncs, each measured."""
+    """Processor time of an hour, from measured resyncs and measured quiet seconds."""
     with running(scheme) as registry, simulated(n) as engine:
         with agent(engine.host, "-ip", IP, "-resync", str(10**6), registry.uri) as process:
             settle(registry, n, process)
@@ -82,14 +82,14 @@ def idle(scheme: str, n: int, resyncs: int) -> Iterator[Figure]:
 
 
 def _resync(engine: SimEngine, process: Agent) -> None:
-    """Have it list, and wait until the engine was asked."""
+    """Make the agent list, and wait until it asks the engine."""
     asked = engine.asked().get("containers/json", 0)
     process.signal(SIGHUP)
     until(lambda: engine.asked().get("containers/json", 0) > asked, "a resync")
 
 
 def _listings(engine: SimEngine, registry: Registry) -> float:
-    """Processor seconds that it takes to ask for both listings and to read their bytes."""
+    """Processor seconds for the requests of both listings, without parsing."""
     began = time.process_time()
     client = Client(engine.socket)
     client.ask(request("GET", "/v1.41/containers/json"))
@@ -99,10 +99,10 @@ def _listings(engine: SimEngine, registry: Registry) -> float:
 
 
 def writes(n: int, refresh: float, refreshes: int) -> Iterator[Figure]:
-    """Requests that write or keep alive, with `n` services that nothing happens to.
+    """Requests that write or keep alive, with `n` services and no changes.
 
-    Measured with a shorter ``-ttl`` and scaled to ``-ttl 30 -ttl-refresh 10``; three resyncs
-    happen meanwhile, and none may write.
+    The run uses a shorter ``-ttl``, and scales the result to ``-ttl 30 -ttl-refresh 10``. Three
+    resyncs happen meanwhile, and none may write.
     """
     words = ("-ip", IP, "-ttl", str(3 * refresh), "-ttl-refresh", str(refresh))
     with running("etcd") as registry, simulated(n) as engine:
@@ -124,7 +124,7 @@ def writes(n: int, refresh: float, refreshes: int) -> Iterator[Figure]:
 
 
 def _pass(engine: SimEngine, process: Agent, seconds: float) -> None:
-    """Let time pass, with `RESYNCS` resyncs in it."""
+    """Let the time pass, with `RESYNCS` resyncs in it."""
     for _ in range(RESYNCS):
         _resync(engine, process)
         time.sleep(seconds / RESYNCS)
@@ -168,7 +168,7 @@ def _zookeeper_writes(
 
 
 def _kept_alive(scheme: str, alive: int, took: float, refresh: float) -> Figure:
-    """Scaled to an hour of ``-ttl-refresh 10``; one more or less may fall into the time."""
+    """Keep-alives in an hour of ``-ttl-refresh 10``; the bound allows one more in the run."""
     hourly = alive / took * refresh * HOUR / 10
     most = HOUR / 10 * (1 + refresh / took)
     note = f"{alive} in {took:.1f} s of -ttl-refresh {refresh:g}, scaled"

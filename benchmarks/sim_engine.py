@@ -1,17 +1,17 @@
-"""A simulated Docker engine for as many containers as wanted, from a real engine's answers.
+"""A simulated Docker engine for any number of containers, made from a real engine's answers.
 
     python -m benchmarks.sim_engine SOCKET CONTAINERS RUNNING
 
-It serves what an agent asks (version, info, ping, listing, inspections, events) and nothing else: a
-request that a real engine would not understand, or one that is not simulated, is answered with
-400 and fails the benchmark, so that no figure rests on a request that does nothing. It is meant
-to cost next to nothing: bytes are made once, or by replacing a few words of the recorded ones.
+It serves the requests of an agent (version, info, ping, listing, inspections, events), and nothing
+else. It answers 400 to a request that a real engine would not understand, and to one that is not
+simulated. Such a request fails the benchmark, so that no figure depends on a request that does
+nothing. The simulation costs little: it makes its answers once, or replaces a few words in them.
 
-Commands come on stdin, a line each, and are answered by a line of JSON on stdout::
+It reads commands from stdin, one a line, and answers each with a line of JSON on stdout::
 
-    start FIRST COUNT SECONDS   COUNT containers start, evenly spread over that time
+    start FIRST COUNT SECONDS   COUNT containers start, evenly within that time
     die FIRST COUNT SECONDS     they end
-    report                      requests by kind, and those that were refused
+    report                      requests by kind, and refused requests
 
 It ends when stdin does.
 """
@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 RECORDED = Path(__file__).with_name("recorded")
 NAME, HOST_PORT, ADDRESS = "bench-0", 10000, "172.17.0.2"
-# The engine itself remembers no more.
+# A real engine remembers this many events.
 REMEMBERED = 256
 
 REQUEST = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.1\r\n(.*?)\r\n\r\n", re.DOTALL)
@@ -44,11 +44,11 @@ KINDS = {"type", "event"}
 
 
 class Refused(Exception):
-    """A request that a real engine would not understand, or that is not simulated."""
+    """A real engine would not understand the request, or it is not simulated."""
 
 
 def container_id(number: int) -> str:
-    """The id of a container, which looks as random as any."""
+    """The id of a container; it looks random, like any other."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
@@ -58,7 +58,7 @@ def recorded(name: str) -> Any:
 
 
 def compact(value: object) -> bytes:
-    """As the engine sends JSON."""
+    """JSON in the engine's form."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -68,7 +68,7 @@ def answer(body: bytes, status: int = 200, reason: bytes = b"OK") -> bytes:
 
 
 class Containers:
-    """What runs, and how a real engine would say so."""
+    """The running containers, in the words of a real engine."""
 
     def __init__(self, total: int, running: int) -> None:
         inspected, row = recorded("inspect"), recorded("row")
@@ -85,7 +85,7 @@ class Containers:
             self.start(number, now + number)
 
     def start(self, number: int, at: int) -> None:
-        """Let it run since `at` (ns since the epoch)."""
+        """Let it run from `at` on (ns since the epoch)."""
         seconds, rest = divmod(at, 10**9)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         self._since[number] = f"{stamp}.{rest:09d}Z".encode()
@@ -93,12 +93,12 @@ class Containers:
         self._listing = b""
 
     def end(self, number: int) -> None:
-        """Let it run no more; it is not removed."""
+        """Let it end; it is not removed."""
         self._rows.pop(number, None)
         self._listing = b""
 
     def of(self, number: int, text: bytes) -> bytes:
-        """A recorded text as it would be of this container."""
+        """A recorded text with this container's names and numbers."""
         own = self._ids[number]
         ip = b"172.%d.%d.%d" % (17 + number // 62500, number // 250 % 250, 2 + number % 250)
         return (
@@ -131,7 +131,7 @@ class Containers:
 
 
 class Engine:
-    """Its answers, its listeners, and what was asked of it."""
+    """The engine: its answers, its listeners, and a count of requests."""
 
     def __init__(self, containers: Containers) -> None:
         self.containers = containers
@@ -147,7 +147,7 @@ class Engine:
         self._listeners: set[asyncio.Transport] = set()
 
     def respond(self, method: bytes, target: str, transport: asyncio.Transport) -> bytes:
-        """The bytes of the answer; raises `Refused`."""
+        """The bytes of the answer to a request; raises `Refused`."""
         url = urlsplit(target)
         match = PATH.fullmatch(url.path)
         if match is None or method != b"GET" or not 12 <= int(match[1] or 41) <= 41:
@@ -163,7 +163,7 @@ class Engine:
         return self.containers.listing() if kind == "containers/json" else self._fixed[kind]
 
     def _listen(self, query: dict[str, list[str]], transport: asyncio.Transport) -> bytes:
-        """Begin a stream; what is filtered away is never simulated but for unknown kinds."""
+        """Begin a stream of events; raises `Refused` for a filter that is not simulated."""
         filters = json.loads(query.pop("filters", ["{}"])[0])
         since = query.pop("since", ["0"])[0]
         known = {"container", "network"} <= set(filters.get("type", ["container", "network"]))
@@ -180,7 +180,7 @@ class Engine:
         self._listeners.discard(transport)
 
     def happen(self, action: str, number: int) -> int:
-        """A container starts or dies now; returns when, in ns since the epoch."""
+        """Let a container start or die now; returns the time, in ns since the epoch."""
         now = time.time_ns()
         if action == "start":
             self.containers.start(number, now)
@@ -198,7 +198,7 @@ class Engine:
         return now
 
     async def spread(self, action: str, first: int, count: int, seconds: float) -> dict[str, int]:
-        """Let it happen to `count` containers; returns when to the first and to the last."""
+        """Let it happen to `count` containers; returns the first and the last time."""
         began = time.monotonic()
         times: list[int] = []
         while len(times) < count:
@@ -238,7 +238,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(socket: str, total: int, running: int) -> None:
-    """Serve until stdin ends."""
+    """Serve requests until stdin ends."""
     engine = Engine(Containers(total, running))
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: Connection(engine), socket, backlog=128)

@@ -1,6 +1,6 @@
 """Figures of a start: cold with many containers, the first registration, a storm of starts.
 
-All on the simulated engine, whose own share is part of the floor.
+All use the simulated engine. The floor contains the engine's own time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.sim_engine import HOST_PORT, container_id
 from benchmarks.simulated import SimEngine, simulated
 
 DEADLINE = 120.0
-# What the agent logs after each write: a service, or how many.
+# The agent logs after each write, either a service or the number of services.
 LINE = re.compile(r"^(\S+) INFO .*: (?:registered |(\d+) registered)", re.MULTILINE)
 
 
@@ -32,10 +32,10 @@ def registered(process: Agent) -> int:
 
 
 def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
-    """Wait until `wanted` services stand; returns the moment (of `time.time`) and how many do.
+    """Wait until `wanted` services stand; returns the moment (of `time.time`) and the number.
 
-    The registry is asked when the agent says that it has registered something, and the moment is
-    the one that it says: looking all the time would take the registry's time.
+    It asks the registry only after the agent has logged a registration, and returns the moment of
+    that line. Constant requests would slow the registry down.
     """
     end = time.monotonic() + DEADLINE
     logged = stand = 0
@@ -51,7 +51,7 @@ def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]
 
 
 def docker_floor(engine: SimEngine, numbers: range) -> float:
-    """Seconds that it takes to list the engine and to inspect so many containers, unread."""
+    """Seconds to list the engine and to inspect these containers, without parsing."""
     client = Client(engine.socket)
     began = time.perf_counter()
     client.ask(request("GET", "/v1.41/containers/json"))
@@ -64,14 +64,14 @@ def docker_floor(engine: SimEngine, numbers: range) -> float:
 
 
 def python_floor() -> float:
-    """Seconds that an interpreter takes to start and to end."""
+    """Seconds for the start and the end of an interpreter."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-I", "-c", ""], check=True)
     return time.perf_counter() - began
 
 
 def cold(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
-    """From the start of the process to the last of `n` services."""
+    """From the start of the process until the last of `n` services."""
     took, floors = [], []
     with running(scheme) as registry, simulated(n) as engine:
         for _ in range(repeats):
@@ -89,7 +89,7 @@ def cold(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
 
 
 def first(scheme: str, repeats: int) -> Iterator[Figure]:
-    """From the start of the process to the only service."""
+    """From the start of the process until its only service."""
     took, floors = [], []
     with running(scheme) as registry, simulated(1) as engine:
         key = f"{HOST}:bench-0:80" if scheme == "consul" else f"{IP}:{HOST_PORT}"

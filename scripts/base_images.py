@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make the images that the Dockerfile and the compose files name, where none can be pulled.
+"""Make the images that the Dockerfile and the compose files name, on a machine without a network.
 
     scripts/base_images.py [NAME…]
 
-They are for tests: minimal roots with the programs of this machine's Debian packages, imported
-under the names of the public images, and with as much of those images' start scripts as the
-compose files rely on. The engine is the one that the Docker CLI finds. Prints the names of those
-made; exits with 3 where this machine lacks a program for one.
+The images are for tests. Each is a minimal root file system with programs of this machine's Debian
+packages. It has the name of the public image, and the part of its start script that the compose
+files need. The Docker CLI chooses the engine. The script prints the name of each image that it
+makes. It exits with 3 if this machine lacks a program for an image.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ log4j.appender.ERR.layout=org.apache.log4j.SimpleLayout
 
 
 class MissingProgram(Exception):
-    """A program, or a version of it, that this machine lacks."""
+    """This machine lacks a program, or a version of it."""
 
 
 class Root:
-    """A root file system, written as a tar archive: a busybox, and what is added."""
+    """A root file system as a tar archive: a busybox, and the files that callers add."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._tar = tarfile.open(fileobj=out, mode="w")  # noqa: SIM115
@@ -94,7 +94,7 @@ class Root:
         self._applets = set(applets.stdout.split()) - {"busybox"}
 
     def close(self) -> None:
-        """Link busybox' applets where no program has their name, and end the archive."""
+        """Link each applet of busybox, unless a program has its name, and end the archive."""
         for name in sorted(self._applets):
             self.link(f"usr/bin/{name}", "busybox")
         self._tar.close()
@@ -118,9 +118,9 @@ class Root:
         self._add(info, io.BytesIO(data))
 
     def file(self, path: Path, name: str = "") -> None:
-        """A file or folder of this machine, in the same place where no `name` is given.
+        """Add a file or folder of this machine, at `name` or else at its own path.
 
-        A symbolic link brings its target along.
+        For a symbolic link, add its target, too.
         """
         name = name or _merged(path)
         if path.is_symlink():
@@ -136,13 +136,13 @@ class Root:
                 self._add(info, content)
 
     def program(self, path: Path, name: str = "") -> None:
-        """A program or shared object, with the libraries that it needs."""
+        """Add a program or shared object, with the libraries that it needs."""
         self.file(path, name)
         for library in libraries(path):
             self.file(library)
 
     def tree(self, top: Path, unwanted: str = "^$") -> None:
-        """All below a folder, but names that match `unwanted`; programs with their libraries."""
+        """Add a folder without the names that match `unwanted`; libraries bring their own."""
         for path in sorted(top.rglob("*")):
             if not re.search(unwanted, str(path)):
                 self.file(path)
@@ -163,20 +163,20 @@ class Root:
 
 
 def _merged(path: Path) -> str:
-    """Where a file is since /bin, /lib and the like are links into /usr."""
+    """The path of a file inside /usr, because /bin, /lib and the like are links into /usr."""
     name = os.path.normpath(path).lstrip("/")
     return f"usr/{name}" if name.split("/")[0] in MERGED else name
 
 
 @functools.cache
 def libraries(path: Path) -> tuple[Path, ...]:
-    """The shared libraries of a program, the loader among them."""
+    """The shared libraries of a program, with the loader."""
     shown = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
     return tuple(Path(found) for found in re.findall(r"(/\S+) \(0x", shown))
 
 
 def program(name: str, *elsewhere: Path) -> Path:
-    """Where a program is."""
+    """The path of a program; raises `MissingProgram`."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     found = [Path(path).resolve()] if path else [each for each in elsewhere if each.exists()]
     if not found:
@@ -194,9 +194,9 @@ def packaged(*packages: str) -> Iterable[Path]:
 
 
 def python(root: Root) -> None:
-    """Debian's Python 3.11 with its pip; no compiler, as in the public image."""
+    """Debian's Python 3.11 with its pip, and no compiler, as in the public image."""
     packages = ("python3.11", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
-    # Wheels need no more than these of the system.
+    # Wheels need only these libraries of the system.
     system = ("libc6", "libgcc-s1", "libstdc++6")
     for path in packaged(*packages, *system):
         if path.is_file():
@@ -226,13 +226,13 @@ def etcd(root: Root) -> None:
 
 
 def nginx(root: Root) -> None:
-    """nginx, with a configuration that says nothing."""
+    """nginx, with an empty configuration."""
     root.program(program("nginx"), "usr/sbin/nginx")
     root.text("etc/nginx/nginx.conf", "events {}\n")
 
 
 def zookeeper(root: Root) -> None:
-    """ZooKeeper and its shell, on the machine's Java."""
+    """ZooKeeper and its shell, with the machine's Java."""
     java = program("java")
     home = java.parents[1]
     unwanted = r"/(jmods|include|legal|man|docs)(/|$)|src\.zip|ct\.sym|libawt_xawt|libsplash"
@@ -252,7 +252,7 @@ def zookeeper(root: Root) -> None:
 
 
 def manifest_jars(jar: Path) -> list[Path]:
-    """What a jar's manifest puts on the class path, near and far."""
+    """The jars that a jar's manifest puts on the class path, directly or through other jars."""
     found: dict[Path, None] = {}
     waiting = [jar]
     while waiting:
@@ -271,7 +271,7 @@ def manifest_jars(jar: Path) -> list[Path]:
 
 
 def tool(name: str) -> Callable[[Root], None]:
-    """A program that Debian lacks, where somebody has put it on the path."""
+    """A program that Debian lacks; somebody must put it on the path."""
 
     def fill(root: Root) -> None:
         root.program(program(name), f"usr/bin/{name}")
@@ -287,7 +287,7 @@ def words(instruction: str, *given: str) -> str:
     return f"{instruction} {json.dumps(given)}"
 
 
-# Names of public images, how their roots are made, and what those images say of themselves.
+# The name of each public image, the function that fills its root, and its settings.
 IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
     "busybox:1.35": (nothing, [words("CMD", "sh")]),
     "consul:1.8": (
@@ -317,7 +317,7 @@ IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
 
 
 def make(name: str) -> None:
-    """Import one image; raises `MissingProgram` where this machine lacks what belongs in it."""
+    """Import one image; raises `MissingProgram` if this machine lacks a part of it."""
     fill, changes = IMAGES[name]
     options = [f"--change={each}" for each in (f"ENV PATH={SEARCH}", *changes)]
     with tempfile.TemporaryFile() as archive:

@@ -1,9 +1,9 @@
-"""``make demo``: containers come and go, and a table shows what the registry holds after each step.
+"""``make demo``: containers come and go, and a table shows the registry after each step.
 
-It uses the Docker engine that answers; where none does, one of its own on a private socket, which
-takes root. What it makes goes again when it ends, fails or is interrupted. A signal is only noted
-and looked at between two steps and in every wait, so that nothing is left half made or half
-cleaned up.
+The demo uses the Docker engine that answers. If none answers, it starts its own engine on a private
+socket, which needs root. It removes everything that it made when it ends, fails or is interrupted.
+A signal handler only notes the signal. The demo looks at the note between two steps and in every
+wait, so that it never leaves a step or the clean-up half done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from docker.errors import APIError, DockerException
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-# The tests' engine and processes: they end with this one, even where it is killed.
+# The tests' engine and processes end with this process, even if it is killed.
 from support.agent import Agent
 from support.engine import Dockerd
 from support.process import guard
@@ -42,11 +42,11 @@ UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
 
 
 class Stopped(Exception):
-    """The demo cannot go on; its text says why."""
+    """The demo cannot continue; the text says why."""
 
 
 class Interrupted(Exception):
-    """A signal has come."""
+    """A signal arrived."""
 
 
 class Engine(NamedTuple):
@@ -83,14 +83,14 @@ def wait(condition: Callable[[], object], what: str | Callable[[], str]) -> None
 
 
 def go_on() -> None:
-    """Raise `Interrupted` where a signal has come."""
+    """Raise `Interrupted` if a signal arrived."""
     if received:
         raise Interrupted
 
 
 @contextlib.contextmanager
 def engine(folder: Path) -> Iterator[Engine]:
-    """The engine that answers, else one of the demo's own."""
+    """The engine that answers, or else an engine of the demo."""
     try:
         client = docker.from_env(timeout=5).api
         client.ping()
@@ -98,18 +98,18 @@ def engine(folder: Path) -> Iterator[Engine]:
         pass
     else:
         host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-        print(f"Docker engine: the one at {host}")
+        print(f"Docker engine: {host}")
         variables = {k: v for k, v in os.environ.items() if k.startswith("DOCKER_")}
         yield Engine(client, variables | {"DOCKER_HOST": host})
         return
     lacking = [name for name in ("dockerd", "ip", "busybox") if not shutil.which(name)]
     if lacking or os.geteuid() != 0:
         raise Stopped(
-            "no Docker engine answers, and starting one takes root and "
-            + (f"what is missing here: {', '.join(lacking)}" if lacking else "is refused to others")
+            "no Docker engine answers, and to start one the demo needs root"
+            + (f" and these missing programs: {', '.join(lacking)}" if lacking else "")
         )
     own = Dockerd(folder / "engine")
-    print(f"Docker engine: none answers, so one of the demo's own at {own.host}")
+    print(f"Docker engine: none answers; the demo starts its own at {own.host}")
     try:
         own.launch()
         wait(lambda: own.running and _answers(own), own.tail)
@@ -136,10 +136,10 @@ class Demo:
         self._image = f"registrator-demo/web:{self._run}"
 
     def make_image(self) -> None:
-        """Import busybox as an image with port 80 exposed: nothing has to be pulled."""
+        """Import busybox as an image that exposes port 80, so that the engine pulls nothing."""
         busybox = shutil.which("busybox")
         if busybox is None:
-            raise Stopped("busybox is missing (Debian's busybox-static)")
+            raise Stopped("busybox is missing; install Debian's busybox-static")
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as tar:
             tar.add(os.path.realpath(busybox), "bin/busybox")
@@ -153,7 +153,7 @@ class Demo:
         )
 
     def start(self, name: str, environment: dict[str, str] | None = None, port: int = 80) -> None:
-        """Run a container that publishes a port at one of the host's that the engine chooses."""
+        """Run a container with a published port; the engine chooses the host port."""
         key, _, value = self._label.partition("=")
         made = self._client.create_container(
             self._image,
@@ -167,7 +167,7 @@ class Demo:
         self._start(made)
 
     def _start(self, container: dict[str, str]) -> None:
-        """Start it, on the next port each time that another program has the engine's choice."""
+        """Start it; if another program uses the port, the engine chooses the next one."""
         for _ in range(PORT_TRIES):
             go_on()
             try:
@@ -177,25 +177,25 @@ class Demo:
                     raise
             else:
                 return
-        raise Stopped(f"the engine finds no free port in {PORT_TRIES} tries")
+        raise Stopped(f"the engine found no free port in {PORT_TRIES} attempts")
 
     def stop(self, name: str) -> None:
-        """Stop a container, and leave it there."""
+        """Stop a container without removing it."""
         self._client.stop(f"{name}-{self._run}", timeout=5)
 
     def show(self, what: str) -> None:
-        """Wait until the registry holds what runs, and print it."""
+        """Wait until the registry agrees with the engine, and print it."""
         go_on()
         want = self._running()
         wait(
             lambda: self._held() == want,
-            lambda: f"the registry as the engine: {sorted(want)}, not {self._rows()}",
+            lambda: f"the registry to hold {sorted(want)}; it holds {self._rows()}",
         )
         print(f"\n{what}\n")
         _print_table(self._rows())
 
     def _running(self) -> set[tuple[str, str]]:
-        """What runs, by the engine: container and host port."""
+        """The running containers with their host ports, as the engine lists them."""
         filters = {"label": self._label, "status": "running"}
         found = self._client.containers(filters=filters)
         return {
@@ -206,7 +206,7 @@ class Demo:
         }
 
     def _held(self) -> set[tuple[str, str]]:
-        """The same by the registry, which may hold other services of the machine's engine."""
+        """The same from the registry, without other services of the machine's engine."""
         held = {(row.id.partition(":")[2].partition(":")[0], row.port) for row in self._rows()}
         return {pair for pair in held if pair[0].endswith(f"-{self._run}")}
 
@@ -221,7 +221,7 @@ class Demo:
         return sorted(rows)
 
     def remove(self) -> None:
-        """Take away the containers and the image of this run."""
+        """Remove the containers and the image of this run."""
         for container in self._client.containers(all=True, filters={"label": self._label}):
             self._client.remove_container(container, force=True)
         if self._client.images(self._image):
@@ -240,7 +240,7 @@ def _print_table(rows: list[Row]) -> None:
 def agent(folder: Path, registry: Path, engine: Engine) -> Iterator[None]:
     """Run the agent on the file registry."""
     uri = f"file://{registry}"
-    # Given, since a machine without a route has no address of its own to find.
+    # A machine without a route has no address that the agent could find.
     words = ["-ip", "127.0.0.1", uri]
     process = Agent(folder, words, engine.environ["DOCKER_HOST"], engine.environ)
     print(f"Agent:         registrator {' '.join(words)}")
@@ -254,17 +254,17 @@ def agent(folder: Path, registry: Path, engine: Engine) -> Iterator[None]:
 
 
 def tell(demo: Demo) -> None:
-    """The story: what happens to containers, and what the registry holds then."""
+    """The steps of the demo: change the containers, and show the registry."""
     demo.make_image()
     demo.start("web-1")
-    demo.show("A container with a published port: its service is named after the image.")
+    demo.show("A container publishes a port. The service has the name of the image.")
     demo.start("db", {"SERVICE_NAME": "postgres", "SERVICE_TAGS": "primary,v16"}, 5432)
-    demo.show("Another one, with a name and tags in its environment.")
+    demo.show("A second container sets a name and tags in its environment.")
     demo.start("web-2")
     demo.start("web-3")
-    demo.show("The first service, scaled from 1 to 3.")
+    demo.show("The first service has 3 containers now.")
     demo.stop("web-2")
-    demo.show("One of them has stopped.")
+    demo.show("One of them has stopped, and its entry is gone.")
 
 
 def main() -> int:
@@ -283,7 +283,7 @@ def main() -> int:
                 stack.enter_context(agent(folder, registry, found))
                 tell(demo)
     except Interrupted:
-        print("\ndemo: interrupted; cleaned up", file=sys.stderr)
+        print("\ndemo: interrupted; everything is removed", file=sys.stderr)
         return 128 + received[0]
     except (Stopped, DockerException) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
@@ -291,7 +291,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     seconds = time.monotonic() - begin
-    print(f"\nCleaned up, after {seconds:.1f} s. Next: README.md, for a registry of your own.")
+    print(f"\nDone in {seconds:.1f} s, and everything is removed. Next: read README.md.")
     return 0
 
 

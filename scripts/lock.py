@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write requirements.lock and requirements-build.lock: every package of the image, by hash.
 
-Both machine kinds that the image is made for, x86_64 and aarch64, with Python 3.11, get their
-wheels' hashes. The files come from wherever pip is configured to find packages; what was
-downloaded for this machine stays in .cache/wheels, from which `make image` needs no network.
+The image exists for two machine kinds, x86_64 and aarch64, with Python 3.11. The lock files hold
+the hashes of the wheels for both. Run the script on x86_64 or aarch64 with Python 3.11. pip
+downloads the files from its configured index. The files for this machine stay in .cache/wheels, so
+that `make image` needs no network.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
 
 
 def lock(name: str, requirements: list[str]) -> None:
-    """Resolve, download, and write the names, versions and hashes of all that came."""
+    """Resolve and download, and write the name, version and hashes of each package."""
     folder = WHEELS.parent / "lock"
     shutil.rmtree(folder, ignore_errors=True)
     download(folder, *requirements)
