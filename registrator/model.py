@@ -1,6 +1,6 @@
 """The words that all modules share: what a container is, what it offers, what a registry holds.
 
-All of it is immutable and without behaviour beyond its own data, so that threads may share it.
+All of it is immutable, so that threads may share it, and has no behaviour beyond its own data.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
+# Variables and labels of a container matter if they start with this.
+METADATA_PREFIX = "SERVICE_"
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of a container. `host_port` is 0 where it is exposed but not published."""
+    """A port of a container. `host_port` is 0 if it is exposed but not published."""
 
     private: int
     protocol: str
@@ -23,9 +26,9 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What the agent needs to know of one container; a fraction of what inspecting it returns.
+    """What the agent needs to know of one container: a fraction of an inspection's answer.
 
-    `env` and `labels` hold the pairs that can matter (see `docker_engine`), `networks` the
+    `env` and `labels` hold the pairs that can matter (see `engine.answers`). `networks` holds the
     container's own address in each network, its main network first. `started_at` is in ns since
     the epoch, by the engine's clock. `exit_code` is None while the container runs.
     """
@@ -54,16 +57,16 @@ class Event:
 
 
 class EngineUnavailable(Exception):
-    """The engine did not answer, or not in time, or not as an engine does."""
+    """The engine did not answer, answered too late, or gave an answer that makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """One instance of a service: a port of a container, as it is to be registered.
 
-    `port` is the port that clients connect to at `address`, `private_port` the container's.
-    `attrs` are the container's other ``SERVICE_*`` keys, lower-case. `former_addresses` are no part
-    of it: where gliderlabs/registrator may have registered the same container, besides `address`.
+    Clients connect to `port` at `address`. `private_port` is the container's own port. `attrs` are
+    the container's other ``SERVICE_*`` keys, in lower case. `former_addresses` are no part of the
+    service: gliderlabs/registrator may have registered the same container there.
     """
 
     id: str
@@ -81,29 +84,29 @@ class Service:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All of it by the names of its fields, for registries that take JSON."""
+        """The service by the names of its fields, for registries that take JSON."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
         return values | {"attrs": dict(sorted(self.attrs.items()))}
 
 
 class Reason(Enum):
-    """Why a port of a container is not registered; the value is for the operator.
+    """Why a port of a container is not registered. The value is for the operator.
 
-    The one list of all reasons: log lines, status and documents name no other.
+    This is the one list of all reasons: log lines, status and documents name no other.
     """
 
-    NO_PORTS = "the container has no ports"
-    NOT_PUBLISHED = "the port is not published"
+    NO_PORTS = "it has no ports"
+    NOT_PUBLISHED = "it is not published"
     IGNORED = "SERVICE_IGNORE is set"
     NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
     REJECTED = "its metadata cannot be used"
     NO_ADDRESS = "no address is known for it"
-    SAME_ID = "another container has the same service id"
+    SAME_ID = "another port has the same service id"
     SAME_KEY = "another service has the same place in the registry"
     OTHERS_ENTRY = "somebody else's entry stands in its place"
     REFUSED = "the registry refuses it"
-    RESTART_LOOP = "the container restarts again and again"
-    NOT_INSPECTED = "the container cannot be inspected"
+    RESTART_LOOP = "it restarts again and again"
+    NOT_INSPECTED = "it cannot be inspected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,17 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A port that is not registered, and why; `port` is None where it concerns the container."""
+    """A port that is not registered, and why. `port` is None if it concerns the whole container.
+
+    `text` has the particulars. It is empty if the reason says all.
+    """
 
     port: Port | None
     reason: Reason
-    text: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text or self.reason.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +144,11 @@ class Offer:
 class Snapshot:
     """Every service that this host's engine runs now, by id: the desired state.
 
-    In the order in which their containers were started. `addresses` are those that this host
-    registers services with; an entry without an owner's mark is never ours at any other address.
-    `complete` is False while a running container could not be inspected even once: nothing may
-    be taken for dangling then. `settled` is False while more containers are being looked at, which
-    may claim the same ids and keys: what stands is not to be changed yet, only added to.
+    The services are in the order in which their containers started. This host registers services
+    at `addresses` only: an entry without an owner's mark at another address is never ours.
+    `complete` is False until every running container was inspected once. No entry counts as
+    dangling before. `settled` is False in a snapshot of a portion (see `desired.inventory`): the
+    registry may be added to, but nothing that stands there may be changed or removed.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)

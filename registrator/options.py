@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from registrator.desired.services import split_tags
+from registrator.desired.metadata import split_tags
 from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
 
 ENVIRONMENT_PREFIX = "REGISTRATOR_"

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from registrator.desired.containers import Stock
+from registrator.desired.containers import Containers as Stock
 from registrator.desired.services import Rules
 from registrator.model import Container, EngineUnavailable, Event, Snapshot
 
@@ -197,7 +197,7 @@ class Inventory:
             moved, self._moved = self._moved, set()
             listing, self._listing_due = self._listing_due or self._snapshot is None, False
             if self._next_rules is not None:
-                self._stock.follow(*self._next_rules)
+                self._stock.use_rules(*self._next_rules)
                 self._next_rules = None
             # One that is not known yet has its start in `dirty`, or still before it.
             for container_id in moved & self._stock.ids:

@@ -1,6 +1,6 @@
-"""What is let through of the text that containers set: it ends up in registries and logs.
+"""Checks the text that containers set, before it reaches registries and log lines.
 
-Names and ids become parts of paths, tags and attributes whole records, all of them log lines.
+Names and ids become parts of paths. Tags and attributes become parts of records.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 import unicodedata
 
-# Limits, sizes in bytes of UTF-8. Registries take far longer names, but no reader does (a DNS name
-# has 253 characters), and a service's metadata has to fit the smallest of them: Consul KV takes
-# 512 KiB a value, ZooKeeper 1 MiB a node, and a transaction carries many.
+from registrator.model import Reason
+
+# Limits, in bytes of UTF-8. Registries take far longer names, but their readers do not: a DNS name
+# has at most 253 characters. A service's metadata has to fit the smallest registry: Consul KV takes
+# 512 KiB a value, ZooKeeper takes 1 MiB a node, and a transaction carries many services.
 MAX_NAME = 255
 MAX_TAG = 4096
 MAX_ATTRIBUTES = 256
@@ -18,14 +20,18 @@ MAX_METADATA = 64 * 1024
 
 
 class Rejection(Exception):
-    """This service must not be registered; the text says which key or fact is why."""
+    """A port must not be registered. The text says which key or fact is why."""
+
+    def __init__(self, text: str, reason: Reason = Reason.REJECTED) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def ip_address(text: str) -> str | None:
-    """The address in its usual spelling; None for what a client could not connect to.
+    """The address in its usual spelling, or None if a client could not connect to it.
 
-    That is: text that is no IP address, the unspecified ones, and those with a zone (a zone holds
-    on one machine only).
+    Clients cannot use a text that is no IP address, an unspecified address, or an address with a
+    zone, since a zone holds on one machine only.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -42,22 +48,24 @@ def unprintable(text: str) -> bool:
 
 
 def valid_ip(text: str, what: str) -> str:
-    """The address in its usual spelling; `what` is whose, for the rejection."""
+    """The address in its usual spelling. `what` names it in the rejection."""
+    if not text:
+        raise Rejection(f"{what} is not known", Reason.NO_ADDRESS)
     address = ip_address(text)
     if address is None:
-        raise Rejection(f"{what} is {'no usable IP address' if text else 'not known'}")
+        raise Rejection(f"{what} is no usable IP address")
     return address
 
 
 def check_name(text: str, key: str) -> None:
-    """Reject a name or id that could lead out of its own place in a registry's paths."""
+    """Reject a name or id that would lead to another place in a registry's paths."""
     check_text(text, key, MAX_NAME, "a value")
     if any(segment in (".", "..") for segment in text.split("/")):
         raise Rejection(f"{shown(key)} has a path segment '.' or '..'")
 
 
 def check_text(text: str, key: str, limit: int, what: str) -> None:
-    """Reject what is too long, in bytes of UTF-8, or unprintable; `key` is where it stands."""
+    """Reject text with more than `limit` bytes of UTF-8, or unprintable text, under `key`."""
     if size(text) > limit:
         raise Rejection(f"{shown(key)} has {what} of over {limit} bytes")
     if unprintable(text):
@@ -65,11 +73,11 @@ def check_text(text: str, key: str, limit: int, what: str) -> None:
 
 
 def size(text: str) -> int:
-    """Bytes of UTF-8, whatever the text."""
+    """How many bytes of UTF-8 any text has."""
     return len(text.encode(errors="replace"))
 
 
 def shown(text: str) -> str:
-    """Untrusted text, fit for one log line."""
+    """Untrusted text, made fit for one log line."""
     short = text if len(text) <= 80 else text[:79] + "…"
     return ascii(short) if unprintable(short) else short

@@ -13,9 +13,7 @@ from datetime import datetime
 from sys import intern
 from typing import Any
 
-from registrator.model import Container, Event, Port
-
-ENV_PREFIX = "SERVICE_"
+from registrator.model import METADATA_PREFIX, Container, Event, Port
 
 # Podman says some of the actions by names of its own.
 ALIASES = {"died": "die", "remove": "destroy"}
@@ -37,11 +35,13 @@ def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Con
         name=(answer.get("Name") or "").removeprefix("/"),
         image=intern(config.get("Image") or ""),
         hostname=config.get("Hostname") or "",
-        env={intern(key): intern(value) for key, _, value in pairs if key.startswith(ENV_PREFIX)},
+        env={
+            intern(key): intern(value) for key, _, value in pairs if key.startswith(METADATA_PREFIX)
+        },
         labels={
             intern(key): intern(value)
             for key, value in (config.get("Labels") or {}).items()
-            if key.startswith(ENV_PREFIX) or key in labels
+            if key.startswith(METADATA_PREFIX) or key in labels
         },
         network_mode=intern(mode),
         networks=_networks(answer.get("NetworkSettings") or {}, mode),

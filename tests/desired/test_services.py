@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import random
 import unicodedata
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrator.desired.services import Rules, default_name, services, split_tags
+from registrator.desired.left_out import lines
+from registrator.desired.metadata import split_tags
+from registrator.desired.services import Rules, default_name, services
 from registrator.desired.untrusted import (
     MAX_ATTRIBUTES,
     MAX_METADATA,
@@ -19,7 +22,7 @@ from registrator.desired.untrusted import (
     MAX_TAG,
     ip_address,
 )
-from registrator.model import Container, Port, Service
+from registrator.model import Container, LeftOut, Port, Reason, Service
 
 PARITY = Path(__file__).parents[1] / "parity"
 CASES = json.loads((PARITY / "cases.json").read_text())
@@ -40,13 +43,26 @@ TWO = dataclasses.replace(
 RULES = Rules(hostname="host", host_ip="192.0.2.1")
 
 
+WHO = "container web1 (0123456789ab): not registered: "
+
+
+def told(
+    container: Container,
+    rules: Rules = RULES,
+    peer: Container | None = None,
+    level: int = logging.WARNING,
+) -> list[str]:
+    """The lines of one level about what a container leaves out."""
+    left_out = services(container, rules, peer).left_out
+    return [text for its_level, text in lines(container, left_out) if its_level == level]
+
+
 def made(
     container: Container, rules: Rules = RULES, peer: Container | None = None
 ) -> list[Service]:
     """The services of a container about which there is nothing to warn of."""
-    found, warnings, _ = services(container, rules, peer)
-    assert warnings == ()
-    return list(found)
+    assert told(container, rules, peer) == []
+    return list(services(container, rules, peer).services)
 
 
 def with_env(container: Container, **env: str) -> Container:
@@ -61,9 +77,8 @@ def one(rules: Rules = RULES, labels: dict[str, str] | None = None, **env: str) 
 
 def warning(container: Container, rules: Rules = RULES, peer: Container | None = None) -> str:
     """The one warning about a container that has no service."""
-    found, warnings, _ = services(container, rules, peer)
-    assert found == ()
-    [text] = warnings
+    assert services(container, rules, peer).services == ()
+    [text] = told(container, rules, peer)
     assert f"container {container.name} ({container.id[:12]})" in text
     return text
 
@@ -232,47 +247,47 @@ def test_an_ignored_service_is_not_warned_of() -> None:
 # What is left out on purpose
 
 
-def note(container: Container, rules: Rules = RULES) -> str:
-    """What is noted of a container, without who that is."""
-    found = services(container, rules).note
-    assert found.startswith("container web1 (0123456789ab): not registered: ")
-    return found.removeprefix("container web1 (0123456789ab): not registered: ")
+def notes(container: Container, rules: Rules = RULES) -> list[str]:
+    """What is left out on purpose, without the container's name."""
+    found = told(container, rules, level=logging.DEBUG)
+    assert all(text.startswith(WHO) for text in found)
+    return [text.removeprefix(WHO) for text in found]
 
 
 def test_a_container_without_ports_is_noted() -> None:
-    assert note(dataclasses.replace(WEB, ports=())) == "it has no ports"
+    assert notes(dataclasses.replace(WEB, ports=())) == ["it has no ports"]
 
 
 def test_ports_that_are_not_published_are_noted() -> None:
     exposed = (Port(443, "tcp"), Port(53, "udp"))
     only = dataclasses.replace(WEB, ports=exposed)
-    assert note(only) == "53/udp, 443/tcp: it is not published"
+    assert notes(only) == ["53/udp, 443/tcp: it is not published"]
     beside = dataclasses.replace(WEB, ports=(*WEB.ports, *exposed))
-    assert note(beside) == "53/udp, 443/tcp: it is not published"
-    assert services(beside, dataclasses.replace(RULES, internal=True)).note == ""
+    assert notes(beside) == ["53/udp, 443/tcp: it is not published"]
+    assert notes(beside, dataclasses.replace(RULES, internal=True)) == []
 
 
 def test_ignored_ports_are_noted_with_the_key() -> None:
-    assert note(with_env(WEB, SERVICE_IGNORE="false")) == "80/tcp: SERVICE_IGNORE is set"
-    assert note(with_env(TWO, SERVICE_Ignore="1")) == "80/tcp, 443/tcp: SERVICE_Ignore is set"
-    assert note(with_env(TWO, SERVICE_443_IGNORE="1")) == "443/tcp: SERVICE_443_IGNORE is set"
+    assert notes(with_env(WEB, SERVICE_IGNORE="false")) == ["80/tcp: SERVICE_IGNORE is set"]
+    assert notes(with_env(TWO, SERVICE_Ignore="1")) == ["80/tcp, 443/tcp: SERVICE_Ignore is set"]
+    assert notes(with_env(TWO, SERVICE_443_IGNORE="1")) == ["443/tcp: SERVICE_443_IGNORE is set"]
 
 
 def test_unnamed_services_are_noted_with_explicit() -> None:
     explicit = dataclasses.replace(RULES, explicit=True)
-    expected = "443/tcp: -explicit is given, and it has no SERVICE_NAME"
-    assert note(with_env(TWO, SERVICE_80_NAME="x", SERVICE_443_NAME=" "), explicit) == expected
+    expected = "443/tcp: -explicit is given and SERVICE_NAME is not set"
+    assert notes(with_env(TWO, SERVICE_80_NAME="x", SERVICE_443_NAME=" "), explicit) == [expected]
 
 
-def test_several_reasons_are_one_note() -> None:
+def test_each_reason_is_a_note_of_its_own() -> None:
     ports = (*TWO.ports, Port(53, "udp"))
     mixed = dataclasses.replace(TWO, ports=ports, env={"SERVICE_80_IGNORE": "1"})
-    assert note(mixed) == "53/udp: it is not published; 80/tcp: SERVICE_80_IGNORE is set"
+    assert notes(mixed) == ["53/udp: it is not published", "80/tcp: SERVICE_80_IGNORE is set"]
 
 
 def test_nothing_is_noted_of_what_is_registered_or_warned_of() -> None:
-    assert services(TWO, RULES).note == ""
-    assert services(with_env(TWO, SERVICE_ID="\0"), RULES).note == ""
+    assert notes(TWO) == []
+    assert notes(with_env(TWO, SERVICE_ID="\0")) == []
 
 
 # Names, ids, tags
@@ -326,9 +341,9 @@ def test_tcp_and_udp_on_one_port_are_two() -> None:
 
 def test_sctp_is_not_told_apart() -> None:
     both = dataclasses.replace(WEB, ports=(Port(80, "tcp", "", 1), Port(80, "sctp", "", 2)))
-    [service], [text], _ = services(both, RULES)
+    [service], [text] = services(both, RULES).services, told(both)
     assert (service.id, service.port, service.tags) == ("host:web1:80", 2, ())
-    assert text.endswith("not registered: 80/tcp")
+    assert "not registered: 80/tcp: " in text
 
 
 def test_explicit_takes_named_services_only() -> None:
@@ -348,10 +363,11 @@ def test_ids() -> None:
 
 
 def test_an_id_that_several_ports_claim_is_the_first_ones() -> None:
-    [service], [text], _ = services(with_env(TWO, SERVICE_ID="mine"), RULES)
+    both = with_env(TWO, SERVICE_ID="mine")
+    [service], [text] = services(both, RULES).services, told(both)
     assert (service.id, service.private_port) == ("mine", 80)
     assert "SERVICE_ID" in text
-    assert text.endswith("not registered: 443/tcp")
+    assert "not registered: 443/tcp: " in text
 
 
 def test_tags_in_order() -> None:
@@ -417,7 +433,7 @@ def test_a_container_in_anothers_network_has_that_ones_address(internal: bool) -
     peer = dataclasses.replace(WEB, name="pod", networks={"bridge": "172.17.0.7"})
     [service] = made(shares, rules, peer)
     assert (service.id, service.address, service.port) == ("host:web1:80", "172.17.0.7", 80)
-    assert "that is not there" in warning(shares, rules)
+    assert "is not there" in warning(shares, rules)
     on_host = dataclasses.replace(peer, network_mode="host", networks={})
     [service] = made(shares, rules, on_host)
     assert service.address == "192.0.2.2"
@@ -482,9 +498,10 @@ def test_hostile_metadata_rejects_that_service_only(key: str, value: str) -> Non
     assert len(text) < 400
     # The other port has its own metadata, and goes on.
     name = key.removeprefix("SERVICE_").removeprefix("80_")
-    [service], [text], _ = services(with_env(TWO, **{f"SERVICE_80_{name}": value}), RULES)
+    both = with_env(TWO, **{f"SERVICE_80_{name}": value})
+    [service], [text] = services(both, RULES).services, told(both)
     assert service.private_port == 443
-    assert text.endswith("not registered: 80/tcp")
+    assert "not registered: 80/tcp: " in text
 
 
 def test_what_stays_within_the_limits_is_registered() -> None:
@@ -512,8 +529,8 @@ def test_ports_out_of_range(port: Port) -> None:
 
 def test_a_container_whose_name_is_hostile() -> None:
     hostile = dataclasses.replace(WEB, name="a\nb")
-    found, [text], _ = services(hostile, RULES)
-    assert found == ()
+    assert services(hostile, RULES).services == ()
+    [text] = told(hostile)
     assert text.isprintable()
     assert "SERVICE_NAME is not set" in warning(dataclasses.replace(WEB, image=""))
 
@@ -582,7 +599,8 @@ RULE_SETS = st.builds(
 def test_whatever_a_container_sets_its_services_are_sound(
     container: Container, rules: Rules, peer: Container | None
 ) -> None:
-    found, warnings, _ = services(container, rules, peer)
+    offer = services(container, rules, peer)
+    found = offer.services
     assert len({service.id for service in found}) == len(found)
     for service in found:
         assert ip_address(service.address) == service.address
@@ -594,25 +612,21 @@ def test_whatever_a_container_sets_its_services_are_sound(
         assert all(len(text) <= MAX_TAG for text in texts)
         assert not {".."} & {*service.id.split("/"), *service.name.split("/")}
         json.dumps(dataclasses.asdict(service), ensure_ascii=False).encode()
-    assert all(unicodedata.category(char) not in ("Cc", "Cs") for text in warnings for char in text)
-    assert len(set(warnings)) == len(warnings)
+    said = [text for _, text in lines(container, offer.left_out)]
+    assert all(unicodedata.category(char) not in ("Cc", "Cs") for text in said for char in text)
+    assert len(set(said)) == len(said)
 
 
 @given(CONTAINERS, RULE_SETS)
-def test_every_eligible_port_is_registered_or_warned_of(container: Container, rules: Rules) -> None:
-    """Unless it is ignored, or unnamed where names are needed: nothing is lost in silence."""
-    container = dataclasses.replace(
-        container,
-        env={k: v for k, v in container.env.items() if "IGNORE" not in k.upper()},
-        labels={k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()},
-    )
-    rules = dataclasses.replace(rules, explicit=False, internal=True)
-    found, warnings, _ = services(container, rules)
-    left_out = [port for text in warnings for port in text.rpartition(": ")[2].split(", ")]
-    registered = [f"{service.private_port}/{service.protocol}" for service in found]
-    assert sorted(left_out + registered) == sorted(
-        {f"{port.private}/{port.protocol}" for port in container.ports}
-    )
+def test_every_port_is_registered_or_left_out_with_a_reason(
+    container: Container, rules: Rules
+) -> None:
+    offer = services(container, rules)
+    ports = [each.port for each in offer.left_out if each.port]
+    found = [f"{port.private}/{port.protocol}" for port in ports]
+    found += [f"{service.private_port}/{service.protocol}" for service in offer.services]
+    assert sorted(found) == sorted({f"{port.private}/{port.protocol}" for port in container.ports})
+    assert bool(container.ports) != (LeftOut(None, Reason.NO_PORTS) in offer.left_out)
 
 
 @given(CONTAINERS, RULE_SETS, st.randoms(use_true_random=False))
@@ -635,10 +649,12 @@ def test_ignored_means_none(container: Container, rules: Rules) -> None:
     labels = {k: v for k, v in container.labels.items() if "IGNORE" not in k.upper()}
     env = {k: v for k, v in container.env.items() if "IGNORE" not in k.upper()}
     ignored = dataclasses.replace(container, env=env, labels=labels | {"SERVICE_IGNORE": "1"})
-    found, warnings, note = services(ignored, rules)
-    assert (found, warnings) == ((), ())
-    assert note != ""
-    assert all(unicodedata.category(char) not in ("Cc", "Cs") for char in note)
+    offer = services(ignored, rules)
+    assert offer.services == ()
+    assert {each.reason for each in offer.left_out} <= {
+        Reason.IGNORED, Reason.NOT_PUBLISHED, Reason.NO_PORTS
+    }  # fmt: skip
+    assert offer.left_out
 
 
 @given(st.lists(st.text(alphabet="ab,\\ é", max_size=8), max_size=6))

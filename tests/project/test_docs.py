@@ -15,7 +15,7 @@ from registrator.backend import schemes
 from registrator.backends.consul import registration as consul_service
 from registrator.cli import split
 from registrator.desired import untrusted
-from registrator.desired.services import OWN_KEYS
+from registrator.desired.metadata import OWN_KEYS
 from registrator.model import Service
 from registrator.options import OPTIONS
 from registrator.uri import parse

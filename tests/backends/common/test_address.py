@@ -32,7 +32,7 @@ def test_a_network_that_comes_up_late_and_changes(clean_engine: Dockerd, tmp_pat
         port = clean_engine.api.host_port(clean_engine.api.run("web1", publish_all=True))
         agent.start()
         agent.wait_log("registered at no address: none was found")
-        agent.wait_log("web1 .*: the host's address is not known; not registered: 80/tcp")
+        agent.wait_log("web1 .*: not registered: 80/tcp: the host's address is not known")
         inside("route", "add", "default", "via", host.address)
         until(lambda: targets() == [f"{network}.2:{port}"], "the first", 10, (OSError, ValueError))
         inside("address", "add", f"{network}.3/24", "dev", "eth0")

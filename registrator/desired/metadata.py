@@ -1,0 +1,120 @@
+"""A container's ``SERVICE_*`` metadata: read from variables and labels, and checked.
+
+All of it is untrusted input. See ``docs/services.md`` for the rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from sys import intern
+from typing import NamedTuple
+
+from registrator.desired.untrusted import (
+    MAX_ATTRIBUTES,
+    MAX_METADATA,
+    MAX_NAME,
+    MAX_TAG,
+    Rejection,
+    check_text,
+    shown,
+    size,
+    unprintable,
+)
+from registrator.model import METADATA_PREFIX, Container
+
+# Keys that say what a service is. Every other key is an attribute.
+OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore"})
+
+
+class Setting(NamedTuple):
+    """A metadata value, and its key as the container spells it."""
+
+    value: str = ""
+    key: str = ""
+
+
+class Settings(dict[str, Setting]):
+    """The metadata of one port, by key in lower case without prefix and port number."""
+
+    def text(self, key: str) -> str:
+        """The value without blanks around it; empty if it is not set."""
+        return self[key].value.strip() if key in self else ""
+
+
+@dataclass
+class Metadata:
+    """A container's metadata: what holds for all ports, and what holds for one port."""
+
+    generic: Settings = field(default_factory=Settings)
+    of_port: dict[str, Settings] = field(default_factory=dict)
+
+    def settings(self, port: int) -> Settings:
+        """What holds for one internal port. Its own keys win over the generic ones."""
+        return Settings(self.generic | self.of_port.get(str(port), {}))
+
+    def has_own(self, port: int, key: str) -> bool:
+        """Whether the key has a value for this very port."""
+        return bool(self.of_port.get(str(port), Settings()).text(key))
+
+
+def read_metadata(container: Container) -> Metadata:
+    """Collect the metadata of a container. If a variable and a label set one key, the label wins.
+
+    If one source has a key in two spellings, the one in upper case wins, which sorts first.
+    """
+    found = Metadata()
+    for source in (container.env, container.labels):
+        for key in sorted((k for k in source if k.startswith(METADATA_PREFIX)), reverse=True):
+            # A number with nothing after it (`SERVICE_80`) is the name of an attribute.
+            match = re.fullmatch(r"(?:([0-9]+)_)?(.+)", key[len(METADATA_PREFIX) :], re.DOTALL)
+            if match is not None:
+                port, name = match.groups()
+                settings = found.of_port.setdefault(port, Settings()) if port else found.generic
+                settings[intern(name.lower())] = Setting(source[key], key)
+    return found
+
+
+def split_tags(text: str) -> tuple[str, ...]:
+    r"""The tags of a comma-separated list, in order. Write ``\,`` for a comma within a tag."""
+    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
+    return tuple(intern(part) for part in parts if part)
+
+
+def tags_of(settings: Settings) -> tuple[str, ...]:
+    """The tags that the container sets."""
+    setting = settings.get("tags", Setting())
+    tags = split_tags(setting.value)
+    for tag in tags:
+        check_text(tag, setting.key, MAX_TAG, "a tag")
+    return tags
+
+
+def attributes_of(settings: Settings) -> dict[str, str]:
+    """Every key that is not one of `OWN_KEYS`, with its value."""
+    attrs = {}
+    for name, (value, key) in sorted(settings.items()):
+        if name in OWN_KEYS:
+            continue
+        check_text(name, key, MAX_NAME, "a name")
+        # The script of a check may have several lines.
+        if unprintable(re.sub(r"[\t\n\r]", "", value)):
+            raise Rejection(f"{shown(key)} has control characters")
+        attrs[name] = value
+    if len(attrs) > MAX_ATTRIBUTES:
+        raise Rejection(
+            f"it has {len(attrs)} {METADATA_PREFIX}* attributes, more than {MAX_ATTRIBUTES}"
+        )
+    return attrs
+
+
+def check_size(settings: Mapping[str, Setting]) -> None:
+    """Reject metadata that is too large for the smallest registry."""
+    sizes = {s.key: size(s.key) + size(s.value) for s in settings.values()}
+    if sum(sizes.values()) > MAX_METADATA:
+        largest = max(sorted(sizes), key=sizes.__getitem__)
+        raise Rejection(
+            f"its {METADATA_PREFIX}* metadata has over {MAX_METADATA} bytes,"
+            f" most of them in {shown(largest)}"
+        )
