@@ -31,6 +31,10 @@ SHOWN_ONLY = {"", "diff", "json", "python", "toml", "yaml"}
 # Commands that no test runs, and why.
 NOT_RUN = {
     "make test": "this runs in it",
+    "make bench": "takes half an hour",
+    "make bench BENCH=--quick": "takes minutes, and measures nothing on a busy machine",
+    'make bench BENCH="--only events idle"': "the same as above",
+    "make bench BENCH=--json": "the same as above",
     "make faults": "takes hours; test_faults runs a part of it",
     "make faults SEEDS=200 REGISTRY=etcd": "takes 20 minutes",
     "make faults SEEDS=1 FIRST=17 REGISTRY=etcd": "takes over a minute; the same as above",
