@@ -1,1 +1,1 @@
-"""The backends that come with Registrator, one module per kind of registry."""
+"""One folder or file per registry, each behind the `Backend` protocol of `registrator.backend`."""

@@ -5,6 +5,7 @@ All of it is immutable, so that threads may share it, and has no behaviour beyon
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -222,3 +223,10 @@ class Plan:
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
         return bool(self.register or self.deregister)
+
+
+def unprintable(text: str) -> bool:
+    """Whether text has control characters, line separators or halves of surrogate pairs."""
+    if text.isascii() and text.isprintable():
+        return False
+    return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)

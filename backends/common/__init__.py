@@ -1,1 +1,1 @@
-"""Shared by the backends: TLS, host names, the server in use, batches."""
+"""What several backends need: TLS, values, transaction sizes, and the log of the server in use."""

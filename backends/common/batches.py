@@ -1,4 +1,4 @@
-"""Portions of a plan that each fit into one transaction."""
+"""Long lists in parts: as many items as fit one transaction, or a fixed number."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ T = TypeVar("T")
 
 
 def batches(
-    items: Sequence[T], weigh: Callable[[T], int], *, most_items: int, most_bytes: int
+    items: Sequence[T], weigh: Callable[[T], int], *, max_items: int, max_bytes: int
 ) -> Iterator[Sequence[T]]:
-    """The items in order; `weigh` gives the bytes that one takes. One too heavy goes alone."""
+    """The items in order, in parts that fit a transaction.
+
+    `weigh` gives the bytes of one item. An item that is too heavy makes a part of its own.
+    """
     start = size = 0
     for position, item in enumerate(items):
         weight = weigh(item)
-        full = position - start == most_items or size + weight > most_bytes
+        full = position - start == max_items or size + weight > max_bytes
         if full and position > start:
             yield items[start:position]
             start, size = position, 0
         size += weight
     if start < len(items):
         yield items[start:]
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""Which of a registry's servers is in use, as the operator reads of it."""
+"""The log lines that say which of a registry's servers is in use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from registrator.uri import RegistryURI
 
 
 class InUse:
-    """A line at the first connection and at each move, and none that repeats what was said.
+    """Logs the first connection and each move, and repeats nothing.
 
-    That a registry is right again, the reconciler says; where it is now is said here.
+    The reconciler logs when a registry fails and recovers. This class logs which server serves.
     """
 
     def __init__(self, uri: RegistryURI, log: logging.Logger) -> None:
@@ -18,16 +18,19 @@ class InUse:
         self._log = log
         self._server = ""
 
-    def connected(self, server: str, details: str, why: str = "", *, told: bool = False) -> None:
+    def connected(
+        self, server: str, details: str, why: str = "", *, already_logged: bool = False
+    ) -> None:
         """Note a connection to `server`.
 
-        `why` is what ended the one before, its address included: empty where nothing ended, or
-        where an error that was raised says so. A move that one tells of is `told`.
+        `why` tells the address and the fault that ended the last connection. It is empty if no
+        connection ended, or if an error that was raised gives the fault. `already_logged` means
+        that the caller raises an error that names this move.
         """
         former, self._server = self._server, server
         if not former:
             self._log.info("%s: connected to %s, %s", self._name, server, details)
-        elif told or (server == former and not why):
+        elif already_logged or (server == former and not why):
             self._log.debug("%s: connected to %s again, %s", self._name, server, details)
         elif server == former:
             self._log.warning("%s: connected to %s again (%s)", self._name, server, why)

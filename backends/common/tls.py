@@ -1,4 +1,4 @@
-"""TLS as all backends have it: files that variables name, and what to tell of a failure."""
+"""TLS for all backends: the files that variables name, and plain words for a failed handshake."""
 
 from __future__ import annotations
 
@@ -10,58 +10,59 @@ from registrator.backend import ConfigError
 
 
 class File(NamedTuple):
-    """A file, and the variable that names it; `path` is empty where none is named."""
+    """A variable and the file that it names; `path` is empty if the variable is not set."""
 
     variable: str
     path: str
 
 
 def file(environ: Mapping[str, str], *variables: str) -> File:
-    """The file that the first of the variables names that is set."""
+    """The file that the first of these variables names; variables that are not set are skipped."""
     found = ((name, environ[name]) for name in variables if environ.get(name))
     return File(*next(found, (variables[0], "")))
 
 
 def client_context(authority: File, certificate: File, key: File) -> ssl.SSLContext:
-    """Certificates and host names are verified, by the system's authorities if none is named.
+    """A context that verifies the server's certificate and host name; raises `ConfigError`.
 
-    The key may stand in the certificate's file. Raises `ConfigError`.
+    Without an `authority`, the system's authorities count. The certificate's file may contain the
+    key.
     """
     if key.path and not certificate.path:
         raise ConfigError(f"{key.variable} is set without {certificate.variable}")
     try:
         context = ssl.create_default_context(cafile=authority.path or None)
     except OSError as error:
-        message = f"{authority.variable} {authority.path}: {_why(error, 'no certificate in PEM')}"
-        raise ConfigError(message) from None
+        what = _what(error, "the file contains no certificate in PEM format")
+        raise ConfigError(f"{authority.variable} {authority.path}: {what}") from None
     if certificate.path:
         try:
-            # Without a password of its own, ssl would ask for one at the terminal.
+            # Without a password here, ssl would ask for one at the terminal.
             context.load_cert_chain(certificate.path, key.path or None, password="")
         except (OSError, ValueError) as error:
             files = [f"{each.variable} {each.path}" for each in (certificate, key) if each.path]
-            why = _why(error, "no certificate with its key, unencrypted and in PEM")
-            raise ConfigError(f"{', '.join(files)}: {why}") from None
+            what = _what(error, "no certificate with its key, unencrypted and in PEM format")
+            raise ConfigError(f"{', '.join(files)}: {what}") from None
     return context
 
 
-def _why(error: Exception, wrong: str) -> str:
+def _what(error: Exception, wrong_content: str) -> str:
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         return error.strerror or str(error)
-    return wrong
+    return wrong_content
 
 
 def reason(error: ssl.SSLError | ssl.CertificateError) -> str:
-    """What the operator reads of a failed handshake."""
+    """Why a handshake failed, for the operator."""
     what = getattr(error, "reason", None) or ""
     if isinstance(error, ssl.SSLCertVerificationError):
-        said = (error.verify_message or str(error)).rstrip(".")
-        return f"TLS: its certificate is not accepted ({said})"
+        details = (error.verify_message or str(error)).rstrip(".")
+        return f"TLS: the server's certificate is not accepted ({details})"
     if what == "WRONG_VERSION_NUMBER":
-        return "TLS: the server does not speak it at this port"
+        return "TLS: the server does not speak TLS at this port"
     if "EOF" in what:
         return "TLS: the server closed the connection (does it speak TLS at this port?)"
     if "ALERT" in what:
-        said = what.partition("ALERT_")[2].replace("_", " ").lower()
-        return f"TLS: the server refuses our certificate, or wants one ({said})"
+        details = what.partition("ALERT_")[2].replace("_", " ").lower()
+        return f"TLS: the server refuses our certificate, or requires one ({details})"
     return f"TLS: {what.replace('_', ' ').lower() or error}"

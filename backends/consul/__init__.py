@@ -1,1 +1,1 @@
-"""Consul: services of a Consul agent (`agent`) and keys of its store (`kv`)."""
+"""Consul: services at a Consul agent (`agent`), and keys in its key-value store (`kv`)."""

@@ -1,17 +1,17 @@
-"""Consul's service catalog, through an agent: ``consul``, ``consul-tls`` and ``consul-unix``.
+"""Services at a Consul agent: the schemes ``consul``, ``consul-tls`` and ``consul-unix``.
 
-An entry's key is the service id. A service is ours when its Meta says so (``registrator-owner``),
-so that one with a name and id of its own is known again too, also by the next process.
+An entry's key is the service id. The Meta key ``registrator-owner`` marks a service as ours. So
+the next process also recognizes a service whose name and id the user chose.
 
-A registration belongs to the agent it was made with. So a call that finds its agent dead moves
-to the next address that works and raises `SessionLost`: the caller lists there and writes what is
-missing. The copies at the former agent go as soon as that one answers (see `consul_leftovers`).
+A registration belongs to the agent that took it. When a call finds its agent dead, it moves to
+the next address that works and raises `SessionLost`. The caller then lists there and writes what
+is missing. The copies at the former agent are removed when that agent answers (see `leftovers`).
 
-With ``-ttl`` a small service ``registrator`` with one TTL check stands for the owner, and every
-service gets an alias check that follows it: one request per refresh keeps all of them passing.
-When it lapses, all turn critical at once, and after a minute more (Consul's shortest) the agent
-removes them. An agent that is dead itself removes nothing: Consul's servers mark its services
-critical some seconds later and keep them for 72 hours.
+With ``-ttl``, a small service ``registrator`` with one TTL check represents the owner. Every
+service gets an alias check that follows this check. So one request per refresh keeps all services
+passing. When the TTL lapses, all services turn critical at once. A minute later (Consul's
+shortest delay) the agent removes them. A dead agent removes nothing: Consul's servers mark its
+services critical after some seconds and keep them for 72 hours.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from registrator.backend import (
 )
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
+from ..common.batches import chunks
 from . import registration as shape
 from .api import Api
-from .errors import Denied, NoAnswer, Refused
+from .errors import Denied, NoAnswer, Refused, explain_denial
 from .leftovers import INTERVAL, Leftovers
 from .servers import Servers
 from .settings import Endpoint, Settings
@@ -43,13 +44,13 @@ from .transport import WATCH, WORKERS
 
 log = logging.getLogger("registrator.consul")
 
-# Seconds; Consul raises anything shorter to this.
+# Seconds. Consul raises a shorter delay to this.
 _REAP_AFTER = 60.0
 
-# Writes handed to the threads before the first is waited for: what waits there takes memory.
+# The number of writes that wait for a thread at the same time. Each takes memory.
 _AT_ONCE = 500
 
-# The ids of the services that stand for owners start so.
+# The start of the ids of the services that represent owners.
 _OWNERS = "registrator:"
 
 _RULES = (
@@ -60,14 +61,14 @@ T = TypeVar("T")
 
 
 class ConsulBackend:
-    """One Consul agent at a time, out of the addresses of a URI."""
+    """Uses one Consul agent at a time, out of the addresses of a URI."""
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
         unix = uri.scheme == "consul-unix"
         require_known_options(uri)
         if not unix and uri.path not in ("", "/"):
-            raise ConfigError("the catalog takes no path; the key-value store is consulkv://")
+            raise ConfigError("consul:// takes no path; for the key-value store use consulkv://")
         settings = Settings.read(context, uri.path if unix else "")
         self._owner = context.identity.owner
         self._ttl = context.ttl
@@ -79,14 +80,14 @@ class ConsulBackend:
         self._last: Endpoint | None = None
         self._owner_stands = False
         self._refresh_due = True
-        # The ids that are not what we would name a check of its service, and that service's id.
+        # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign_checks: dict[str, str] = {}
-        # Each service's attributes are complained of once, as long as they are not forgotten.
+        # The cache holds what was logged, so that each attribute is logged once.
         self._warn_once = lru_cache(1024)(partial(_warn_left_out, str(uri)))
 
     @property
     def keepalive_interval(self) -> float | None:
-        """Never longer than a second without ``-ttl``: so soon a restarted agent is noticed."""
+        """At most one second without ``-ttl``, to notice soon that an agent restarted."""
         if self._ttl and self._refresh_due and self._servers.current:
             return 0.0
         if self._ttl and not self._leftovers:
@@ -94,11 +95,11 @@ class ConsulBackend:
         return min(INTERVAL if self._leftovers else WATCH, self._ttl_refresh or WATCH)
 
     def entry(self, service: Service) -> Entry:
-        """The service's id, and all that the agent would give back of it."""
-        shape.require_text(service)
+        """The service's id, and the content that the agent would give back for it."""
+        shape.require_unicode(service)
         shape.require_legal_id(service.id)
         if service.id.startswith(_OWNERS):
-            raise Rejected(f"ids that start with {_OWNERS} are Registrator's own")
+            raise Rejected(f"ids that start with {_OWNERS} are reserved for Registrator")
         body = self._body(service)
         _, left_out = shape.meta(service, self._owner)
         if left_out:
@@ -116,11 +117,11 @@ class ConsulBackend:
         return {key: self._actual(key, service, checks) for key, service in services.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Register, then deregister, `WORKERS` at a time: Consul takes one service a request.
+        """Register, then deregister, `WORKERS` at a time: Consul takes one service per request.
 
-        A 400, and a 500 that tells of no trouble in the cluster, rejects that service alone, and
-        so does a right that the token lacks for it; a token that is unknown stops everything.
-        A check whose id another service's has would take its place, so it rejects its service.
+        An answer of 400, or of 500 without trouble in the cluster, rejects only its service. So
+        does a right that the token lacks for one service. An unknown token stops everything.
+        A service is also rejected if its check would replace a check of another service.
         """
         if plan.register and self._ttl and self._refresh_due:
             self._refresh()
@@ -137,10 +138,10 @@ class ConsulBackend:
         )
 
     def keepalive(self) -> None:
-        """Renew the TTL check, and see to what is owed elsewhere.
+        """Renew the TTL check, and look for our copies at other agents.
 
-        Without ``-ttl`` it asks whether the agent is alive, by one request, where there is
-        another address to move to; a closed connection it sees without one.
+        Without ``-ttl``, this asks whether the agent is alive, if there is another address to
+        move to. That takes one request. A closed connection is noticed without a request.
         """
         api = self._servers.current
         if api is None:
@@ -155,29 +156,26 @@ class ConsulBackend:
         self._leftovers.look(api.node_id, self._pool)
 
     def close(self) -> None:
-        """Let go of the connections and leave the services standing."""
+        """Close the connections and leave the services standing."""
         self._servers.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, function: Callable[[Api], T], listing: bool = False) -> T:
-        """One call to the agent in use; raises `SessionLost` after a move to another one.
+        """Make one call to the agent in use; raises `SessionLost` after a move to another agent.
 
-        Only a listing may begin at an agent newly connected to after an outage.
+        Only a listing may be the first call to an agent that replaces another one.
         """
-        try:
+        with explain_denial(_RULES):
             api = self._servers.current or self._connected(self._servers.use(), listing)
             try:
                 return function(api)
             except NoAnswer as error:
-                moved = self._servers.move(error, told=True)
+                moved = self._servers.move(error, already_logged=True)
                 self._connected(moved, True)
                 raise SessionLost(f"moved to {moved.endpoint} ({error})") from error
-        except Denied as error:
-            remedy = error.remedy(_RULES)
-            raise Unavailable(f"permission denied by Consul at {error}; {remedy}") from error
 
     def _connected(self, api: Api, listing: bool) -> Api:
-        """Take note of a new connection."""
+        """Note a new connection."""
         left, self._last = self._last, api.endpoint
         changed = left is not None and left != api.endpoint
         self._leftovers.moved(left if changed else None, api.endpoint, self._servers.known)
@@ -186,7 +184,7 @@ class ConsulBackend:
         return api
 
     def _each(self, write: Callable[[str], None], keys: Sequence[str]) -> dict[str, str]:
-        """Write every key, concurrently; the reasons of the rejected. A dead agent ends it."""
+        """Write all keys concurrently and return the rejected ones; a dead agent ends it."""
         failed = Event()
 
         def one(key: str) -> str | None:
@@ -209,14 +207,14 @@ class ConsulBackend:
             results = [one(keys[0])]
         else:
             results = []
-            for start in range(0, len(keys), _AT_ONCE):
-                futures = [self._pool.submit(one, key) for key in keys[start : start + _AT_ONCE]]
+            for some in chunks(keys, _AT_ONCE):
+                futures = [self._pool.submit(one, key) for key in some]
                 wait(futures)
                 results += [future.result() for future in futures]
         return {key: reason for key, reason in zip(keys, results, strict=True) if reason}
 
     def _refresh(self) -> None:
-        """Renew the owner's TTL check, or register it where it does not stand."""
+        """Renew the owner's TTL check, or register it if it is missing."""
         if not self._owner_stands:
             self._call(lambda api: api.register(self._owner_body()))
             self._owner_stands, self._refresh_due = True, False
@@ -229,16 +227,17 @@ class ConsulBackend:
         self._refresh_due = False
 
     def _taken(self, service: Service) -> str:
-        """Why its checks cannot be registered; empty where they can."""
+        """Why the service's checks cannot be registered; empty if they can."""
         ids = shape.possible_check_ids(service.id) & self._foreign_checks.keys()
         if not ids:
             return ""
         for each in ids.intersection(shape.check_ids(self._body(service))):
-            return f"its check's id {each!r} is one of {self._foreign_checks[each] or 'the node'}"
+            owner = self._foreign_checks[each] or "the node"
+            return f"the id of its check, {each!r}, belongs to a check of {owner}"
         return ""
 
     def _body(self, service: Service) -> dict[str, Any]:
-        """What is sent to register a service; raises `Rejected`."""
+        """The body of the request that registers a service; raises `Rejected`."""
         body: dict[str, Any] = {
             "ID": service.id,
             "Name": service.name,
@@ -255,7 +254,7 @@ class ConsulBackend:
         return body
 
     def _owner_body(self) -> dict[str, Any]:
-        """The service whose TTL check all others follow."""
+        """The body for the service whose TTL check all others follow."""
         check = {"CheckID": shape.check_id(self._owner_id), "Name": "Registrator is alive"}
         return {
             "ID": self._owner_id,
@@ -269,7 +268,7 @@ class ConsulBackend:
         return {"Status": "passing", "DeregisterCriticalServiceAfter": after}
 
     def _actual(self, key: str, service: Mapping[str, Any], checks: Mapping[str, Any]) -> Actual:
-        """An entry as the agent shows it."""
+        """The entry for a service that the agent lists."""
         owner = (service.get("Meta") or {}).get(shape.OWNER)
         mark = Mark.OURS if owner == self._owner else Mark.OTHERS if owner else Mark.NONE
         ours = [i for i in shape.possible_check_ids(key) if i in checks]
@@ -278,7 +277,7 @@ class ConsulBackend:
 
 
 def _deregister(api: Api, key: str) -> None:
-    """Remove a service; that it is gone already is success (newer Consuls answer 404)."""
+    """Remove a service; newer Consul versions answer 404 if it is already gone."""
     try:
         api.agent.service.deregister(key)
     except Refused as error:

@@ -1,4 +1,4 @@
-"""python-consul2's API of one Consul server, on a transport of our own."""
+"""The requests to one Consul server: python-consul2's API on our transport."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .transport import Client
 class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
     """python-consul2's API of one server, on our transport.
 
-    The parent's constructor is not called: it reads ``CONSUL_HTTP_ADDR`` and others from the
-    process's environment, and fails on forms of it that are legal for Consul's own tools.
+    This does not call the parent's constructor. That one reads ``CONSUL_HTTP_ADDR`` and other
+    variables from the process's environment, and fails on forms that Consul's own tools accept.
     """
 
     def __init__(self, http: Client) -> None:
@@ -34,14 +34,14 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server that this is connected to."""
+        """The server at the other end."""
         endpoint: Endpoint = self.http.endpoint
         return endpoint
 
     def node_id(self) -> str:
         """The agent's own id; needs ``agent:read``."""
         answer = self.agent.self()
-        with self.http.consuls_own():
+        with self.http.expect_consul_format():
             return str(answer["Config"]["NodeID"])
 
     def services(self) -> dict[str, Mapping[str, Any]]:
@@ -54,23 +54,23 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
 
     def _table(self, answer: Any) -> dict[str, Mapping[str, Any]]:
         table: dict[str, Mapping[str, Any]] = answer or {}
-        with self.http.consuls_own():
+        with self.http.expect_consul_format():
             if not all(isinstance(row, dict) for row in table.values()):
                 raise TypeError
         return table
 
     def ping(self) -> None:
-        """Raise `NoAnswer` unless the agent itself answers, be it with a refusal.
+        """Raise `NoAnswer` unless the agent itself answers. A refusal is an answer too.
 
-        Asks for nothing that its cluster would be needed for, and needs no right.
+        The request needs neither the agent's cluster nor any right.
         """
         with contextlib.suppress(Refused, Denied, Leaderless):
             self.http.get(base.CB.bool(), "/v1/agent/service/registrator")
 
     def register(self, body: Mapping[str, Any]) -> None:
-        """Register a service in place of what stands under its id, checks included.
+        """Register a service with its checks, and replace what has the same id.
 
-        python-consul2's own call lacks fields; ``=1`` instead of ``=true`` would be ignored.
+        python-consul2's own call lacks fields. Consul ignores ``=1`` in place of ``=true``.
         """
         self.http.put(
             base.CB.bool(),
@@ -82,13 +82,13 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
     def transact(
         self, operations: Sequence[Mapping[str, Any]]
     ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-        """Results and errors of a transaction; where there are errors, nothing was written."""
+        """The results and the errors of a transaction; if there are errors, nothing was written."""
         try:
             answer = self.txn.put(operations)
         except Refused as error:
             if error.status != 409:
                 raise
-            with self.http.consuls_own():
+            with self.http.expect_consul_format():
                 answer = json.loads(error.reason)
-        with self.http.consuls_own():
+        with self.http.expect_consul_format():
             return answer["Results"] or (), answer["Errors"] or ()

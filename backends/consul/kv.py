@@ -1,16 +1,17 @@
-"""Consul's key-value store: ``consulkv``, ``consulkv-tls`` and ``consulkv-unix``.
+"""Keys in Consul's key-value store: ``consulkv``, ``consulkv-tls`` and ``consulkv-unix``.
 
-A service is the key ``<prefix>/<name>/<id>`` with the value ``ip:port``, as gliderlabs/registrator
-has it, or with ``?value=json`` the whole service. Since a plain value has no place for an owner, a
-hash of the owner is in the key's flags: 0 is unmarked, any other number somebody else's.
+A service is the key ``<prefix>/<name>/<id>``. Its value is ``ip:port``, as in
+gliderlabs/registrator, or the whole service with ``?value=json``. A plain value has no place for
+an owner. So the key's flags contain a hash of the owner: 0 means that an entry has no mark, and
+any other number belongs to somebody else.
 
-With ``-ttl`` every key is locked by one session that deletes its keys when it is not renewed. Its
-life hangs on that alone and on no agent's health, so it outlives a failover; Consul takes between
-one and two TTLs to end it. A predecessor's keys are released and locked in one transaction, so
-that they never vanish.
+With ``-ttl``, one session locks every key. Consul deletes the keys when the session is not
+renewed. The session depends on its TTL alone, not on the health of an agent, so it survives a
+failover. Consul takes between one and two TTLs to end it. Keys of a predecessor are released and
+locked in one transaction, so they are never missing.
 
-The store belongs to the whole cluster: a call that finds its server dead goes on at the next
-address, and nothing has to be written again.
+The store belongs to the whole cluster. If a call finds its server dead, it continues at the next
+address, and nothing must be written again.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
+from ..common.values import address_in, wants_json
 from .api import Api
-from .errors import Denied, NoAnswer, Refused
-from .kv_transaction import MOVED_ON, Stored, Write, operations, portions
+from .errors import NoAnswer, Refused, explain_denial
+from .kv_transaction import MOVED_ON, Stored, Write, operations, transactions
 from .servers import Servers
 from .settings import Settings
 from .transport import WATCH, printable
 
 log = logging.getLogger("registrator.consulkv")
 
-MOST_VALUE = 256 * 1024
-MOST_KEY = 4096
-ATTEMPTS = 3
+MAX_VALUE = 256 * 1024
+MAX_KEY = 4096
+MAX_ATTEMPTS = 3
 
 T = TypeVar("T")
 
@@ -55,14 +57,12 @@ class ConsulKVBackend:
     def __init__(self, context: Context) -> None:
         uri = context.uri
         require_known_options(uri, "value")
-        if uri.options.get("value", "plain") not in ("plain", "json"):
-            raise ConfigError("value is plain or json")
+        self._json = wants_json(uri)
         if context.ttl and not 10 <= context.ttl <= 86400:
             raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
         socket_path, self._prefix = _place(uri)
-        self._json = uri.options.get("value") == "json"
         self._owner = context.identity.owner
-        # 63 bits, since not everything that reads flags takes 64; never 0.
+        # 63 bits, because some programs that read flags take no more. Never 0.
         digest = hashlib.sha256(self._owner.encode()).digest()
         self._flags = int.from_bytes(digest[:8], "big") >> 1 or 1
         self._ttl = context.ttl
@@ -70,15 +70,21 @@ class ConsulKVBackend:
         self._wake = context.wake
         self._session = ""
         self._seen: dict[str, Stored] = {}
+        self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
+        if self._ttl:
+            self._rules += ' and session_prefix "" { policy = "write" }'
         self._servers = Servers(uri, Settings.read(context, socket_path), log, need_leader=True)
 
     @property
     def keepalive_interval(self) -> float | None:
-        """The refresh interval; without ``-ttl`` a second, to notice a server that restarted."""
+        """The refresh interval; one second without ``-ttl``, to notice a restarted server."""
         return self._interval
 
     def entry(self, service: Service) -> Entry:
-        """``<prefix>/<name>/<id>``; both may be paths, as in the original. Raises `Rejected`."""
+        """``<prefix>/<name>/<id>``. Name and id may be paths, as in the original.
+
+        Raises `Rejected`.
+        """
         key = f"{self._prefix}{service.name}/{service.id}"
         _require_legal(key.removeprefix(self._prefix))
         content = str(Address(service.address, service.port))
@@ -86,8 +92,8 @@ class ConsulKVBackend:
             content = json.dumps(service.record | {"owner": self._owner}, sort_keys=True)
         if not content.isprintable():
             raise Rejected(f"the address {service.address[:80]!r} is not printable")
-        if len(content) > MOST_VALUE:
-            raise Rejected(f"the service takes {len(content)} bytes, more than {MOST_VALUE}")
+        if len(content) > MAX_VALUE:
+            raise Rejected(f"the service takes {len(content)} bytes, more than {MAX_VALUE}")
         return Entry(key, content, service)
 
     def list(self) -> Mapping[str, Actual]:
@@ -99,24 +105,24 @@ class ConsulKVBackend:
                 self._mark(stored),
                 held=stored.session == self._session and bool(stored.session) == bool(self._ttl),
                 id=key.rpartition("/")[2],
-                address=_address_in(stored.value),
+                address=address_in(stored.value),
             )
             for key, stored in self._seen.items()
         }
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the plan in transactions; a key that another owner took meanwhile is rejected."""
+        """Write the plan in transactions; rejects a key that another owner took meanwhile."""
         if plan.register and self._ttl and not self._session:
             self._session = self._call(self._open_session)
         writes = [Write(entry.key, entry.content, entry.service.address) for entry in plan.register]
         writes += [Write(key) for key in plan.deregister]
         rejected: dict[str, str] = {}
-        for batch in portions(writes):
-            self._commit(batch, rejected)
+        for transaction in transactions(writes):
+            self._commit(transaction, rejected)
         return rejected
 
     def keepalive(self) -> None:
-        """Renew the session by one request; without ``-ttl`` a look at the connection, by none."""
+        """Renew the session by one request; without ``-ttl``, check the connection by none."""
         api = self._servers.current
         if self._session:
             try:
@@ -128,37 +134,27 @@ class ConsulKVBackend:
             self._call(Api.ping)
             if self._servers.current is api:
                 raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
-            # That it moved is said; what it found there may be less than what was left.
+            # The move is logged. The new server may have less than the old one had.
             self._wake()
 
     def close(self) -> None:
-        """Let go of the connection; keys under a session go when its TTL has run out."""
+        """Close the connection; Consul deletes the session's keys when its TTL has passed."""
         self._servers.close()
 
     def _call(self, function: Callable[[Api], T]) -> T:
-        """One call, at the next address where one is dead; raises `Unavailable` after one pass."""
-        api = self._servers.use()
-        for _ in self._servers.known[1:]:
+        """Make one call at the first address that works; raises `Unavailable` after one pass."""
+        with explain_denial(self._rules):
+            api = self._servers.use()
+            for _ in self._servers.known[1:]:
+                try:
+                    return function(api)
+                except NoAnswer as error:
+                    api = self._servers.move(error)
             try:
-                return self._allowed(function, api)
-            except NoAnswer as error:
-                api = self._servers.move(error)
-        try:
-            return self._allowed(function, api)
-        except NoAnswer:
-            self._servers.close()
-            raise
-
-    def _allowed(self, function: Callable[[Api], T], api: Api) -> T:
-        try:
-            return function(api)
-        except Denied as error:
-            remedy = error.remedy(self._rules())
-            raise Unavailable(f"permission denied by Consul at {error}; {remedy}") from error
-
-    def _rules(self) -> str:
-        rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
-        return rules + (' and session_prefix "" { policy = "write" }' if self._ttl else "")
+                return function(api)
+            except NoAnswer:
+                self._servers.close()
+                raise
 
     def _read_all(self, api: Api) -> dict[str, Stored]:
         return self._read(api, self._prefix, recurse=True)
@@ -170,12 +166,12 @@ class ConsulKVBackend:
             if error.status != 404:
                 raise
             return {}
-        with api.http.consuls_own():
+        with api.http.expect_consul_format():
             rows = found or () if recurse else [found]
-            return {row["Key"]: _stored(row) for row in rows}
+            return {row["Key"]: Stored.read(row) for row in rows}
 
     def _open_session(self, api: Api) -> str:
-        """A session that nothing but its TTL ends: no checks, so it doesn't die with an agent."""
+        """Open a session that only its TTL ends. It has no checks, so no agent's death ends it."""
         session: str = api.session.create(
             f"registrator {self._owner}",
             checks=[],
@@ -191,8 +187,8 @@ class ConsulKVBackend:
         return Mark.OTHERS if stored.flags else Mark.NONE
 
     def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
-        """Carry out all of `writes` but those that Consul or another's key forbids."""
-        for _ in range(ATTEMPTS):
+        """Carry out all writes except those that Consul or another owner's key forbids."""
+        for _ in range(MAX_ATTEMPTS):
             writes = [write for write in writes if not self._refused(write, rejected)]
             planned = [
                 (write, operation)
@@ -217,11 +213,11 @@ class ConsulKVBackend:
         raise Unavailable(f"the keys under {self._prefix} change faster than they are written")
 
     def _refused(self, write: Write, rejected: dict[str, str]) -> bool:
-        """Whether what was last seen of the key forbids to touch it; a removal is just left out."""
+        """Whether the key, as last seen, must not be touched; then a removal is skipped."""
         stored = self._seen.get(write.key)
         if stored is None or self._mark(stored) is Mark.OURS:
             return False
-        address = _address_in(stored.value)
+        address = address_in(stored.value)
         if self._mark(stored) is Mark.OTHERS:
             reason = "another owner holds it"
         elif write.value is None or address == write.address:
@@ -233,7 +229,7 @@ class ConsulKVBackend:
         return True
 
     def _note(self, writes: Sequence[Write], results: Sequence[Mapping[str, Any]]) -> None:
-        """Remember what a transaction has made of its keys."""
+        """Remember the keys as the transaction left them."""
         values = {write.key: write.value for write in writes}
         for key, value in values.items():
             if value is None:
@@ -241,7 +237,7 @@ class ConsulKVBackend:
         for row in (result["KV"] for result in results):
             value = values.get(row["Key"])
             if value is not None:
-                self._seen[row["Key"]] = _stored(row)._replace(value=value)
+                self._seen[row["Key"]] = Stored.read(row)._replace(value=value)
 
     def _require_session(self, reasons: Iterable[str]) -> None:
         if any("invalid session" in reason for reason in reasons):
@@ -249,9 +245,9 @@ class ConsulKVBackend:
             raise SessionLost("the session in Consul ended, and every entry with it")
 
     def _settle(self, write: Write, what: str, rejected: dict[str, str]) -> bool:
-        """Whether a write that failed is not to be tried again, by what stands there now."""
+        """Whether a failed write must not be tried again, given what the key holds now."""
         if "permission denied" in what.lower():
-            rejected[write.key] = f"permission denied: {self._rules()}"
+            rejected[write.key] = f"permission denied: {self._rules}"
             return True
         if not MOVED_ON.search(what):
             rejected[write.key] = what
@@ -261,13 +257,13 @@ class ConsulKVBackend:
         if now is None:
             return write.value is None
         self._seen[write.key] = now
-        # What the caller saw unmarked was its own to remove; what came since is not.
+        # The caller may remove the unmarked entry that it saw, but not one that came later.
         same = before is not None and before.value == now.value
         return write.value is None and not same and self._mark(now) is not Mark.OURS
 
 
 def _place(uri: RegistryURI) -> tuple[str, str]:
-    """The socket's path, for ``consulkv-unix``, and what all keys begin with."""
+    """The socket's path, for ``consulkv-unix``, and the prefix of all keys."""
     socket_path, path = "", uri.path
     if uri.scheme.endswith("-unix"):
         socket_path, _, path = uri.path.partition(":/")
@@ -282,24 +278,10 @@ def _place(uri: RegistryURI) -> tuple[str, str]:
 
 
 def _require_legal(path: str) -> None:
-    """Raise `Rejected` for what Consul could not be asked for again by a URL, or is no key."""
+    """Raise `Rejected` if this is not a key, or if a URL cannot ask Consul for it."""
     if {"", ".", ".."} & set(path.split("/")) or not printable(path):
-        raise Rejected(f"{path[:80]!r} is no legal key: it is empty, dotted or not printable")
-    if len(path.encode()) > MOST_KEY:
-        raise Rejected(f"{path[:80]!r}… has more than {MOST_KEY} bytes")
-
-
-def _stored(row: Mapping[str, Any]) -> Stored:
-    value = (row.get("Value") or b"").decode("utf-8", "backslashreplace")
-    return Stored(row["ModifyIndex"], row.get("Session") or "", row.get("Flags") or 0, value)
-
-
-def _address_in(value: str) -> str:
-    """The address that an entry's value names; empty where it names none."""
-    if not value.startswith("{"):
-        return value.rpartition(":")[0].strip("[]")
-    try:
-        document = json.loads(value)
-    except (ValueError, RecursionError):
-        return ""
-    return str(document.get("address") or "")
+        raise Rejected(
+            f"{path[:80]!r} is not a legal key: a part is empty or dots, or it is not printable"
+        )
+    if len(path.encode()) > MAX_KEY:
+        raise Rejected(f"{path[:80]!r}… has more than {MAX_KEY} bytes")

@@ -1,7 +1,7 @@
-"""Transactions of Consul's key-value store: the operations of a write, and how many fit in one.
+"""Transactions of Consul's key-value store: the operations of a write, and how many fit.
 
-A write is guarded by what was last seen of its key, so that the transaction fails where somebody
-else was faster.
+Each write checks that its key is as it was last seen. So the transaction fails if somebody else
+changed the key meanwhile.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 from ..common.batches import batches
 
-# Consul's limits: 64 operations, of which a write takes two, and 512 KiB for the whole request.
-MOST_WRITES = 32
-MOST_BYTES = 480 * 1024
+# Consul takes 64 operations, two per write, and 512 KiB for the whole request.
+MAX_WRITES = 32
+MAX_BYTES = 480 * 1024
 
 MOVED_ON = re.compile(r"stale|held|exist|failed (index|session) check|session")
-"""Found in what Consul says of an operation whose key changed since it was seen."""
+"""Matches Consul's error for an operation whose key changed since it was last seen."""
 
 
 class Stored(NamedTuple):
-    """What was last seen of a key.
+    """A key as it was last seen.
 
-    `modified` is Consul's index of its last change; `session` is empty where none holds it.
+    `modified` is Consul's index of its last change. `session` is empty if no session holds it.
     """
 
     modified: int
@@ -32,9 +32,15 @@ class Stored(NamedTuple):
     flags: int
     value: str
 
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Stored:
+        """The key in a row of Consul's answer."""
+        value = (row.get("Value") or b"").decode("utf-8", "backslashreplace")
+        return cls(row["ModifyIndex"], row.get("Session") or "", row.get("Flags") or 0, value)
+
 
 class Write(NamedTuple):
-    """A key to set, or to delete where `value` is None; `address` is the service's."""
+    """A key to set, or to delete if `value` is None; `address` is the service's."""
 
     key: str
     value: str | None = None
@@ -44,9 +50,9 @@ class Write(NamedTuple):
 def operations(
     write: Write, seen: Stored | None, flags: int, session: str
 ) -> Sequence[Mapping[str, Any]]:
-    """What to put in the transaction; with `session` the key is locked by it.
+    """The operations of one write; if `session` is given, it locks the key.
 
-    A key that another session holds is released first: in one transaction nobody sees it go.
+    If another session holds the key, the transaction releases it first. Nobody sees it missing.
     """
     key, index = write.key, seen.modified if seen else 0
     if write.value is None:
@@ -72,11 +78,11 @@ def _operation(verb: str, key: str, **fields: Any) -> Mapping[str, Any]:
     return {"KV": {"Verb": verb, "Key": key, **fields}}
 
 
-def portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
-    """The writes in order, in portions that fit a transaction."""
-    return batches(writes, _weigh, most_items=MOST_WRITES, most_bytes=MOST_BYTES)
+def transactions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+    """The writes in order, as many as fit one transaction at a time."""
+    return batches(writes, _weigh, max_items=MAX_WRITES, max_bytes=MAX_BYTES)
 
 
 def _weigh(write: Write) -> int:
-    # JSON takes up to six bytes a character, base64 four for three.
+    # JSON takes up to six bytes a character, and base64 takes four bytes for three.
     return 12 * len(write.key) + 400 + 4 * len((write.value or "").encode()) // 3

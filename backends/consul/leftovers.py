@@ -1,9 +1,9 @@
-"""Our copies at Consul agents that are not, or no longer, the one in use.
+"""Our copies at Consul agents that are not in use: finds and removes them.
 
-A registration belongs to the agent it was made with and stays there until that very agent is told
-otherwise: removing it through another agent or from the catalog is undone by anti-entropy. So
-every address of the URI other than the one in use *owes* us a look, from the start on (we may
-have died after a move): as soon as it answers, what carries our owner's mark there is removed.
+A registration belongs to the agent that took it, and stays until that agent is told to remove it.
+Anti-entropy undoes a removal through another agent or from the catalog. So every other address of
+the URI is *owed* a look, from the start on, because a former process may have moved and died. As
+soon as such an address answers, the services with our owner's mark are removed there.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .registration import OWNER
 from .settings import Endpoint
 
 INTERVAL = 1.0
-"""Seconds between two looks at the addresses that owe one."""
+"""Seconds between two rounds of looks."""
 
 SECOND_LOOK = 2.0
-"""Seconds until an address is looked at again before it owes nothing more: a write that timed out
-at a frozen agent is carried out when it thaws."""
+"""Seconds until an address gets a second look. A frozen agent may carry out a write that timed out
+when it thaws."""
 
-BUDGET = 0.5
-"""Seconds that a request of a look may take, and after which a long removal is interrupted."""
+MAX_SECONDS = 0.5
+"""Seconds that one request of a look may take. A removal that takes longer is interrupted."""
 
 
 _RULES = 'the token needs agent_prefix "" { policy = "read" }'
 
 
 class Found(Enum):
-    """What a look at an address showed."""
+    """The result of a look at an address."""
 
     CLEAN = "nothing of ours"
     SAME_AGENT = "the agent in use, at another address"
@@ -45,7 +45,7 @@ class Found(Enum):
 
 
 class Leftovers:
-    """The addresses that owe us a look, and the looks."""
+    """The addresses that are owed a look, and the looks."""
 
     def __init__(
         self, uri: RegistryURI, owner: str, connect: Callable[[Endpoint, float], Api],
@@ -54,24 +54,24 @@ class Leftovers:
         self._name = str(uri)
         self._owner = owner
         self._connect = connect
-        self._budget = min(timeout, BUDGET)
+        self._timeout = min(timeout, MAX_SECONDS)
         self._log = log
         self._known: set[Endpoint] = set()
-        # When an address was first seen without a copy of ours; None: it has yet to answer.
+        # When an address first had no copy of ours. None: it has not answered yet.
         self._owed: dict[Endpoint, float | None] = {}
         self._looks: dict[Endpoint, Future[Found]] = {}
-        # Why an address refuses to be looked at: said once, as long as it is the same.
+        # The last logged refusal of each address. It is logged again only when it changes.
         self._refusals: dict[Endpoint, str] = {}
 
     def __bool__(self) -> bool:
-        """Whether any address owes a look."""
+        """Whether any address is owed a look."""
         return bool(self._owed)
 
     def moved(self, left: Endpoint | None, current: Endpoint, known: Iterable[Endpoint]) -> None:
-        """The agent in use is now `current`; `known` are all addresses as names resolve now.
+        """Note that `current` is in use now; `known` are all addresses as names resolve now.
 
-        Waits for the looks under way, each of which has its deadline: they took another agent
-        for the one in use, and must not remove anything from this one.
+        This waits for the looks that are under way. They assume another agent in use, and must
+        not remove anything from this one. Each look has a time limit.
         """
         wait(self._looks.values())
         self._looks.clear()
@@ -81,11 +81,11 @@ class Leftovers:
         self._owed.pop(current, None)
 
     def look(self, node_id: Callable[[], str], pool: ThreadPoolExecutor) -> None:
-        """Have every address looked at that owes it; `node_id` is of the agent in use.
+        """Start a look at every address that is owed one; `node_id` asks the agent in use.
 
-        Returns without waiting for the looks: a dead address must not hold up anything. Two
-        addresses may be one agent, and nothing is ever removed from the one in use: only the
-        agents' own ids tell them apart.
+        This does not wait for the looks, because a dead address must not delay anything. Two
+        addresses may lead to one agent, and nothing may be removed from the agent in use. Only
+        the agents' ids show that.
         """
         self._collect()
         due = [endpoint for endpoint in self._owed if endpoint not in self._looks]
@@ -100,7 +100,7 @@ class Leftovers:
             self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use)
 
     def _collect(self) -> None:
-        """Note what came of the looks that are over."""
+        """Note the results of the looks that are over."""
         for endpoint in [each for each, look in self._looks.items() if look.done()]:
             found = self._looks.pop(endpoint).result()
             now = time.monotonic()
@@ -112,19 +112,19 @@ class Leftovers:
                     del self._owed[endpoint]
 
     def _complain(self, endpoint: Endpoint, error: Unavailable) -> None:
-        """Say why copies may stay. A refusal may pass, as that of an agent without its servers."""
+        """Log why copies may remain. The refusal of an agent without its servers may pass."""
         why = f"{error}; {error.remedy(_RULES)}" if isinstance(error, Denied) else str(error)
         if self._refusals.get(endpoint) != why:
             self._refusals[endpoint] = why
             self._log.warning(
-                "%s: copies of our services at %s cannot be looked for and removed yet: %s",
+                "%s: copies of our services at %s cannot be found and removed yet: %s",
                 self._name, endpoint, why,
             )  # fmt: skip
 
     def _look_at(self, endpoint: Endpoint, in_use: str) -> Found:
-        """Remove what is ours there; that counts as clean only when the next look finds nothing."""
-        deadline = time.monotonic() + self._budget
-        api = self._connect(endpoint, self._budget)
+        """Remove our copies there; the address is clean when the next look finds none."""
+        deadline = time.monotonic() + self._timeout
+        api = self._connect(endpoint, self._timeout)
         try:
             if api.node_id() == in_use:
                 return Found.SAME_AGENT

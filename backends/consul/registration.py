@@ -1,9 +1,9 @@
-"""A service as Consul's agent has it: what is registered, what is read back, its health check.
+"""A service as Consul's agent holds it: its registration, what is read back, its health check.
 
-Pure. The content that entries are compared by is exactly what the agent gives back: name,
-address, port, tags, Meta and which of our checks stand. A check's definition cannot be read
-back, but it follows from the address and the attributes; these are all in Meta, and a digest of
-them is where Consul's limits keep one out.
+These are pure functions. Entries are compared by exactly what the agent gives back: name,
+address, port, tags, Meta, and which of our checks exist. The agent does not give back the
+definition of a check. But the definition follows from the address and the attributes, and Meta
+contains the attributes. If Consul's limits keep an attribute out, Meta contains a digest of all.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from typing import Any
 from registrator.backend import Rejected
 from registrator.model import Service
 
+from ..common.values import encode
 from .transport import printable
 
 OWNER = "registrator-owner"
-"""The Meta key that marks a service as ours: the owner's name."""
+"""The Meta key that marks a service as ours; its value is the owner's name."""
 
 DIGEST = "registrator-digest"
-"""The Meta key with a hash of what the check follows from, where not all of that is in Meta: an
-attribute that Consul cannot hold, or the container whose id a command is given."""
+"""The Meta key with a hash of the check's inputs, if Meta does not contain all of them. Meta can
+lack an attribute that Consul cannot hold, or the container id that a command gets."""
 
 DEFAULT_INTERVAL = "10s"
-"""How often a check runs unless ``check_interval`` says otherwise; the original's default."""
+"""How often a check runs without ``check_interval``; the original's default."""
 
-# What Consul takes for a span of time: the syntax of Go's time.ParseDuration.
+# A duration for Consul, in the syntax of Go's time.ParseDuration.
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 
-# Consul's own limits (structs.ValidateMetadata); values are counted in bytes. One bad pair
-# rejects the whole registration, and `consul-` is reserved.
-_META_PAIRS = 64
+# Consul's own limits (structs.ValidateMetadata), values in bytes. One bad pair rejects the whole
+# registration, and `consul-` is reserved.
+_MAX_META_PAIRS = 64
 _META_KEY = re.compile(r"(?!consul-|registrator-)[A-Za-z0-9_-]{1,128}")
-_META_VALUE = 512
+_MAX_META_VALUE = 512
 
 
 def meta(service: Service, owner: str) -> tuple[dict[str, str], list[str]]:
-    """The Meta to register, our mark included, and the attributes that Consul cannot hold."""
+    """The Meta to register, with our mark, and the attributes that Consul cannot hold."""
     legal = {
         key: value
         for key, value in sorted(service.attrs.items())
-        if _META_KEY.fullmatch(key) and len(value.encode()) <= _META_VALUE
+        if _META_KEY.fullmatch(key) and len(value.encode()) <= _MAX_META_VALUE
     }
-    kept = dict(list(legal.items())[: _META_PAIRS - 2])
+    kept = dict(list(legal.items())[: _MAX_META_PAIRS - 2])
     left_out = sorted(set(service.attrs) - set(kept))
     container = service.container_id if service.attrs.get("check_cmd") else ""
     if left_out or container:
@@ -57,17 +58,17 @@ def meta(service: Service, owner: str) -> tuple[dict[str, str], list[str]]:
 
 
 def check_id(service_id: str) -> str:
-    """The id of a service's own check: the one that Consul itself would choose."""
+    """The id of a service's own check, which is the one that Consul itself would choose."""
     return f"service:{service_id}"
 
 
 def alias_id(service_id: str) -> str:
-    """The id of the check that follows the owner's TTL check; no `check_id` of another's."""
+    """The id of the check that follows the owner's TTL check; never equal to a `check_id`."""
     return f"registrator:{service_id}"
 
 
 def possible_check_ids(service_id: str) -> set[str]:
-    """The ids of all checks that a service of ours may have."""
+    """The ids of all checks that one of our services may have."""
     return {check_id(service_id), alias_id(service_id)}
 
 
@@ -78,17 +79,17 @@ def check_ids(body: Mapping[str, Any]) -> list[str]:
 
 
 def foreign(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The checks whose ids an id of ours could be equal to by accident or intent.
+    """The checks whose ids one of ours could equal by accident or intent, with their service's id.
 
-    Consul names the checks of a service `db` that has several `service:db:1`, `service:db:2`: a
-    service `db:1` must not take the place of the first. The value is the service's id.
+    If a service `db` has several checks, Consul names them `service:db:1` and `service:db:2`. A
+    service `db:1` of ours must not replace the first.
     """
     services = {key: check.get("ServiceID") or "" for key, check in checks.items()}
     return {key: owner for key, owner in services.items() if key not in possible_check_ids(owner)}
 
 
 def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
-    """Canonical text of a service, be it ours to write or read back; `checks` are check ids."""
+    """The canonical text of a service, to write or as read back; `checks` are check ids."""
     return json.dumps(
         {
             "name": body.get("Name") or body.get("Service") or "",
@@ -103,33 +104,30 @@ def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
 
 
 def require_legal_id(service_id: str) -> None:
-    """Raise `Rejected` for an id that Consul would take but never let go of.
+    """Raise `Rejected` for an id that Consul would accept but could never deregister.
 
-    Deregistering names the id in the URL's path, which Consul's HTTP server cleans by a redirect
-    (``//``, dot segments) and refuses where it holds anything not printable.
+    The URL's path names the id to deregister. Consul's HTTP server cleans this path by a redirect
+    (``//``, dot segments), and refuses a path that is not printable.
     """
     segments = service_id.split("/")
     if not service_id:
-        raise Rejected("Consul would make the name the id where this is empty")
+        raise Rejected("its id is empty, and Consul would use the name as id")
     if "" in segments[:-1] or {".", ".."} & set(segments) or not printable(service_id):
-        raise Rejected(f"Consul cannot deregister the id {service_id[:80]!r}: it is no clean path")
+        raise Rejected(f"Consul cannot deregister the id {service_id[:80]!r}: not a clean path")
 
 
-def require_text(service: Service) -> None:
-    """Raise `Rejected` for halves of surrogate pairs: Consul would put U+FFFD in their place."""
+def require_unicode(service: Service) -> None:
+    """Raise `Rejected` for half of a surrogate pair: Consul would replace it by U+FFFD."""
     texts = [service.id, service.name, service.address, service.tags, dict(service.attrs)]
-    try:
-        json.dumps(texts, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Rejected("its metadata are not valid Unicode") from error
+    encode(json.dumps(texts, ensure_ascii=False))
 
 
 def check(service: Service) -> dict[str, Any] | None:
-    """The health check that the attributes ask for, as gliderlabs/registrator builds it.
+    """The health check that the attributes request, as gliderlabs/registrator builds it.
 
-    The first that is set of http, https, cmd, script, ttl, tcp and grpc. Raises `Rejected` for a
-    command that a shell could not split, and for what is no duration: Consul's own answer to that
-    does not say which key it means.
+    The first one that is set counts: http, https, cmd, script, ttl, tcp, grpc. Raises `Rejected`
+    if a shell could not split a command, and for a wrong duration. Consul's own answer to a wrong
+    duration does not name the key.
     """
     attrs = service.attrs
     made = _probe(service)
@@ -149,7 +147,7 @@ def check(service: Service) -> dict[str, Any] | None:
 
 
 def _probe(service: Service) -> dict[str, Any] | None:
-    """What the check does, without how often."""
+    """The part of a check that says what it does; the rest says how often."""
     attrs = service.attrs
     host = f"[{service.address}]" if ":" in service.address else service.address
     target = f"{host}:{service.port}"
@@ -183,7 +181,7 @@ def _flag(attrs: Mapping[str, str], name: str, key: str) -> dict[str, bool]:
 def _duration(attrs: Mapping[str, str], key: str) -> str:
     value = attrs.get(key, "")
     if value and not _DURATION.fullmatch(value):
-        raise Rejected(f"SERVICE_{key.upper()}: {value[:80]!r} is no duration, such as 15s")
+        raise Rejected(f"SERVICE_{key.upper()}: {value[:80]!r} is not a duration such as 15s")
     return value
 
 

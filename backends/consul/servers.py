@@ -1,25 +1,25 @@
-"""The addresses of one Consul URI: which of them is used, and the pass over the others."""
+"""The servers of one Consul URI: which one is in use, and the move to the next one."""
 
 from __future__ import annotations
 
 import logging
 
 from registrator.backend import Unavailable
-from registrator.uri import RegistryURI
+from registrator.uri import RegistryURI, resolve
 
 from ..common.in_use import InUse
 from .api import Api
 from .errors import Cut, Denied, Leaderless, NoAnswer, Refused
-from .settings import Endpoint, Settings, endpoints
+from .settings import Endpoint, Settings
 from .transport import Client
 
 
 class Servers:
-    """Stays with the address that works; home, the first of the URI, is tried first.
+    """Stays with the server that works; the first address of the URI is tried first.
 
-    A host name counts as all the addresses that it has at the moment of a (re)connect. With
-    `need_leader` a server that knows no leader does not count as working; otherwise one is taken
-    only where all are so: an agent keeps registrations even while its cluster elects.
+    A host name means all addresses that it has when a connection is made. With `need_leader`, a
+    server that knows no leader does not count as working. Without it, such a server is used only
+    if no server knows a leader, because an agent keeps registrations during an election.
     """
 
     def __init__(
@@ -34,41 +34,44 @@ class Servers:
         self.known: list[Endpoint] = []
 
     def api(self, endpoint: Endpoint, timeout: float | None = None) -> Api:
-        """The API of one server; no connection is opened yet."""
+        """The API of one server. It opens no connection yet."""
         return Api(Client(self._settings, endpoint, timeout or self._settings.timeout))
 
     def use(self) -> Api:
-        """The server in use, or a newly connected one; raises `Unavailable` after one pass."""
+        """The server in use, or a new one; raises `Unavailable` if no server works."""
         return self.current or self._connect(None, [])
 
-    def move(self, error: NoAnswer, *, told: bool = False) -> Api:
-        """Leave the server that failed for the next that works; `Unavailable` where none does.
+    def move(self, error: NoAnswer, *, already_logged: bool = False) -> Api:
+        """Leave the failed server for the next one that works; raises `Unavailable` if none does.
 
-        A move that the caller raises an error of is `told`.
+        `already_logged` means that the caller raises an error that names this move.
         """
         left = self.current.endpoint if self.current else None
         self.close()
-        return self._connect(left, [str(error)], told)
+        return self._connect(left, [str(error)], already_logged)
 
     def close(self) -> None:
-        """Let go of the server in use."""
+        """Close the connection to the server in use."""
         if self.current:
             self.current.http.close()
         self.current = None
 
     def _endpoints(self, failures: list[str]) -> list[Endpoint]:
-        """Every address of the URI as names resolve now; what fails is added to `failures`."""
+        """Every address of the URI as names resolve now; adds what fails to `failures`."""
         if self._settings.socket_path:
             return [Endpoint(self._settings.socket_path, "", 0)]
-        found: dict[Endpoint, None] = {}
+        found: list[Endpoint] = []
         for address in self._settings.addresses:
             try:
-                found.update(dict.fromkeys(endpoints(address, self._settings.timeout)))
+                ips = resolve(address, self._settings.timeout)
+                found += [Endpoint(address.host, ip.host, ip.port) for ip in ips]
             except OSError as error:
                 failures.append(str(error))
-        return list(found)
+        return list(dict.fromkeys(found))
 
-    def _connect(self, left: Endpoint | None, failures: list[str], told: bool = False) -> Api:
+    def _connect(
+        self, left: Endpoint | None, failures: list[str], already_logged: bool = False
+    ) -> Api:
         why = "; ".join(failures)
         known = self.known = self._endpoints(failures)
         if left in known:
@@ -88,21 +91,21 @@ class Servers:
                 api.http.close()
                 continue
             if leader:
-                self._use(api, f"current leader {leader}", why, told)
+                self._use(api, f"current leader {leader}", why, already_logged)
                 return api
             failures.append(f"{endpoint}: it knows no cluster leader")
             leaderless = leaderless or api
         if leaderless is None or self._need_leader:
             raise Unavailable("; ".join(failures))
         self._log.warning("%s: %s knows no cluster leader now", self._name, leaderless.endpoint)
-        self._use(leaderless, "without a leader", why, told)
+        self._use(leaderless, "without a leader", why, already_logged)
         return leaderless
 
-    def _use(self, api: Api, details: str, why: str, told: bool) -> None:
+    def _use(self, api: Api, details: str, why: str, already_logged: bool) -> None:
         self.current = api
-        self._in_use.connected(str(api.endpoint), details, why, told=told)
+        self._in_use.connected(str(api.endpoint), details, why, already_logged=already_logged)
 
 
 def _doubt(error: Unavailable) -> str:
-    """What to ask where something answered the first question of all as no Consul does."""
+    """A hint for the operator, if the first answer did not look like Consul's."""
     return " (is this Consul's HTTP port?)" if isinstance(error, Refused | Cut) else ""

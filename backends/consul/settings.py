@@ -1,6 +1,6 @@
-"""What a URI and the environment say about reaching Consul: addresses, TLS, the token.
+"""How to reach Consul, from the URI and the environment: addresses, TLS, the token.
 
-The environment is that of Consul's own clients; no proxy variable counts.
+The variables are those of Consul's own clients. Proxy variables have no effect.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import urllib3
 
 from registrator.backend import ConfigError, Context, secret
-from registrator.uri import Address, resolve
+from registrator.uri import Address
 
 from ..common import tls
 
 
 class Endpoint(NamedTuple):
-    """One server to connect to: a resolved address of a host, or a unix socket's path."""
+    """One server: a resolved address of a host, or the path of a unix socket as `host`."""
 
     host: str
     ip: str
@@ -34,14 +34,14 @@ class Endpoint(NamedTuple):
 
 
 class Token:
-    """The ACL token; one from a file is read again when Consul refuses it, as rotation needs.
+    """The ACL token. A token from a file is read again when Consul refuses it, to allow rotation.
 
-    `problem` says why that came to nothing, as long as it does.
+    `problem` says why the last reading failed. It is empty otherwise.
     """
 
     def __init__(self, context: Context) -> None:
         if context.uri.user and context.uri.password:
-            raise ConfigError("give Consul's token alone: token@host")
+            raise ConfigError("give Consul's token without a colon: token@host")
         self._context = context
         self.value = self._read()
         self.problem = ""
@@ -50,11 +50,11 @@ class Token:
         uri = self._context.uri
         token = uri.user or uri.password or secret(self._context.environ, "CONSUL_HTTP_TOKEN")
         if not re.fullmatch(r"[!-~]*", token):
-            raise ConfigError("the Consul token contains a blank, or is not plain ASCII")
+            raise ConfigError("the Consul token contains a blank or a character that is not ASCII")
         return token
 
     def reload(self, used: str) -> bool:
-        """Read the file again; whether there is now another token to try than the one `used`."""
+        """Read the file again, and return whether the token differs from the one `used`."""
         self.problem = ""
         try:
             self.value = self._read()
@@ -65,9 +65,9 @@ class Token:
 
 @dataclass
 class Settings:
-    """What URI and environment say about reaching Consul.
+    """How to reach Consul.
 
-    `socket_path` is set for the ``-unix`` schemes, `tls` for the ``-tls`` ones.
+    The ``-unix`` schemes set `socket_path`, the ``-tls`` schemes set `tls`.
     """
 
     addresses: tuple[Address, ...]
@@ -79,11 +79,11 @@ class Settings:
 
     @classmethod
     def read(cls, context: Context, socket_path: str = "") -> Settings:
-        """Raises `ConfigError` for what is wrong in the URI or the environment."""
+        """Read the URI and the environment; raises `ConfigError`."""
         uri = context.uri
         secure = uri.scheme.endswith("-tls")
         if uri.scheme.endswith("-unix") and (uri.addresses or not socket_path):
-            raise ConfigError(f"the path of a socket is needed: {uri.scheme}:///path")
+            raise ConfigError(f"give the path of a socket: {uri.scheme}:///path")
         return cls(
             uri.servers(8501 if secure else 8500),
             context.timeout,
@@ -95,13 +95,13 @@ class Settings:
 
 
 def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """TLS as Consul's own clients read it from the environment.
+    """The TLS settings, from the variables of Consul's own clients.
 
-    ``CONSUL_TLSCERT`` and ``CONSUL_TLSKEY`` are what the original's documentation names.
+    The original's documentation names ``CONSUL_TLSCERT`` and ``CONSUL_TLSKEY``.
     """
     verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "") or "true"
     if verify.lower() not in ("1", "t", "true", "0", "f", "false"):
-        raise ConfigError("CONSUL_HTTP_SSL_VERIFY is neither true nor false")
+        raise ConfigError("CONSUL_HTTP_SSL_VERIFY must be true or false")
     context = tls.client_context(
         tls.file(environ, "CONSUL_CACERT"),
         tls.file(environ, "CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"),
@@ -112,8 +112,3 @@ def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return context
-
-
-def endpoints(address: Address, seconds: float) -> list[Endpoint]:
-    """Every server that a host name stands for now; raises `OSError`, in time."""
-    return [Endpoint(address.host, found.host, found.port) for found in resolve(address, seconds)]

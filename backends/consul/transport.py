@@ -1,8 +1,8 @@
-"""How both Consul backends reach Consul: addresses, TLS, tokens, deadlines.
+"""One HTTP exchange with a Consul server: TLS, token, time limit, errors.
 
-python-consul2 is the API layer only. Its own transport has no deadline, honours proxies, knows no
-unix socket, and its constructor lets the process environment override an explicit address; so
-`Api` takes `Client` as its transport and leaves that constructor out.
+python-consul2 serves as the API layer only. Its own transport has no time limit, uses proxies,
+and knows no unix sockets. Its constructor lets the environment override an explicit address. So
+`Api` uses `Client` as its transport and does not call that constructor.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from .errors import Cut, NoAnswer, failure
 from .settings import Endpoint, Settings
 
 WORKERS = 8
-"""Concurrent requests: more made 1,000 registrations no faster (consul 1.8.7, two cores)."""
+"""Concurrent requests. More did not speed up 1,000 registrations (Consul 1.8.7, two cores)."""
 
 WATCH = 1.0
-"""Seconds between two looks at an idle connection (see `Client.dropped`)."""
+"""Seconds between two checks of an idle connection (see `Client.dropped`)."""
 
 
 def printable(text: str) -> bool:
-    """Whether Consul takes this in a URL's path: it refuses all that Go doesn't know as printable.
+    """Whether Consul accepts this in a URL's path: it refuses what Go does not know as printable.
 
-    Judged by Unicode 3.2, since Go's tables in a Consul may well be older than Python's.
+    Unicode 3.2 decides, because the tables in a Consul may be older than Python's.
     """
     return text.isprintable() and all(ucd_3_2_0.category(char) != "Cn" for char in text)
 
 
 class _UnixConnection(HTTPConnection):
-    """HTTP over a unix socket; the pool's host is the socket's path, which is no host name."""
+    """HTTP over the unix socket at `socket_path`."""
 
     def __init__(self, host: str, *args: Any, socket_path: str, **options: Any) -> None:
         super().__init__(host, *args, **options)
@@ -52,7 +52,7 @@ class _UnixConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # urllib3 has resolved its default sentinel by now: every request gives a deadline.
+            # Every request gives a timeout, so this is a number and not urllib3's default marker.
             sock.settimeout(self.timeout)
             sock.connect(self._socket_path)
         except TimeoutError as error:
@@ -71,7 +71,7 @@ class _UnixPool(urllib3.HTTPConnectionPool):
 class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
     """The transport to one server: python-consul2's interface over a urllib3 pool.
 
-    A deadline on every request, no proxy, no redirect, no retry.
+    Every request has a time limit. There is no proxy, no redirect and no retry.
     """
 
     def __init__(self, settings: Settings, endpoint: Endpoint, timeout: float) -> None:
@@ -98,9 +98,9 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         )
 
     def dropped(self) -> bool:
-        """Whether the server closed a connection since the last look: most likely it restarted.
+        """Whether the server closed a connection since the last check; probably it restarted.
 
-        Costs no request.
+        This sends no request.
         """
         idle = [c for c in list(getattr(self._pool.pool, "queue", ())) if c is not None]
         if not any(is_connection_dropped(connection) for connection in idle):
@@ -114,39 +114,38 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         self._pool.close()
 
     def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
-        """Read, as python-consul2 calls it; like all of these it raises this module's errors."""
+        """Read, for python-consul2. All four methods raise the errors of `errors`."""
         return self._read(callback, self._request("GET", path, params, None))
 
     def put(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
-        """Write, as python-consul2 calls it."""
+        """Write, for python-consul2."""
         return self._read(callback, self._request("PUT", path, params, data))
 
     def post(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
-        """Post, as python-consul2's interface asks for."""
+        """Post, for python-consul2's interface."""
         return self._read(callback, self._request("POST", path, params, data))
 
     def delete(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
-        """Delete, as python-consul2's interface asks for."""
+        """Delete, for python-consul2's interface."""
         return self._read(callback, self._request("DELETE", path, params, data))
 
     def _read(self, callback: Callable[[Any], Any], answer: Any) -> Any:
-        """What an answer says; a proxy's page, for instance, is none of Consul's."""
-        with self.consuls_own():
+        with self.expect_consul_format():
             return callback(answer)
 
     @contextlib.contextmanager
-    def consuls_own(self) -> Iterator[None]:
-        """Where an answer's form is relied on: raises `Cut` where it has another."""
+    def expect_consul_format(self) -> Iterator[None]:
+        """Raise `Cut` if an answer has another form than Consul's, such as a proxy's page."""
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Cut(f"{self.endpoint}: it answered what Consul does not say") from error
+            raise Cut(f"{self.endpoint}: its answer is not in Consul's format") from error
 
     def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
         target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
@@ -163,7 +162,7 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
     def _exchange(
         self, method: str, target: str, data: str | None
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """One request and its whole answer within the deadline."""
+        """Send one request and read its whole answer within the time limit."""
         deadline = time.monotonic() + self._timeout
         headers = {"Host": str(Address(self.endpoint.host, self.endpoint.port))}
         if not self.endpoint.ip:
@@ -195,7 +194,7 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         return answer.status, answer.headers, b"".join(parts)
 
     def _why(self, error: Exception) -> str | None:
-        """What to tell of an exchange that failed for another reason than a cut connection."""
+        """Why an exchange failed; None if the connection was cut."""
         errors = urllib3.exceptions
         if isinstance(error, errors.NewConnectionError):
             cause = error.__cause__

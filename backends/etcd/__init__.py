@@ -1,1 +1,1 @@
-"""etcd version 3: plain keys (`backend`) and SkyDNS records (`skydns`)."""
+"""etcd version 3: plain keys (`backend`), and DNS records for SkyDNS and CoreDNS (`skydns`)."""

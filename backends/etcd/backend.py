@@ -1,11 +1,12 @@
-"""etcd, API version 3: a key ``<prefix>/<name>/<id>`` for every service, under one lease.
+"""Services in etcd (API version 3): a key ``<prefix>/<name>/<id>`` each, all under one lease.
 
-The lease is also the owner's mark. etcd lets the client choose a lease's id, so it is derived
-from the owner: of the 63 bits the upper 55 tell whose an entry is, even where its value is a
-plain ``ip:port``, and a restarted agent finds its lease, and what hangs on it, without writing
-anything. The lower 8 tell leases of different TTLs apart. Several agents of one owner share the
-lease. It is never revoked, since a sibling might be writing under it: a lease with a TTL runs out
-by itself, and there is only one without.
+The lease is also the owner's mark. A client may choose a lease's id in etcd, so ours follows from
+the owner. Of its 63 bits, the upper 55 identify the owner, even if the value is a plain
+``ip:port``. So a restarted agent finds its lease, and the keys under it, without a write. The
+lower 8 bits distinguish leases of different TTLs.
+
+Several agents of one owner share the lease. It is never revoked, because another agent might be
+writing under it. A lease with a TTL expires by itself, and there is only one without.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
+from ..common.values import address_in, json_in, wants_json
 from .client import EtcdClient
-from .entries import MAX_VALUE, Write, address_in, check, json_in, portions
+from .entries import MAX_VALUE, Write, check, transactions
 from .rpc import Code, Refused, etcdrpc, keep_alive, unary
 
 RANGE = unary("kvstub.Range")
@@ -39,7 +41,7 @@ LEASE_GRANT = unary("leasestub.LeaseGrant")
 FOREVER = 100 * 365 * 86_400
 SLOTS = 256
 PAGE = 5000
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 
 
 class EtcdBackend:
@@ -49,12 +51,10 @@ class EtcdBackend:
     options: tuple[str, ...] = ("value",)
 
     def __init__(self, context: Context) -> None:
-        """Raise `ConfigError` where the URI or the environment is wrong."""
+        """Raise `ConfigError` if the URI or the environment is wrong."""
         uri = context.uri
         require_known_options(uri, *self.options)
-        if uri.options.get("value", "plain") not in ("plain", "json"):
-            raise ConfigError("value is plain or json")
-        self._json = uri.options.get("value") == "json"
+        self._json = wants_json(uri)
         self._owner = context.identity.owner
         self._prefix = self.prefix(uri)
         self._ttl = math.ceil(context.ttl) or FOREVER
@@ -66,7 +66,7 @@ class EtcdBackend:
         self._client = EtcdClient(context, tls=uri.scheme.endswith("-tls"))
 
     def prefix(self, uri: RegistryURI) -> str:
-        """What all keys begin with, before a slash."""
+        """The start of all keys, without the slash after it."""
         prefix = uri.path.rstrip("/")
         if prefix:
             try:
@@ -77,7 +77,7 @@ class EtcdBackend:
 
     @property
     def keepalive_interval(self) -> float | None:
-        """The refresh interval, or None where entries live for ever."""
+        """The refresh interval, or None if entries live for ever."""
         return self._interval
 
     def entry(self, service: Service) -> Entry:
@@ -94,7 +94,7 @@ class EtcdBackend:
         return Entry(f"{self._prefix}/{service.name}/{service.id}", content, service)
 
     def list(self) -> Mapping[str, Actual]:
-        """Every entry under the prefix, by key; complete, or it raises."""
+        """Every entry under the prefix, by key. The list is complete, or this raises."""
         if self._lease is None:
             lease, granted = self._find_lease()
             self._lease = lease if granted else None
@@ -104,22 +104,18 @@ class EtcdBackend:
             try:
                 key = kv.key.decode()
             except UnicodeDecodeError:
-                continue  # nothing that we write has such a key
+                continue  # We never write such a key.
+            value = _text(kv)
             mark = self._mark(kv)
             if mark is not Mark.OTHERS:
                 revisions[kv.key] = kv.mod_revision
-            found[key] = Actual(
-                kv.value.decode("utf-8", "backslashreplace"),
-                mark,
-                held=kv.lease == self._lease,
-                id=key.rpartition("/")[2],
-                address=address_in(kv.value),
-            )
+            held = kv.lease == self._lease
+            found[key] = Actual(value, mark, held, key.rpartition("/")[2], address_in(value))
         self._revisions = revisions
         return found
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the plan in transactions; a key that another owner took meanwhile is rejected."""
+        """Write the plan in transactions; rejects a key that another owner took meanwhile."""
         writes = [
             Write(entry.key.encode(), entry.content.encode(), entry.service.address)
             for entry in plan.register
@@ -129,8 +125,8 @@ class EtcdBackend:
         try:
             if plan.register and self._lease is None:
                 self._lease = self._acquire_lease()
-            for chunk in portions(writes):
-                self._commit(chunk, rejected)
+            for transaction in transactions(writes):
+                self._commit(transaction, rejected)
         except Refused as error:
             if error.code is not Code.NOT_FOUND:
                 raise
@@ -145,19 +141,19 @@ class EtcdBackend:
             raise SessionLost("the lease in etcd ended, and every entry with it")
 
     def close(self) -> None:
-        """Close the connection; the entries stand until their TTL, if any, runs out."""
+        """Close the connection; the entries stand until their TTL, if they have one, expires."""
         self._client.close()
 
     def _renew(self, lease: int) -> int:
-        """The TTL that a lease was granted with; 0 where it does not exist."""
+        """The TTL that etcd granted to a lease; 0 if the lease does not exist."""
         answer = self._client.call(keep_alive, etcdrpc.LeaseKeepAliveRequest(ID=lease))
         return int(answer.TTL)
 
     def _find_lease(self) -> tuple[int, bool]:
         """The lease to write under, and whether it exists.
 
-        A server raises a TTL below its minimum. A lease of another TTL in our slot (one in 256
-        that was changed lately) means the next slot.
+        A server raises a TTL that is below its minimum. If a lease of another TTL has our slot,
+        we take the next slot. That happens after one in 256 changes of the TTL.
         """
         for step in range(SLOTS):
             lease = self._base << 8 | (self._ttl + step) % SLOTS
@@ -172,13 +168,13 @@ class EtcdBackend:
             try:
                 self._client.call(LEASE_GRANT, etcdrpc.LeaseGrantRequest(ID=lease, TTL=self._ttl))
             except Refused as error:
-                # A sibling was faster, and what it was granted is ours as well.
+                # If another agent of this owner was faster, its lease is ours as well.
                 if error.code is not Code.FAILED_PRECONDITION:
                     raise
         return lease
 
     def _range(self) -> Iterator[Any]:
-        """Every key under the prefix at one revision."""
+        """Every key under the prefix, all of one revision."""
         start, end = f"{self._prefix}/".encode(), f"{self._prefix}0".encode()
         revision = 0
         while True:
@@ -195,14 +191,14 @@ class EtcdBackend:
     def _mark(self, kv: Any) -> Mark:
         if kv.lease >> 8 == self._base:
             return Mark.OURS
-        owner = json_in(kv.value).get("owner")
+        owner = json_in(_text(kv)).get("owner")
         if owner is not None:
             return Mark.OURS if owner == self._owner else Mark.OTHERS
         return Mark.OTHERS if kv.lease else Mark.NONE
 
     def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
-        """Carry out `writes` at once, unless one of the keys changed since it was seen last."""
-        for _ in range(ATTEMPTS):
+        """Carry out the writes in one transaction, unless a key changed since it was last seen."""
+        for _ in range(MAX_ATTEMPTS):
             request = etcdrpc.TxnRequest(
                 compare=[self._unchanged(write.key) for write in writes],
                 success=[self._operation(write) for write in writes],
@@ -236,7 +232,7 @@ class EtcdBackend:
         )
 
     def _still_ours(self, writes: Sequence[Write], rejected: dict[str, str]) -> Sequence[Write]:
-        """The writes that are still due and allowed, by what stands there now."""
+        """The writes that are still due and allowed, given what the keys hold now."""
         reads = [
             etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=write.key)) for write in writes
         ]
@@ -258,7 +254,7 @@ class EtcdBackend:
         mark = self._mark(kv)
         if mark is Mark.OTHERS:
             return "another owner holds it"
-        address = address_in(kv.value)
+        address = address_in(_text(kv))
         if mark is Mark.NONE and (write.value is None or write.address != address):
             return f"somebody else has just registered it with {address or 'no address'}"
         return ""
@@ -267,3 +263,9 @@ class EtcdBackend:
         if write.value is None or not found:
             return write.value is None and not found
         return bool(found[0].value == write.value and found[0].lease == self._lease)
+
+
+def _text(kv: Any) -> str:
+    """The value of a key, which may be any bytes."""
+    text: str = kv.value.decode("utf-8", "backslashreplace")
+    return text

@@ -1,7 +1,7 @@
-"""A connection to an etcd cluster: any number of addresses, a deadline on every call, logins.
+"""The connection to an etcd cluster: failover, a time limit on every call, logins.
 
-Every address has a channel of its own, and only one channel is open at a time: it stays with the
-server that works, and goes on to the next at once when that one fails.
+There is one channel at a time, to one server. The client stays with a server that works. If the
+server fails, the client moves to the next one at once.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ log = logging.getLogger("registrator.etcd")
 DEFAULT_PORT = 2379
 
 _CHANNEL_OPTIONS = (
-    # Without it a new channel inherits the connection, and the waiting time, of one that failed.
+    # Otherwise a new channel inherits the connection and the waiting time of a failed one.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.max_receive_message_length", -1),
 )
-# A member that knows of no leader answers at once instead of waiting for one.
+# With this, a member without a leader answers at once instead of waiting for one.
 _REQUIRE_LEADER: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
 
 
 class Server(NamedTuple):
-    """A server at an IP address, and the host name that its certificate is checked against."""
+    """A server's IP address, and the host name that its certificate must match."""
 
     ip: Address
     name: str
 
 
 class EtcdClient:
-    """One etcd cluster. Raises `Unavailable` only after every address has failed."""
+    """One etcd cluster. It raises `Unavailable` only after every address failed."""
 
     def __init__(self, context: Context, tls: bool) -> None:
-        """Read addresses, certificates and credentials; raises `ConfigError`, connects nowhere."""
+        """Read addresses, certificates and credentials; raises `ConfigError`. Opens nothing."""
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
@@ -71,13 +71,13 @@ class EtcdClient:
         self._mute: dict[Server, float] = {}
         self._ended = threading.Event()
         self._in_use = InUse(context.uri, log)
-        # Why the last connection ended, until an error or the next connection tells of it.
-        self._untold = ""
+        # Why the last connection ended. Empty once an error or a log line says it.
+        self._end_to_log = ""
 
     def call(self, rpc: Rpc, request: Any) -> Any:
-        """Send `request` to the server that works, or the next that does, and return its answer.
+        """Send `request` to the first server that works, and return its answer.
 
-        Raises `Refused` where a server says no, `Unavailable` where none answered in time.
+        Raises `Refused` if a server refuses, and `Unavailable` if none answers in time.
         """
         failures: list[str] = []
         if self._server is not None and self._ended.is_set():
@@ -97,7 +97,7 @@ class EtcdClient:
                     f"{server.ip}: {reason(error, self._timeout, connecting=self._server is None)}"
                 )
                 self._drop(failures[-1])
-        self._untold = ""
+        self._end_to_log = ""
         raise Unavailable("; ".join(failures))
 
     def close(self) -> None:
@@ -108,11 +108,12 @@ class EtcdClient:
         self._client = self._server = None
 
     def _servers(self, failures: list[str]) -> Iterator[Server]:
-        """Every server once: the current one, then the others, from its address on.
+        """Every server once: the current one first, then the others in the URI's order.
 
-        One that has just let a deadline pass is left out for as long, unless all have: the others
-        may say at once that they are still electing a leader, and be asked again soon. Names are
-        resolved when it comes to them, so that members added to the DNS are found.
+        A server that just did not answer in time is skipped for as long, unless all are like that.
+        During an election, the others say at once that they have no leader. So the next pass
+        comes soon, and must not wait for a frozen server each time. A name is resolved when its
+        turn comes, so that members added to the DNS are found.
         """
         current, first = self._server, self._first
         if current is not None:
@@ -153,11 +154,11 @@ class EtcdClient:
         self._server = server
         self._notice_the_end()
         details = f"etcd {status.version}, leader {status.leader:x}"
-        self._in_use.connected(str(server.ip), details, self._untold)
-        self._untold = ""
+        self._in_use.connected(str(server.ip), details, self._end_to_log)
+        self._end_to_log = ""
 
     def _open(self, server: Server) -> Any:
-        """A client with a channel of its own; certificates are read again, for they are renewed."""
+        """A client with a new channel. It reads the certificates again, as they may be renewed."""
         ip = server.ip
         host = f"ipv6:[{ip.host.replace('%', '%25')}]" if ":" in ip.host else f"ipv4:{ip.host}"
         options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
@@ -169,10 +170,10 @@ class EtcdClient:
             raise Unavailable(f"a certificate or key cannot be read: {error}") from None
 
     def _notice_the_end(self) -> None:
-        """Have the entries listed when this connection ends: the server may have been wiped.
+        """Wake the reconciler when this connection ends, because the server may have been wiped.
 
-        A stream of watches that never watches anything costs no request, and ends with the
-        connection, or when the server has been without a leader for some seconds.
+        A stream of watches without a watch sends no request. It ends with the connection, or when
+        the server has had no leader for some seconds.
         """
         ended = self._ended = threading.Event()
 
@@ -200,7 +201,7 @@ class EtcdClient:
         return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
 
     def _login(self, deadline: float) -> None:
-        """Get a new token; the password is read again, since its file may have changed."""
+        """Get a new token. This reads the password again, because its file may have changed."""
         self._metadata = _REQUIRE_LEADER
         try:
             user, password = credentials(self._context)
@@ -222,7 +223,7 @@ class EtcdClient:
 
     def _drop(self, failure: str) -> None:
         if self._server is not None:
-            self._untold = failure
+            self._end_to_log = failure
         self.close()
 
 

@@ -1,7 +1,7 @@
-"""etcd's calls and what becomes of them: the etcd3 package's messages over gRPC.
+"""Calls to an etcd server over gRPC, and plain words for their errors.
 
-Of the etcd3 package only channel and messages are used: its own calls wait without limit for a
-server that is frozen, know one address, and let a token expire.
+We use only the channel and the messages of the etcd3 package. Its own calls wait without limit
+for a frozen server, know one address only, and do not renew a token.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from registrator.backend import Unavailable
 
-# The generated code of etcd3 loads with protobuf's Python implementation only, and calls what
-# protobuf has deprecated. What gRPC would log by itself comes as an exception too.
+# etcd3's generated code needs protobuf's Python implementation, and calls deprecated functions.
+# gRPC logs nothing here, because each of its faults comes as an exception too.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 with warnings.catch_warnings():
@@ -28,7 +28,7 @@ with warnings.catch_warnings():
 Rpc = Callable[..., Any]
 Code = grpc.StatusCode
 
-# What a server says after having understood the request: any other server would say the same.
+# The answers of a server that understood the request. Any other server would answer the same.
 REFUSALS = frozenset(
     {
         Code.ALREADY_EXISTS,
@@ -43,25 +43,28 @@ REFUSALS = frozenset(
     }
 )
 
-# What gRPC says of a connection that came to nothing, and what it means.
+# gRPC's texts for a connection that failed, and plain words for them.
 MEANINGS = (
     (r"Failed to connect to remote host: (.+)", r"\1"),
     (
         r"Trying to connect an http1|Failed parsing HTTP/2",
-        "it speaks no gRPC (is this etcd's client port?)",
+        "it does not speak gRPC (is this etcd's client port?)",
     ),
     (
         r"Handshake read failed",
         "TLS: the server closed the connection (does it speak TLS at this port?)",
     ),
-    (r"BAD_SIGNATURE|CERTIFICATE_VERIFY_FAILED", "TLS: its certificate is not accepted (\\g<0>)"),
-    (r"Hostname Verification", "TLS: its certificate is not for this host"),
-    (r"TSI_DATA_CORRUPTED", "TLS: the server refuses our certificate, or wants one"),
+    (
+        r"BAD_SIGNATURE|CERTIFICATE_VERIFY_FAILED",
+        "TLS: the server's certificate is not accepted (\\g<0>)",
+    ),
+    (r"Hostname Verification", "TLS: the server's certificate is not for this host"),
+    (r"TSI_DATA_CORRUPTED", "TLS: the server refuses our certificate, or requires one"),
 )
 
 
 class Refused(Unavailable):
-    """A server understood the request and said no; `code` is gRPC's."""
+    """A server understood the request and refused it; `code` is gRPC's."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
@@ -69,13 +72,13 @@ class Refused(Unavailable):
 
 
 def unary(path: str) -> Rpc:
-    """The call with one request and one answer at `path`, as ``kvstub.Range``, of a client."""
+    """A call with one request and one answer; `path` is its place in etcd3's client."""
     method = attrgetter(path)
     return lambda client, request, **options: method(client)(request, **options)
 
 
 def keep_alive(client: Any, request: Any, **options: Any) -> Any:
-    """Send a single request over a stream of lease keep-alives; an ended stream says TTL 0."""
+    """Renew a lease by one request over a stream. If the stream just ends, the TTL is 0."""
     answers = client.leasestub.LeaseKeepAlive(iter([request]), **options)
     try:
         return next(answers, etcdrpc.LeaseKeepAliveResponse())
@@ -84,7 +87,7 @@ def keep_alive(client: Any, request: Any, **options: Any) -> Any:
 
 
 def reason(error: grpc.RpcError, timeout: float, *, connecting: bool) -> str:
-    """What to tell of a call that failed; in place of what only gRPC's makers understand."""
+    """Why a call failed, for the operator, in place of gRPC's own terms."""
     if error.code() is Code.DEADLINE_EXCEEDED:
         return f"no answer within {timeout:g} s"
     text = error.details() or error.code().name
@@ -99,14 +102,14 @@ def reason(error: grpc.RpcError, timeout: float, *, connecting: bool) -> str:
 
 
 def refusal(error: grpc.RpcError) -> str:
-    """What a server said when it refused, and what to do where it does not tell."""
+    """Why a server refused, and what to do about it."""
     denied = error.code() is Code.PERMISSION_DENIED
     remedy = "; the user needs a role with readwrite below the URI's path" if denied else ""
     return f"{error.details()}{remedy}"
 
 
 def wants_login(error: grpc.RpcError) -> bool:
-    """Whether a token is missing, has expired, or is older than the last change of the users."""
+    """Whether the token is missing, expired, or older than the last change of the users."""
     details = error.details() or ""
     return (
         error.code() is Code.UNAUTHENTICATED

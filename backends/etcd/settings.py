@@ -1,7 +1,7 @@
-"""Who we are to etcd, and whom we trust: from the URI, the environment, and files.
+"""User, password and certificates for etcd, from the URI, the environment and files.
 
-The variables are those of etcdctl. Files may be exchanged while the agent runs, so they are read
-at every connection and login, and once at the start, to find mistakes.
+The variables are those of etcdctl. Files may change while the agent runs. So they are read at
+every connection and login, and once at the start to find mistakes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..common import tls
 
 
 def credentials(context: Context) -> tuple[str, str]:
-    """User and password from the URI, else from the environment as etcdctl reads it, or files."""
+    """User and password from the URI, or from the variables of etcdctl, or from files."""
     user, password = context.uri.user, context.uri.password
     if not user:
         user, _, password = secret(context.environ, "ETCDCTL_USER").partition(":")
@@ -26,12 +26,13 @@ def credentials(context: Context) -> tuple[str, str]:
 
 
 def certificates(environ: Mapping[str, str]) -> dict[str, str]:
-    """The files for TLS, as the etcd3 package takes them; readable, and each key with its own."""
+    """The files for TLS, as the etcd3 package takes them; raises `ConfigError`."""
     authority = tls.file(environ, "ETCDCTL_CACERT")
     certificate, key = tls.file(environ, "ETCDCTL_CERT"), tls.file(environ, "ETCDCTL_KEY")
     if bool(certificate.path) != bool(key.path):
-        raise ConfigError("ETCDCTL_CERT and ETCDCTL_KEY go together")
-    tls.client_context(authority, certificate, key)  # tells of what gRPC only fails with
+        raise ConfigError("set both ETCDCTL_CERT and ETCDCTL_KEY, or neither")
+    # This says what is wrong with a file. gRPC would only fail.
+    tls.client_context(authority, certificate, key)
     roots = authority.path or ssl.get_default_verify_paths().cafile
     if not roots:
         raise ConfigError("this system has no root certificates; set ETCDCTL_CACERT")

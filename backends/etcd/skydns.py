@@ -1,8 +1,8 @@
-"""SkyDNS 2 in etcd version 3, as SkyDNS and CoreDNS's etcd plugin read it.
+"""DNS records in etcd, as SkyDNS 2 and CoreDNS's etcd plugin read them: ``skydns2``.
 
-The key is the DNS name, its labels from the root down: a service ``redis`` in the domain
-``cluster.local`` stands at ``/skydns/local/cluster/redis/<id>`` with the value
-``{"host":"10.0.0.5","port":6379}``, and is found as ``redis.cluster.local``.
+The key is the DNS name with its labels in reverse order. A service ``redis`` in the domain
+``cluster.local`` has the key ``/skydns/local/cluster/redis/<id>`` and the value
+``{"host":"10.0.0.5","port":6379}``. DNS clients find it as ``redis.cluster.local``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .entries import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASH_DIGITS = 8
-# A DNS name has at most 253 characters, of which the service and its id take up to 128.
+# A DNS name has at most 253 characters. The service and its id take up to 128 of them.
 MAX_DOMAIN = 125
 
 
@@ -34,16 +34,18 @@ class SkyDNSBackend(EtcdBackend):
         """``/skydns`` and the domain's labels, reversed; raises `ConfigError`."""
         domain = uri.path.strip("/").removesuffix(".").lower()
         if not domain:
-            raise ConfigError(f"a domain is needed: {uri.scheme}://host:port/cluster.local")
+            raise ConfigError(f"give a domain: {uri.scheme}://host:port/cluster.local")
         labels = domain.split(".")
         if len(domain) > MAX_DOMAIN or not all(map(LABEL.fullmatch, labels)):
-            raise ConfigError(f"{domain[:80]!r} is no domain name of up to {MAX_DOMAIN} characters")
+            raise ConfigError(
+                f"{domain[:80]!r} is not a domain name of up to {MAX_DOMAIN} characters"
+            )
         return "/".join(["/skydns", *reversed(labels)])
 
     def entry(self, service: Service) -> Entry:
-        """The service's name and id as labels; raises `Rejected` where they are illegal.
+        """The service's name and id as labels; raises `Rejected` if they are illegal.
 
-        Names are compared by DNS without regard to case, ids are not: they tell services apart.
+        DNS ignores the case of names, so we do too. Ids identify services, so their case counts.
         """
         check("name", service.name, nested=True)
         check("id", service.id, nested=True)
@@ -53,9 +55,9 @@ class SkyDNSBackend(EtcdBackend):
 
 
 def label(text: str) -> str:
-    """`text` if it is a DNS label in lower case, else one made of it.
+    """`text` if it is a DNS label in lower case, or else a label made from it.
 
-    What was changed ends in a hash of the original, so that ``a.b`` and ``a_b`` stay apart.
+    A label made from a text ends in a hash of the text, so ``a.b`` and ``a_b`` remain different.
     """
     if LABEL.fullmatch(text):
         return text

@@ -6,9 +6,9 @@ Names and ids become parts of paths. Tags and attributes become parts of records
 from __future__ import annotations
 
 import ipaddress
-import unicodedata
 
 from registrator.model import Reason
+from registrator.model import unprintable as unprintable
 
 # Limits, in bytes of UTF-8. Registries take far longer names, but their readers do not: a DNS name
 # has at most 253 characters. A service's metadata has to fit the smallest registry: Consul KV takes
@@ -38,13 +38,6 @@ def ip_address(text: str) -> str | None:
     except ValueError:
         return None
     return None if address.is_unspecified or "%" in text else str(address)
-
-
-def unprintable(text: str) -> bool:
-    """Whether text has control characters, line separators or halves of surrogate pairs."""
-    if text.isascii() and text.isprintable():
-        return False
-    return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
 
 
 def valid_ip(text: str, what: str) -> str:

@@ -21,7 +21,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     in_use.connected("a:1", "leader 1")
     in_use.connected("a:1", "leader 1", "a:1: it was closed")
     in_use.connected("b:2", "leader 1", "a:1: it was closed")
-    in_use.connected("a:1", "leader 1", "b:2: no answer", told=True)
+    in_use.connected("a:1", "leader 1", "b:2: no answer", already_logged=True)
     in_use.connected("b:2", "leader 1")
     return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
 

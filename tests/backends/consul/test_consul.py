@@ -148,7 +148,7 @@ def test_an_id_cannot_take_the_place_of_anothers_checks(consul: Consul) -> None:
         for number, text in enumerate(("db:1", "host:c1:80:registrator"), 2)
     ]
     rejected = ours.apply(Plan(tuple(map(ours.entry, thieves))))
-    assert rejected == {"db:1": "its check's id 'service:db:1' is one of db"}
+    assert rejected == {"db:1": "the id of its check, 'service:db:1', belongs to a check of db"}
     register(ours, service(5, id="db:1"))
     ours.apply(Plan((), ("db:1", "host:c1:80:registrator")))
     assert holders() == before
@@ -172,7 +172,7 @@ def test_rejected_beside_accepted(ours: Backend) -> None:
     assert list(rejected) == [entries[0].key]
     assert "invalid duration" in rejected[entries[0].key]
     assert ours.list().keys() == {entry.key for entry in entries[1:]}
-    with pytest.raises(Rejected, match="no clean path"):
+    with pytest.raises(Rejected, match="not a clean path"):
         ours.entry(service(id="../x"))
 
 
@@ -531,7 +531,7 @@ def test_copies_go_also_after_a_refusal_that_passes(
 
         def told() -> list[str]:
             keep_alive(ours)
-            return [line for line in caplog.messages if "cannot be looked for" in line]
+            return [line for line in caplog.messages if "cannot be found" in line]
 
         until(told, "a warning")
         for _ in range(3):
@@ -554,7 +554,7 @@ def test_what_is_no_consul_is_told_and_left(consul: Consul, scheme: str, said: s
     proxy.instead = answer("200 OK", said)
     ours = backend(scheme.format(proxy.address))
     try:
-        with pytest.raises(Unavailable, match=r"what Consul does not say|no cluster leader"):
+        with pytest.raises(Unavailable, match=r"not in Consul's format|no cluster leader"):
             ours.list()
         proxy.instead = b""
         ours.list()

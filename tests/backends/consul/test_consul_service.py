@@ -92,7 +92,7 @@ def with_duration(key: str, value: str) -> dict[str, str]:
 def test_what_is_no_duration_is_rejected_with_its_key(key: str, value: str) -> None:
     with pytest.raises(Rejected) as raised:
         check(service(attrs=with_duration(key, value)))
-    expected = f"SERVICE_{key.upper()}: {value!r} is no duration, such as 15s"
+    expected = f"SERVICE_{key.upper()}: {value!r} is not a duration such as 15s"
     assert str(raised.value) == expected
 
 

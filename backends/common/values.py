@@ -1,0 +1,47 @@
+"""Values of entries: their encoding, the option ``value``, and what a stored value says.
+
+Anybody may have stored a value, so it may contain anything.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from registrator.backend import ConfigError, Rejected
+from registrator.uri import RegistryURI
+
+
+def encode(text: str) -> bytes:
+    """The text in UTF-8; raises `Rejected` for half of a surrogate pair, which UTF-8 lacks."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise Rejected("its metadata is not valid Unicode") from error
+
+
+def wants_json(uri: RegistryURI) -> bool:
+    """Whether the URI asks for ``value=json`` instead of a plain ``ip:port``."""
+    choice = uri.options.get("value", "plain")
+    if choice not in ("plain", "json"):
+        raise ConfigError(f"the option value must be plain or json, not {choice!r}")
+    return choice == "json"
+
+
+def json_in(value: str) -> dict[str, Any]:
+    """The JSON object in a value; empty if the value is not an object."""
+    if not value.lstrip().startswith("{"):
+        return {}
+    try:
+        document: dict[str, Any] = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return document
+
+
+def address_in(value: str) -> str:
+    """The address in a value, from JSON or ``ip:port``; empty if the value has none."""
+    if value.startswith("{"):
+        document = json_in(value)
+        return str(document.get("address") or document.get("host") or "")
+    return value.rpartition(":")[0].strip("[]")
