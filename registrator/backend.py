@@ -1,8 +1,8 @@
 """The protocol that a backend implements, its errors, and how one is found by URI scheme.
 
 A backend is our code for one kind of registry. It holds a connection and nothing else: what is
-desired, what is actual and when to try again are the reconciler's. ``docs/backends.md`` shows how
-a package of one's own adds a scheme.
+desired, what is actual and when to try again are the reconciler's.
+``docs/registries/your-own.md`` shows how a package of your own adds a scheme.
 
 The errors::
 

@@ -22,7 +22,7 @@ from support.wait import until
 from support.walkthrough import blocks, walk
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "examples/README.md"]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples/README.md"]
 WITH_COMMANDS = sorted(path for path in DOCUMENTS if blocks(path))
 
 # Languages of blocks without commands.
@@ -78,8 +78,8 @@ def serve(host: Host, image: str, *words: str) -> None:
     host.run("docker", "run", "-d", "--net=host", "-e", "SERVICE_IGNORE=1", image, *words)
 
 
-def serve_consul(host: Host) -> None:
-    serve(host, "consul:1.8", "agent", "-dev", f"-bind={host.ip}")
+def serve_consul(host: Host, *options: str) -> None:
+    serve(host, "consul:1.8", "agent", "-dev", f"-bind={host.ip}", *options)
     until(lambda: ask(host, "catalog/nodes") not in ("", "[]"), "Consul", 30)
 
 
@@ -198,13 +198,39 @@ def as_the_table_and_the_comments_say(host: Host) -> None:
     until(lambda: names(host) == {"web", *comments}, lambda: str(held(host)))
 
 
-# --- backends ---
+# --- registries ---
+
+MANAGER = "8f246b77-f3e1-ff88-5b48-8ec93abf3e05"
+
+# Without a token everything is allowed, with one only what its policy says.
+ACLS = f"""acl {{ enabled = true, default_policy = "deny", tokens {{
+    master = "{MANAGER}", default = "{MANAGER}", agent = "{MANAGER}" }} }}"""
 
 
-def etcd_and_a_place_for_packages(host: Host) -> None:
+def consul_with_acls(host: Host) -> None:
+    """And a stale entry in the catalog and in the store."""
+    serve_consul(host, f"-hcl={ACLS}")
+    run_web(host)
+    put_stale_in_consul(host)
+
+
+def etcd_and_web(host: Host) -> None:
+    """And a password in its file, and a stale key."""
     serve_etcd(host)
+    run_web(host)
     host.run("sh", "-c", "mkdir -p /etc/registrator && echo secret >/etc/registrator/password")
-    # It sees what this interpreter does, registrator included.
+    host.run("etcdctl", "put", "stale/web/h:web:80", "x")
+
+
+def zookeeper_and_web(host: Host) -> None:
+    """And a stale node."""
+    serve(host, "zookeeper:3.8")
+    run_web(host)
+    put_stale_in_zookeeper(host)
+
+
+def place_for_packages(host: Host) -> None:
+    """An environment that sees what this interpreter does, registrator included."""
     host.run(sys.executable, "-m", "venv", "/opt/venv")
     own = f"import site; site.addsitedir({str(Path(pytest.__file__).parents[1])!r})"
     script = "echo \"$0\" >$(echo /opt/venv/lib/python*/site-packages)/tests.pth && printf '%s\\n'"
@@ -214,9 +240,52 @@ def etcd_and_a_place_for_packages(host: Host) -> None:
     run_web(host)
 
 
-def a_user_and_a_file(host: Host) -> None:
-    user = host.run("etcdctl", "user", "get", "registrator", "--detail")
-    assert re.search(r"KV Write:\s+\[/services/, /services0\)", user), user
+def is_well(host: Host) -> None:
+    """The agent that the page started last is in step, and had no reason to warn."""
+    check = ("docker", "exec", "registrator", "python", "-m", "registrator.health")
+    until(lambda: host.run(*check, check=False) == "well\n", lambda: logs(host), 30)
+    assert not re.search(" (WARN|ERROR)", logs(host)), logs(host)
+
+
+def logs(host: Host) -> str:
+    return host.run("sh", "-c", "docker logs registrator 2>&1")
+
+
+def consul_has_web_alone(host: Host) -> None:
+    is_well(host)
+    until(lambda: names(host) == {"web"}, lambda: str(held(host)))
+
+
+def keys_are_locked(host: Host) -> None:
+    is_well(host)
+    assert host.run("consul", "kv", "get", "-recurse", "stale", environ=ENVIRON) == ""
+    (key,) = json.loads(ask(host, "kv/services?recurse"))
+    assert key["Session"]
+
+
+def the_role_is_enough(host: Host) -> None:
+    """With authentication switched on; and the password is that of the file."""
+    host.run("etcdctl", "user", "add", "root:root")
+    host.run("etcdctl", "auth", "enable")
+    host.run("docker", "restart", "registrator")
+    run_web(host)
+    until(lambda: ": registered " in logs(host), lambda: logs(host), 30)
+    is_well(host)
+
+
+def the_node_is_readable(host: Host) -> None:
+    is_well(host)
+    line = "zkCli.sh -server 127.0.0.1 ls /private/web 2>&1"
+    until(lambda: "[192.0.2.10:" in host.run("sh", "-c", line, environ=ENVIRON), "the node", 30)
+
+
+def the_file_has_web(host: Host) -> None:
+    is_well(host)
+    (group,) = json.loads(host.run("cat", "/run/services/services.json"))
+    assert group["labels"]["service"] == "web"
+
+
+def the_folder_has_web(host: Host) -> None:
     assert '"name": "web"' in host.run("sh", "-c", "cat /run/services/*")
 
 
@@ -234,6 +303,20 @@ STALE = {
 }
 
 
+def put_stale_in_consul(host: Host) -> None:
+    body = '{"ID": "h:web:80", "Name": "web"}'
+    url = "http://127.0.0.1:8500/v1/agent/service/register"
+    host.run("curl", "-sfX", "PUT", "-d", body, url)
+    host.run("consul", "kv", "put", "stale/web/h:web:80", "x", environ=ENVIRON)
+
+
+def put_stale_in_zookeeper(host: Host) -> None:
+    script = "create /stale\\ncreate /stale/web\\ncreate /stale/web/192.0.2.10:80 x\\n"
+    fill = f"printf '{script}' | zkCli.sh -server 127.0.0.1 2>&1"
+    until(lambda: "Created /stale/web/192" in host.run("sh", "-c", fill, environ=ENVIRON),
+          "ZooKeeper", 30)  # fmt: skip
+
+
 def stale_entries(host: Host) -> None:
     """In all registries; and a Consul node that is gone."""
     serve_consul(host)
@@ -243,15 +326,9 @@ def stale_entries(host: Host) -> None:
     host.run("docker", "run", "-d", "--name=gone", "consul:1.8", "agent", *joined)
     until(lambda: '"gone"' in ask(host, "catalog/nodes"), "the other node", 30)
     host.run("docker", "rm", "-f", "gone")
-    body = '{"ID": "h:web:80", "Name": "web"}'
-    url = "http://127.0.0.1:8500/v1/agent/service/register"
-    host.run("curl", "-sfX", "PUT", "-d", body, url)
-    host.run("consul", "kv", "put", "stale/web/h:web:80", "x", environ=ENVIRON)
+    put_stale_in_consul(host)
     host.run("etcdctl", "put", "stale/web/h:web:80", "x")
-    script = "create /stale\ncreate /stale/web\ncreate /stale/web/192.0.2.10:80 x\n"
-    fill = f"printf '{script}' | zkCli.sh -server 127.0.0.1 2>&1"
-    until(lambda: "Created /stale/web/192" in host.run("sh", "-c", fill, environ=ENVIRON),
-          "ZooKeeper", 30)  # fmt: skip
+    put_stale_in_zookeeper(host)
 
 
 def no_entry_left(host: Host) -> None:
@@ -266,12 +343,21 @@ def no_entry_left(host: Host) -> None:
 
 SETTINGS = {
     "README.md": Setting(consul_and_web, web_by_both_forms),
-    "deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
-    "run.md": Setting(agent_at_work),
-    "services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
-    "backends.md": Setting(etcd_and_a_place_for_packages, a_user_and_a_file,
-                           {"PATH": f"/opt/venv/bin:{ENVIRON['PATH']}"}),
-    "troubleshooting.md": Setting(stale_entries, no_entry_left, blanks=STALE),
+    "docs/deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
+    "docs/run.md": Setting(agent_at_work),
+    "docs/services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
+    "docs/troubleshooting.md": Setting(stale_entries, no_entry_left, blanks=STALE),
+    "docs/registries/consul.md": Setting(consul_with_acls, consul_has_web_alone,
+                                         {"CONSUL_HTTP_TOKEN": MANAGER}, STALE),
+    "docs/registries/consul-kv.md": Setting(consul_with_acls, keys_are_locked,
+                                            {"CONSUL_HTTP_TOKEN": MANAGER}, STALE),
+    "docs/registries/etcd.md": Setting(etcd_and_web, the_role_is_enough, blanks=STALE),
+    "docs/registries/skydns.md": Setting(etcd_and_web, the_role_is_enough, blanks=STALE),
+    "docs/registries/zookeeper.md": Setting(zookeeper_and_web, the_node_is_readable,
+                                            blanks=STALE),
+    "docs/registries/file.md": Setting(run_web, the_file_has_web),
+    "docs/registries/your-own.md": Setting(place_for_packages, the_folder_has_web,
+                                           {"PATH": f"/opt/venv/bin:{ENVIRON['PATH']}"}),
 }  # fmt: skip
 
 
@@ -288,7 +374,7 @@ def fresh(host: Host) -> Iterator[Host]:
 
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_do_what_the_text_says(path: Path, fresh: Host) -> None:
-    setting = SETTINGS.get(path.name, Setting())
+    setting = SETTINGS.get(str(path.relative_to(ROOT)), Setting())
     setting.before(fresh)
     walk(fresh, path, folder=ROOT, skip=NOT_RUN, environ={**ENVIRON, **setting.environ},
          blanks=setting.blanks)  # fmt: skip

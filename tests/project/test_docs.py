@@ -22,9 +22,20 @@ from registrator.uri import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted(ROOT.glob("docs/**/*.md"))
-ALL = [*ROOT.glob("*.md"), *DOCS, *ROOT.glob("examples/*/README.md")]
+ALL = [*ROOT.glob("*.md"), *DOCS, *ROOT.glob("examples/**/README.md")]
 CODE = [*ROOT.glob("registrator/**/*.py"), *ROOT.glob("backends/**/*.py")]
-BACKENDS, RUN, SERVICES = (ROOT / "docs" / f"{n}.md" for n in ("backends", "run", "services"))
+RUN, SERVICES = (ROOT / "docs" / f"{n}.md" for n in ("run", "services"))
+REGISTRIES = ROOT / "docs/registries"
+YOUR_OWN = REGISTRIES / "your-own.md"
+# The page of each scheme, without its `-tls` or `-unix`, and the prefix of its variables.
+PAGES = {
+    "consul": ("consul.md", "CONSUL"),
+    "consulkv": ("consul-kv.md", "CONSUL"),
+    "etcd": ("etcd.md", "ETCDCTL"),
+    "file": ("file.md", ""),
+    "skydns2": ("skydns.md", "ETCDCTL"),
+    "zookeeper": ("zookeeper.md", "ZOOKEEPER"),
+}
 
 each_document = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -88,17 +99,35 @@ def test_the_limits_are_those_of_the_code() -> None:
         assert shown in limits
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", BACKENDS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [ROOT / "README.md", REGISTRIES / "README.md"], ids=str)
 def test_every_scheme_is_documented(path: Path) -> None:
     assert [name for name in schemes() if f"`{name}://" not in path.read_text()] == []
 
 
-def test_every_variable_is_documented() -> None:
-    pattern = r"\b(?:CONSUL|ETCDCTL|ZOOKEEPER|DOCKER)_[A-Z_]*[A-Z]\b"
-    read = {name for path in CODE for name in re.findall(pattern, path.read_text())}
-    text = BACKENDS.read_text() + RUN.read_text()
-    assert len(read) > 15
-    assert [name for name in sorted(read) if name not in text] == []
+def test_every_scheme_is_on_its_registry_s_page() -> None:
+    for name in schemes():
+        page = (REGISTRIES / PAGES[name.partition("-")[0]][0]).read_text()
+        assert f"`{name}://" in page, name
+
+
+def variables(prefix: str) -> set[str]:
+    """The variables with this prefix that the code reads."""
+    pattern = rf"\b{prefix}_[A-Z_]*[A-Z]\b"
+    return {name for path in CODE for name in re.findall(pattern, path.read_text())}
+
+
+@pytest.mark.parametrize(("name", "prefix"), PAGES.values())
+def test_every_variable_is_on_its_registry_s_page(name: str, prefix: str) -> None:
+    read = variables(prefix) if prefix else set()
+    assert len(read) > 2 or not prefix
+    text = (REGISTRIES / name).read_text()
+    assert [each for each in sorted(read) if each not in text] == []
+
+
+def test_every_variable_of_the_engine_is_documented() -> None:
+    read = variables("DOCKER")
+    assert len(read) > 3
+    assert [each for each in sorted(read) if each not in RUN.read_text()] == []
 
 
 @each_document
@@ -170,7 +199,7 @@ def test_log_lines_are_as_shown() -> None:
 
 def test_the_example_of_a_backend_is_complete() -> None:
     shown = re.findall(
-        r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", BACKENDS.read_text(), re.M | re.S
+        r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", YOUR_OWN.read_text(), re.M | re.S
     )
     folder = ROOT / "examples/backend-plugin"
     assert {ROOT / name for name, _ in shown} == {*folder.glob("*.toml"), *folder.glob("*.py")}
