@@ -122,8 +122,8 @@ OPTIONS = (
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", _word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
-           "When a container ends, deregister its services always, or on-success. on-success means: "
-           "after exit 0, after a signal, or if the container is gone.", _one_of("always", "on-success")),
+           "When to deregister a container that ended: always, or on-success (after exit 0, "
+           "after a signal, or if it is gone).", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", _boolean),
     Option("resync", "resync", "Keeping in step", "SECONDS", "60",

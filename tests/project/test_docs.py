@@ -95,7 +95,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     limits = SERVICES.read_text().partition("## Limits")[2]
     kib = untrusted.MAX_METADATA // 1024
     for shown in (f"{untrusted.MAX_NAME} bytes", f"| {untrusted.MAX_TAG} bytes",
-                  f"| {untrusted.MAX_ATTRIBUTES};", f"| {kib} KiB"):  # fmt: skip
+                  f"| {untrusted.MAX_ATTRIBUTES} attributes", f"| {kib} KiB"):  # fmt: skip
         assert shown in limits
 
 

@@ -21,7 +21,16 @@ DOCUMENTS = sorted(
         *ROOT.glob("examples/**/README.md"),
     }
 )
-EXISTING = [path for path in DOCUMENTS if path.exists()]
+# Documents that are still to be reworded.
+NOT_YET = {"ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"} | {
+    f"docs/{name}.md"
+    for name in (
+        "differences", "failover", "migrating", "performance", "reliability", "troubleshooting",
+    )
+}  # fmt: skip
+EXISTING = [
+    path for path in DOCUMENTS if path.exists() and str(path.relative_to(ROOT)) not in NOT_YET
+]
 
 # Aim at 15 words. A name in a code span or a link is one word each.
 MOST_WORDS = 28
@@ -77,7 +86,7 @@ def test_sentences_are_plain(path: Path) -> None:
         ("| a | It stays; it goes later. |", "semicolon"),
         ("Fine. Of a variable and a label the label wins.", "opening"),
         ("- Where both are set, it ends.", "opening"),
-        ("It is simple: what is set wins.\n\n**What** is this? What it does say counts.", "opening"),
+        ("It is simple.\n\n**Rule**: What is set wins.", "opening"),
         (f"A {'very ' * MOST_WORDS}long sentence.", "words"),
     ],
 )
