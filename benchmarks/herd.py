@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from benchmarks.figure import Figure
 from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
+from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import SECOND_LOOK, Reconciler
 from registrator.system.retry import BACKOFF_MAX, backoff
 
@@ -107,7 +108,7 @@ class Host:
         self._failures = 0
         self.ends = float("inf")
         self.reconciler = Reconciler(
-            "registry", lambda wake: self.backend, Identity("", ""), resync=RESYNC,
+            RegistryReport("registry"), lambda wake: self.backend, Identity("", ""), resync=RESYNC,
             clock=lambda: clock.now,
         )  # fmt: skip
         self.reconciler.publish(snapshot)

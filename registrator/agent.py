@@ -28,7 +28,7 @@ from registrator.engine.client import DockerEngine, Engine, WrongVariables
 from registrator.health import PERIOD, Health
 from registrator.model import EngineUnavailable, Identity, Snapshot
 from registrator.registries import make_backend
-from registrator.status.outage import Outage
+from registrator.status.board import Board
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import host_address, host_addresses
@@ -110,7 +110,9 @@ class Agent:
         self._reconcilers: list[Reconciler] = []
         self._inventory: Inventory | None = None
         self._health = Health()
-        self._stalled = Outage("Docker engine", log)
+        self._board = Board()
+        for uri in config.uris:
+            self._board.add_registry(str(uri))
         self._engine = DockerEngine(
             environ, labels=(config.use_ip_from_label,) if config.use_ip_from_label else ()
         )
@@ -134,15 +136,8 @@ class Agent:
 
     def _tell_health(self) -> None:
         while not self._stop.is_set():
-            self._health.note(self._problems())
+            self._health.note(self._board.problems())
             self._stop.wait(PERIOD)
-
-    def _problems(self) -> list[str]:
-        """What keeps the registries from being right at this moment."""
-        if self._inventory is None:
-            return ["Docker engine: has not answered yet"]
-        found = ["Docker engine: does not answer"] if self._stalled.failures else []
-        return found + [f"{each.name}: not right" for each in self._reconcilers if not each.right]
 
     def _end(self, number: int, _: FrameType | None) -> None:
         log.info("%s: ending; the entries stay", signal.Signals(number).name)
@@ -153,7 +148,7 @@ class Agent:
         if self._inventory is not None:
             self._inventory.resync()
         for reconciler in self._reconcilers:
-            reconciler.hurry()
+            reconciler.retry_now()
 
     def _follow(self) -> None:
         """Wait for the engine, start all that works on it, and read its events."""
@@ -163,15 +158,15 @@ class Agent:
 
     def _await_engine(self) -> Engine | None:
         """Who the engine is, as soon as it answers; None where the agent is to end before."""
-        outage = Outage("Docker engine", log)
+        report, address = self._board.engine, self._engine.address
         while not self._stop.is_set():
             try:
                 engine = self._engine.identify()
             except EngineUnavailable as error:
-                outage.failed(f"none answers at {self._engine.address} ({error})")
-                self._back_off(outage)
+                report.failed(f"none answers at {address} ({error})")
+                self._back_off(report.row.failures)
             else:
-                outage.over()
+                report.succeeded(address=address, version=engine.version)
                 log.info("Docker engine %s at %s", engine.version, self._engine.address)
                 return engine
         return None
@@ -183,7 +178,7 @@ class Agent:
         tell_addresses(config, identity.hostname, host_ip)
         self._reconcilers = [
             Reconciler(
-                str(uri),
+                report,
                 functools.partial(self._backend, uri, identity),
                 identity,
                 cleanup=config.cleanup,
@@ -191,7 +186,7 @@ class Agent:
                 attempts=config.retry_attempts,
                 first_wait=config.retry_interval,
             )
-            for uri in config.uris
+            for uri, report in zip(config.uris, self._board.registries, strict=True)
         ]
         inventory = Inventory(
             self._engine,
@@ -206,7 +201,7 @@ class Agent:
             self._spawn("address", watch)
         self._spawn("inventory", functools.partial(self._take_stock, inventory))
         for reconciler in self._reconcilers:
-            self._spawn(reconciler.name, functools.partial(reconciler.run, self._stop))
+            self._spawn(reconciler.report.row.name, functools.partial(reconciler.run, self._stop))
         return inventory
 
     def _watch_address(self, inventory: Inventory, hostname: str, host_ip: str) -> None:
@@ -262,14 +257,13 @@ class Agent:
 
     def _read_events(self, inventory: Inventory) -> None:
         """Mark what events tell of, over all reconnects; each means a full listing."""
-        outage = Outage("Docker events", log)
         last: int | None = None
         while not self._stop.is_set():
             reason = "the engine ended the stream"
             try:
                 for event in self._engine.events(last):
                     if event is None:
-                        outage.over()
+                        self._board.events.succeeded()
                         inventory.resync()
                     else:
                         last = event.time
@@ -277,22 +271,23 @@ class Agent:
             except EngineUnavailable as error:
                 reason = str(error)
             if not self._stop.is_set():
-                self._report_stream(outage, reason)
+                self._report_stream(reason)
                 inventory.resync()
-                self._back_off(outage)
+                rows = (self._board.engine.row, self._board.events.row)
+                self._back_off(max(1, *(row.failures for row in rows)))
 
-    def _report_stream(self, outage: Outage, reason: str) -> None:
+    def _report_stream(self, reason: str) -> None:
         """Say that the stream failed; where all of the engine does, `_take_stock` says so."""
         try:
             self._engine.ping()
         except EngineUnavailable as error:
-            outage.failed(f"{reason}; {error}", told=True)
+            log.debug("Docker events: %s; %s", reason, error)
         else:
-            outage.failed(reason)
+            self._board.events.failed(reason)
 
     def _take_stock(self, inventory: Inventory) -> None:
         """Turn what is dirty into snapshots; find out when the engine stalls, and list on time."""
-        outage = self._stalled
+        report = self._board.engine
         resync = self._config.resync or float("inf")
         listing = time.monotonic() + resync
         while not self._stop.is_set():
@@ -303,23 +298,23 @@ class Agent:
                     listing = time.monotonic() + resync
                     inventory.resync()
                 inventory.step()
-                outage.over()
+                report.succeeded()
             except EngineUnavailable as error:
-                outage.failed(error)
+                report.failed(error)
                 self._engine.interrupt()
-                self._back_off(outage)
+                self._back_off(report.row.failures)
 
-    def _back_off(self, outage: Outage) -> None:
+    def _back_off(self, failures: int) -> None:
         # The libraries' exceptions hold the socket that failed in a cycle: it would stay open.
         gc.collect()
-        self._stop.wait(min(PATIENCE, backoff(outage.failures)))
+        self._stop.wait(min(PATIENCE, backoff(failures)))
 
     def _shut_down(self) -> None:
         """Let the threads end by themselves, but not for long."""
         if self._inventory is not None:
             self._inventory.resync()
         for reconciler in self._reconcilers:
-            reconciler.hurry()
+            reconciler.retry_now()
         self._engine.interrupt()
         deadline = time.monotonic() + GRACE
         for thread in self._threads:

@@ -1,83 +1,42 @@
-"""What the agent knows of itself: the one state behind log lines, health note and all that is told.
+"""What the agent knows of itself: the one state behind log lines, health note and all that asks.
 
-The core fills the board. Everything else reads it, and reads nothing else. Each row is immutable
-and replaced as a whole, so that a reader never sees half of a change and needs no lock. Each row
-and each counter has one thread that writes it.
+The core fills the board through its reports. Everything else reads it, and reads nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
 
-from registrator.model import Offer, Problem
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRow:
-    """The Docker engine, as seen from here.
-
-    `answers` is None until it answered for the first time. `since` is when its present state
-    began, in seconds since the epoch. `error` is why it does not answer, and `failures` how often
-    in a row.
-    """
-
-    address: str = ""
-    version: str = ""
-    answers: bool | None = None
-    since: float = 0.0
-    error: str = ""
-    failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryRow:
-    """One registry, as its reconciler sees it.
-
-    `in_sync` is whether the last attempt succeeded and wrote all that can be written: services
-    in `problems` do not count. `problems` are by service id. Moments are in seconds since the
-    epoch, 0 for never.
-    """
-
-    name: str
-    in_sync: bool = False
-    entries: int = 0
-    problems: Mapping[str, Problem] = field(default_factory=dict)
-    since: float = 0.0
-    error: str = ""
-    failures: int = 0
-    last_success: float = 0.0
-    last_listing: float = 0.0
+from registrator.model import Offer
+from registrator.status.report import RegistryReport, Report
+from registrator.status.rows import EngineRow, Row
 
 
 class Board:
-    """The rows and counters of one agent."""
+    """The reports of one agent: on the engine, on its event stream, and on each registry.
+
+    `offers` says what each container offers, by container id. It is replaced with each snapshot.
+    """
 
     def __init__(self) -> None:
-        self.engine = EngineRow()
-        self.registries: dict[str, RegistryRow] = {}
-        # By container id; the mapping is replaced with each snapshot.
+        log = logging.getLogger("registrator.agent")
+        self.engine = Report(EngineRow("Docker engine"), log)
+        self.events = Report(Row("Docker events"), log)
+        self.registries: list[RegistryReport] = []
         self.offers: Mapping[str, Offer] = {}
-        self.counters: dict[str, int] = {}
 
-    def tell_engine(self, **changes: Any) -> None:
-        """Replace the engine's row by one with these fields changed."""
-        self.engine = replace(self.engine, **changes)
-
-    def tell_registry(self, name: str, **changes: Any) -> None:
-        """Replace a registry's row by one with these fields changed."""
-        row = self.registries.get(name) or RegistryRow(name)
-        self.registries[name] = replace(row, **changes)
-
-    def count(self, counter: str, by: int = 1) -> None:
-        """Raise a counter, which starts at 0."""
-        self.counters[counter] = self.counters.get(counter, 0) + by
+    def add_registry(self, name: str) -> RegistryReport:
+        """Begin the report on a registry. `name` is its URI without secrets."""
+        report = RegistryReport(name)
+        self.registries.append(report)
+        return report
 
     def problems(self) -> list[str]:
-        """What keeps the registries from being right at this moment, a line each; no secrets."""
-        if self.engine.answers is None:
-            return ["Docker engine: has not answered yet"]
-        found = [] if self.engine.answers else ["Docker engine: does not answer"]
-        rows = list(self.registries.values())
+        """What keeps the registries from being in sync now, a line each, without secrets."""
+        engine = self.engine.row
+        if not engine.last_success:
+            return [f"{engine.name}: has not answered yet"]
+        found = [f"{engine.name}: does not answer"] if engine.failures else []
+        rows = [report.row for report in self.registries]
         return found + [f"{row.name}: not in sync" for row in rows if not row.in_sync]

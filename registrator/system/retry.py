@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import tenacity
+
 T = TypeVar("T")
 
 BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_GROWTH = 0.1, 30.0, 1.2
@@ -36,17 +38,25 @@ def retry(
     """Call `attempt` until it succeeds and return its result, or None once `stop` is set.
 
     `failed` is called with each of the `errors`. It returns the seconds to wait, or raises to give
-    up. `sleep` waits that long, and may return early. By default only `stop` ends the wait.
+    up. `sleep` waits that long, and may return early. By default only `stop` ends the wait. An
+    attempt that fails after `stop` is set counts for nothing: the end may be why it failed.
     """
-    sleep = sleep or stop.wait
-    while not stop.is_set():
-        try:
-            return attempt()
-        except errors as error:
-            seconds = failed(error)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return failed(error) if isinstance(error, Exception) and not stop.is_set() else 0
+
+    def pause(seconds: float) -> None:
         # The exceptions of the libraries hold the socket that failed in a cycle. Without this it
         # would stay open.
         gc.collect()
-        if not stop.is_set():
-            sleep(seconds)
-    return None
+        (sleep or stop.wait)(seconds)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(errors),
+        wait=wait,
+        stop=tenacity.stop_when_event_set(stop),
+        sleep=pause,
+        retry_error_callback=lambda _: None,
+    )
+    return None if stop.is_set() else retrying(attempt)

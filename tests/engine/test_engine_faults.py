@@ -88,7 +88,7 @@ def test_a_stream_that_stalls_is_left(bench: Bench) -> None:
     bench.agent.wait_log("Docker engine: .*; trying again", 25)
     bench.proxy.thaw()
     bench.expect("after")
-    bench.agent.wait_log("Docker engine: right again", 5)
+    bench.agent.wait_log("Docker engine: recovered", 5)
 
 
 def test_a_frozen_engine_goes_on(bench: Bench) -> None:
@@ -188,7 +188,7 @@ def test_a_restart_with_live_restore_writes_nothing(
             end()
             until(lambda: run.log.count("WARN  Docker engine: ") == number, run.tail)  # noqa: B023
             engine.start()
-            until(lambda: run.log.count("Docker engine: right again") == number, run.tail)  # noqa: B023
+            until(lambda: run.log.count("Docker engine: recovered") == number, run.tail)  # noqa: B023
             assert len(proxy.writes) == number
             engine.api.run(f"more{number}", publish_all=True)
             until(lambda: f"h:more{number}:80" in consul.api("agent/services"), run.tail, 3)  # noqa: B023

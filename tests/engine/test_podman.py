@@ -114,7 +114,7 @@ def test_the_service_ends_and_comes_back(
     wanted = {"h:before:80": published(podman, "before")}
     becomes(registry, wanted, "start")
     podman.kill_service()
-    run.wait_log("right again")
+    run.wait_log("recovered")
     podman.run("after", publish_all=True)
     becomes(
         registry, wanted | {"h:after:80": published(podman, "after")}, "after the service's end"

@@ -20,6 +20,7 @@ from support.wait import until
 from faults.worlds import READ_ERRORS, WORLDS, World
 from registrator.backend import Backend, Context, load
 from registrator.model import Identity, Service, Snapshot
+from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
 from registrator.uri import parse
 
@@ -76,7 +77,7 @@ def reconciler(uri: str) -> Iterator[Reconciler]:
         ttl, refresh = (5, 1) if parsed.scheme == "etcd" else (0, 0)
         return load(parsed.scheme)(Context(parsed, identity, ttl, refresh, wake=wake))
 
-    made, stop = Reconciler(uri, make, identity), threading.Event()
+    made, stop = Reconciler(RegistryReport(uri), make, identity), threading.Event()
     thread = threading.Thread(target=made.run, args=(stop,))
     thread.start()
     try:
@@ -132,7 +133,7 @@ def measure(world: World, row: Row) -> tuple[float, int, int]:
         path = "" if row.registry == "consul" else "/services"
         with reconciler(f"{row.registry}://{addresses}{path}") as running:
             running.publish(snapshot(STANDING))
-            until(lambda: running.right, "a connection", 30)
+            until(lambda: running.report.row.in_sync, "a connection", 30)
             if world.serves_agent(victim):
                 return _fail(world, running, victim, row.kind)
 

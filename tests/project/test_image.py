@@ -148,7 +148,7 @@ def test_health_follows_the_registry(consul_host: Host) -> None:
     until(lambda: health(consul_host) == "healthy", said)
     consul_host.run("docker", "stop", "-t", "0", "consul")
     until(lambda: health(consul_host) == "unhealthy", said)
-    assert f"{URI}: not right" in said()
+    assert f"{URI}: not in sync" in said()
     consul_host.run("docker", "start", "consul")
     until(lambda: health(consul_host) == "healthy", said)
 

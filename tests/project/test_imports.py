@@ -29,7 +29,7 @@ PUBLIC = {
 # Every folder of the core, with what its modules may import of ours besides each other.
 FOLDERS = {
     "system": "uri",
-    "status": "model",
+    "status": "model uri",
     "engine": "model status system",
     "desired": "model status system",
     "sync": "model uri backend status system",

@@ -48,8 +48,8 @@ def test_a_note_is_found_and_replaced(proc: Path) -> None:
 
 
 def test_an_old_note_is_a_stuck_agent() -> None:
-    note = "100.0\nregistry: not right"
-    assert problems(note, 100 + MAX_AGE) == ["registry: not right"]
+    note = "100.0\nregistry: not in sync"
+    assert problems(note, 100 + MAX_AGE) == ["registry: not in sync"]
     assert "stuck" in problems(note, 101 + MAX_AGE)[0]
 
 
@@ -109,7 +109,7 @@ def test_a_registry_that_is_away_is_a_problem(
     away = "consul://secret-token@127.0.0.1:9"
     running = agent(away, f"file://{tmp_path}/services.json")
     put(proc, running.pid)
-    wrong = until(lambda: [line for line in found(proc) if "9: not right" in line], "the note")
+    wrong = until(lambda: [line for line in found(proc) if "9: not in sync" in line], "the note")
     until(lambda: len(found(proc)) == 1, lambda: str(found(proc)))
     assert "secret" not in wrong[0]
     running.freeze()

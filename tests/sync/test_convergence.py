@@ -17,6 +17,7 @@ from registrator.backend import BackendError
 from registrator.desired.inventory import PORTION, Inventory
 from registrator.desired.services import Rules
 from registrator.model import EngineUnavailable, Event, Identity
+from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
 
 HOST = Identity("engine-1", "h")
@@ -39,7 +40,9 @@ class Host(RuleBasedStateMachine):
     @rule()
     def start_agent(self) -> None:
         """The agent is killed and started anew."""
-        self.reconciler = Reconciler("fake://", self._backend, HOST, clock=lambda: self.now)
+        self.reconciler = Reconciler(
+            RegistryReport("fake://"), self._backend, HOST, clock=lambda: self.now
+        )
         self.inventory = Inventory(
             self.engine,
             Rules(hostname="h", forced_ip="127.0.0.7"),

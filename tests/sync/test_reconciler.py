@@ -11,7 +11,8 @@ from support.wait import until
 
 from registrator.backend import Unavailable
 from registrator.model import Entry, Identity, Service, Snapshot
-from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler, Written
+from registrator.status.report import RegistryReport, Written
+from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler
 
 HOST = Identity("engine-1", "h")
 ADDRESS = "127.0.0.7"
@@ -32,8 +33,9 @@ class Bench:
         self.registry = registry or FakeRegistry()
         self.now = 0.0
         self.interval: float | None = None
+        self.report = RegistryReport("fake://", lambda: self.now)
         self.reconciler = Reconciler(
-            "fake://", self._make, HOST, clock=lambda: self.now, **options  # type: ignore[arg-type]
+            self.report, self._make, HOST, clock=lambda: self.now, **options  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _make(self, wake: object) -> FakeBackend:
@@ -108,10 +110,10 @@ def test_what_stands_is_left_until_all_is_settled() -> None:
     bench.step(service("a"), service("gone"))
     claimed = service("a", 2000)
     assert bench.step(claimed, service("new"), settled=False) == Written(1, 0)
-    assert not bench.reconciler.right
+    assert not bench.report.row.in_sync
     assert bench.keys == {"h:a:80", "h:gone:80", "h:new:80"}
     assert bench.step(service("a"), service("new")) == Written(0, 1)
-    assert bench.reconciler.right
+    assert bench.report.row.in_sync
 
 
 def test_what_this_process_registered_goes_without_cleanup_and_over_a_failure() -> None:
@@ -192,7 +194,7 @@ def test_rejected_services_hold_up_nobody(caplog: pytest.LogCaptureFixture) -> N
 def test_what_has_the_place_of_another_is_told_with_its_container(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its own id, and, where it has another place in reserve, as that place."""
+    """By its id, and with its place where that is another."""
     monkeypatch.setattr(
         FakeBackend,
         "entry",
@@ -205,7 +207,7 @@ def test_what_has_the_place_of_another_is_told_with_its_container(
     bench.step(service("a"), service("b"), service("yields"))
     assert bench.keys == {"place"}
     assert "h:a:80 (container a) is not registered: h:b:80 has the same place" in caplog.text
-    assert "reserve (container yields) is not registered: refused" in caplog.text
+    assert "h:yields:80 (container yields) is not registered: refused (reserve)" in caplog.text
     caplog.clear()
     bench.step(service("b"))
     bench.reconciler.wake()
@@ -272,7 +274,7 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.bench.reconciler.hurry()
+        self.bench.reconciler.retry_now()
         self.thread.join(10)
         assert not self.thread.is_alive()
 
@@ -294,9 +296,9 @@ def test_run_goes_on_over_faults_and_says_so(caplog: pytest.LogCaptureFixture) -
     with Runner(bench):
         assert registered.wait(10)
     lines = [record.message for record in caplog.records]
-    assert lines[0] == "fake://: no address answers; trying again until it is right"
+    assert lines[0] == "fake://: no address answers; retrying"
     assert sum("still failing" in line for line in lines) == 1
-    assert "right again after 0.0 s: 1 registered, 0 removed" in lines[-1]
+    assert "recovered after 0.0 s: 1 registered, 0 removed" in lines[-1]
     assert bench.backend.closed
 
 
@@ -331,7 +333,7 @@ def test_hurry_ends_the_wait_for_the_next_attempt() -> None:
     bench.reconciler.publish(snapshot(service("a")))
     with Runner(bench) as runner:
         until(lambda: not bench.registry.faults, "the first attempt")
-        runner.bench.reconciler.hurry()
+        runner.bench.reconciler.retry_now()
         until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
 
 
@@ -339,7 +341,7 @@ def test_looks_a_second_time_after_a_recovery() -> None:
     bench = Bench(resync=0, first_wait=0.001)
     bench.registry.faults = [unavailable()]
     bench.reconciler.publish(snapshot(service("a")))
-    bench.reconciler._persist(threading.Event())
+    bench.reconciler._step_until_done(threading.Event())
     assert bench.registry.lists == 1
     bench.now += SECOND_LOOK
     bench.reconciler.step()

@@ -57,6 +57,19 @@ def test_the_end_of_the_agent_ends_it_without_another_wait() -> None:
     assert retry(failing(0), OSError, failed, stop) is None, "nothing is begun after the end"
 
 
+def test_a_failure_during_the_end_is_not_told() -> None:
+    stop = threading.Event()
+
+    def attempt() -> None:
+        stop.set()
+        raise OSError
+
+    def failed(_: Exception) -> float:
+        raise AssertionError("the end is no failure")
+
+    assert retry(attempt, OSError, failed, stop) is None
+
+
 def test_stop_ends_the_wait() -> None:
     stop = threading.Event()
     threading.Timer(0.05, stop.set).start()

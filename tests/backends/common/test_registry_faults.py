@@ -45,13 +45,15 @@ def test_what_the_operator_reads_of_an_outage(
     clean_engine.api.run("meanwhile", publish_all=True)
     run.wait_log("and 10 attempts", 20)
     own_consul.start()
-    run.wait_log("right again after")
+    run.wait_log("recovered after")
     told = [line.split(f" {uri}: ")[1] for line in run.log[read:].splitlines() if uri in line]
-    begin, *tenths, end = [line for line in told if re.search("again|still failing", line)]
-    assert begin.endswith("; trying again until it is right")
+    begin, *tenths, end = [
+        line for line in told if re.search("retrying|recovered|still failing", line)
+    ]
+    assert begin.endswith("; retrying")
     counted = [re.findall(r"still failing after \d+ s and (\d+) attempts", line) for line in tenths]
     assert counted == [[str(10 * number)] for number in range(1, len(tenths) + 1)]
-    assert re.fullmatch(r"right again after \d+\.\d s: 1 registered, 0 removed", end)
+    assert re.fullmatch(r"recovered after \d+\.\d s: 1 registered, 0 removed", end)
     # Beside that: what was registered, and that Consul was back before it had a leader.
     assert len(told) <= 2 + len(tenths) + 2
 
@@ -175,6 +177,6 @@ def test_three_agents_on_three_members_lose_one_of_each(
         watcher.look_again()
     assert watcher.gap < 1
     ensemble[victim].start()
-    agent(*WORDS, uris[first]).wait_log("right again|Docker engine ")
+    agent(*WORDS, uris[first]).wait_log("recovered|Docker engine ")
     with client(ensemble[victim]) as reader:
         until(lambda: len(holders(reader, path)) == len(names), "all nodes, each once")

@@ -24,6 +24,7 @@ from registrator.backend import BackendError, ConfigError, Context, Unavailable
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
 from registrator.backends.zookeeper.session import Session
 from registrator.model import Identity, Plan, Service, Snapshot
+from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
 from registrator.uri import parse
 
@@ -98,7 +99,7 @@ class Agent:
             self.backend = make(members, base, wake=wake)
             return self.backend
 
-        self._reconciler = Reconciler("zookeeper", connect, OWNER)
+        self._reconciler = Reconciler(RegistryReport("zookeeper"), connect, OWNER)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._reconciler.run, args=(self._stop,))
         services = {one.id: one for one in map(service, range(size))}
@@ -112,7 +113,7 @@ class Agent:
     def die(self) -> None:
         """Go as after a SIGKILL: the session is not ended."""
         self._stop.set()
-        self._reconciler.hurry()
+        self._reconciler.retry_now()
         self._thread.join(15)
         assert not self._thread.is_alive()
 

@@ -1,0 +1,150 @@
+"""The pens of the board: a report replaces its row, and logs what changed for the operator.
+
+Only one thread at a time writes a report. Any thread may read its `row` and its `counters`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from registrator.model import Entry, Problem, Snapshot
+from registrator.status.rows import RegistryRow, Row
+from registrator.uri import Address
+
+R = TypeVar("R", bound=Row)
+
+# The log sums up more changes than this in one line.
+MAX_SINGLE_LINES = 20
+
+
+class Report(Generic[R]):
+    """The row and the counters of one thing, and the log lines about its outages.
+
+    An outage is a series of failures. The log tells the first failure, every tenth, and the
+    recovery. A counter starts at 0 and only grows; its key is its name and the values of its
+    labels.
+    """
+
+    def __init__(
+        self, row: R, log: logging.Logger, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.row = row
+        self.counters: dict[tuple[str, ...], float] = {}
+        self._log = log
+        self._clock = clock
+        self._began = 0.0  # of the outage, by `clock`: the time of day may be set meanwhile
+
+    def update(self, **changes: Any) -> None:
+        """Replace the row by one with these fields changed."""
+        self.row = replace(self.row, **changes)
+
+    def count(self, *counter: str, by: float = 1) -> None:
+        """Raise a counter."""
+        self.counters[counter] = self.counters.get(counter, 0) + by
+
+    def failed(self, reason: object, *, lost: bool = False) -> None:
+        """Note a failed attempt. The text of `reason` must be fit for the log.
+
+        If entries may be `lost` by it, the log tells it whatever its number.
+        """
+        failures, since = self.row.failures + 1, self.row.since
+        if failures == 1:
+            self._began, since = self._clock(), time.time()
+        self.update(failures=failures, error=str(reason), since=since)
+        self.count("failures", "session_lost" if lost else "unavailable")
+        if lost:
+            self._log.warning("%s: %s; registering again what is missing", self.row.name, reason)
+        elif failures == 1:
+            self._log.warning("%s: %s; retrying", self.row.name, reason)
+        elif failures % 10 == 0:
+            self._log.warning(
+                "%s: still failing after %.0f s and %d attempts: %s",
+                self.row.name, self._clock() - self._began, failures, reason,
+            )  # fmt: skip
+
+    def succeeded(self, outcome: object = "", **changes: Any) -> bool:
+        """Note a success, and change other fields of the row with it.
+
+        Returns whether it ended an outage. The log then tells the `outcome` as well.
+        """
+        before, now = self.row, time.time()
+        since = now if before.failures or not before.last_success else before.since
+        self.update(failures=0, error="", since=since, last_success=now, **changes)
+        if before.failures:
+            lasted = self._clock() - self._began
+            detail = f": {outcome}" if outcome else ""
+            self._log.info("%s: recovered after %.1f s%s", before.name, lasted, detail)
+        return before.failures > 0
+
+
+class Written(NamedTuple):
+    """How many entries a step registered and removed."""
+
+    registered: int = 0
+    removed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.registered} registered, {self.removed} removed"
+
+
+class RegistryReport(Report[RegistryRow]):
+    """The row and the counters of one registry, and the log lines about its services."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
+
+    def listed(self, seconds: float) -> None:
+        """Note a listing that took so long."""
+        self.update(last_listing=time.time())
+        self.count("listings")
+        self.count("listing_seconds", by=seconds)
+
+    def wrote(
+        self, registered: Sequence[Entry], removed: Sequence[str], *, drift: bool, seconds: float
+    ) -> Written:
+        """Note the entries and the keys that a write registered and removed, in so many seconds.
+
+        With `drift` the registry had changed, and not what is desired.
+        """
+        name, written = self.row.name, Written(len(registered), len(removed))
+        cause = "drift" if drift else "change"
+        self.count("writes", "register", cause, by=written.registered)
+        self.count("writes", "remove", cause, by=written.removed)
+        self.count("applies")
+        self.count("apply_seconds", by=seconds)
+        level = logging.INFO
+        if sum(written) > MAX_SINGLE_LINES:
+            self._log.info("%s: %s in %.2f s", name, written, seconds)
+            level = logging.DEBUG
+        for entry in registered:
+            service = entry.service
+            self._log.log(
+                level,
+                "%s: registered %s as %s at %s (container %s)",
+                name, service.name, service.id, Address(service.address, service.port),
+                service.container_name,
+            )  # fmt: skip
+        for key in removed:
+            self._log.log(level, "%s: removed %s", name, key)
+        return written
+
+    def realised(
+        self, snapshot: Snapshot, problems: Mapping[str, Problem], outcome: object = ""
+    ) -> bool:
+        """Note that a snapshot is in the registry, all but the services with a problem.
+
+        The log tells each of the `problems` (by service id) once, for as long as it lasts.
+        Returns whether this ended an outage.
+        """
+        for service_id, problem in problems.items():
+            if self.row.problems.get(service_id) != problem:
+                self._log.warning(
+                    "%s: %s (container %s) is not registered: %s",
+                    self.row.name, service_id, snapshot.services[service_id].container_name,
+                    problem.text,
+                )  # fmt: skip
+        return self.succeeded(outcome, realised=snapshot, problems=problems)

@@ -1,0 +1,39 @@
+"""The health note's lines, which derive from the board's rows and from nothing else."""
+
+from __future__ import annotations
+
+from registrator.model import Problem, Reason, Service, Snapshot
+from registrator.status.board import Board
+
+
+def test_the_engine_first_then_each_registry() -> None:
+    board = Board()
+    registry = board.add_registry("consul://h:8500")
+    other = board.add_registry("etcd://h:2379")
+    assert board.problems() == ["Docker engine: has not answered yet"]
+    board.engine.failed("connection refused")
+    assert board.problems() == ["Docker engine: has not answered yet"]
+    board.engine.succeeded(version="20.10")
+    registry.realised(Snapshot(), {})
+    assert board.problems() == ["etcd://h:2379: not in sync"]
+    board.engine.failed("timed out")
+    other.realised(Snapshot(), {})
+    registry.failed("away")
+    assert board.problems() == [
+        "Docker engine: does not answer",
+        "consul://h:8500: not in sync",
+    ]
+    board.engine.succeeded()
+    registry.realised(Snapshot(), {})
+    assert board.problems() == []
+
+
+def test_neither_a_service_with_a_problem_nor_the_event_stream_is_one() -> None:
+    """The engine's row tells of an engine that is away; its stream alone harms nothing."""
+    board = Board()
+    board.engine.succeeded(version="20.10")
+    service = Service("h:a:80", "a", "127.0.0.7", 1000, 80)
+    refused = {service.id: Problem(Reason.REFUSED, "refused")}
+    board.add_registry("consul://h:8500").realised(Snapshot({service.id: service}), refused)
+    board.events.failed("ended")
+    assert board.problems() == []
