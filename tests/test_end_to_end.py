@@ -222,7 +222,7 @@ def test_two_registries_fail_apart(
     clean_engine.api.run("web1", publish_all=True)
     agree(clean_engine, consul, 5, "the live one")
     until(lambda: len(json.loads(path.read_text())) == 1, "the file", ignore=(OSError, ValueError))
-    until(lambda: "trying again" in run.log, "a line on the dead one")
+    until(lambda: "retrying" in run.log, "a line on the dead one")
 
 
 def test_gives_up_after_retry_attempts(clean_engine: Dockerd, agent: RunAgent) -> None:
