@@ -1,11 +1,12 @@
-"""A file as the registry of one host: ``file:///path/services.json``, read by whoever likes to.
+"""Services of one host in a JSON file, for any reader: ``file:///path/services.json``.
 
 The format is that of Prometheus' file-based discovery: a list of groups with ``targets`` and
-``labels``, here a group a service. The file is replaced as a whole, so that a reader finds the old
-or the new one, and it stays when the agent ends. Groups of others are left as they are; ours carry
-the owner in a label that Prometheus drops after relabelling, as it does all that start with ``__``.
+``labels``, with one group per service. The backend replaces the whole file, so a reader finds the
+old or the new one. The file stays when the agent ends. The backend does not touch groups of
+others. Ours carry the owner in a label that starts with ``__``, which Prometheus drops after
+relabelling.
 
-Nothing here expires, so ``-ttl`` has no meaning. File systems take no deadline either.
+Nothing here expires, so ``-ttl`` has no effect. File systems have no time limit either.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Any
 from registrator.backend import (
     ConfigError,
     Context,
-    Rejected,
     Unavailable,
     require_known_options,
 )
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
+
+from .common.values import encode
 
 log = logging.getLogger(__name__)
 
@@ -40,27 +42,27 @@ Groups = list[Group]
 
 
 class FileBackend:
-    """Services in a JSON file, as the `Backend` protocol has it."""
+    """Services in a JSON file, behind the `Backend` protocol."""
 
     keepalive_interval: float | None = None
 
     def __init__(self, context: Context) -> None:
         self._owner = context.identity.owner
         self._path = _path(context)
-        # Once it is known to be a registry, whatever spoils it is mended. Before that, it might be
-        # any file of somebody's.
+        # At start, the file might be anybody's, so we do not touch an unknown format. Later we know
+        # that it is ours, and repair it.
         try:
             self._read()
         except ValueError as error:
             raise ConfigError(
-                f"{self._path} is there and is no list of target groups ({error});"
+                f"{self._path} exists and is not a list of target groups ({error});"
                 " move it away, or name another file"
             ) from error
         except Unavailable as error:
             raise ConfigError(str(error)) from error
 
     def entry(self, service: Service) -> Entry:
-        """The service's group, by its id; raises `Rejected` for what a file cannot hold."""
+        """The service's group, by its id; raises `Rejected` if it is not valid Unicode."""
         labels = {
             "id": service.id,
             "service": service.name,
@@ -71,10 +73,7 @@ class FileBackend:
         }
         target = str(Address(service.address, service.port))
         content = _canonical({"targets": [target], "labels": labels})
-        try:
-            content.encode()
-        except UnicodeEncodeError as error:
-            raise Rejected("its metadata are not valid Unicode") from error
+        encode(content)
         return Entry(service.id, content, service)
 
     def list(self) -> Mapping[str, Actual]:
@@ -91,13 +90,13 @@ class FileBackend:
         }
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the file once, or not at all where nothing changes.
+        """Write the file once, or not at all if nothing changes.
 
-        An id that another owner took since the listing is rejected.
+        Rejects an id that another owner took since the listing.
         """
         wanted = {entry.key: json.loads(entry.content) for entry in plan.register}
-        with self._locked() as folder:
-            before = self._groups(mending=True)
+        with self._locked() as folder_fd:
+            before = self._groups(repairing=True)
             theirs = [group for group in before if self._mark(group) is Mark.OTHERS]
             taken = wanted.keys() & {group["labels"].get("id") for group in theirs}
             gone = {*plan.deregister, *wanted}
@@ -108,14 +107,14 @@ class FileBackend:
             after += [group for key, group in wanted.items() if key not in taken]
             after.sort(key=lambda group: group["labels"].get("id", ""))
             if after != before:
-                self._write(after, folder)
+                self._write(after, folder_fd)
         return dict.fromkeys(taken, "another owner holds it")
 
     def keepalive(self) -> None:
-        """Nothing here ends by itself."""
+        """Do nothing, because entries do not expire."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing, because the file is not kept open."""
 
     def _mark(self, group: Group) -> Mark:
         owner = group["labels"].get(OWNER)
@@ -123,16 +122,16 @@ class FileBackend:
             return Mark.NONE
         return Mark.OURS if owner == self._owner else Mark.OTHERS
 
-    def _groups(self, *, mending: bool = False) -> Groups:
+    def _groups(self, *, repairing: bool = False) -> Groups:
         try:
             return self._read()
         except ValueError as error:
-            if mending:
-                log.warning("%s was spoilt (%s); writing it again", self._path, error)
+            if repairing:
+                log.warning("%s is damaged (%s); writing it again", self._path, error)
             return []
 
     def _read(self) -> Groups:
-        """The file's groups; raises `ValueError` where it has another form."""
+        """The file's groups; raises `ValueError` if it has another form."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
@@ -143,21 +142,21 @@ class FileBackend:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Keep other agents from writing between our reading and writing; gives the folder."""
+        """Keep other agents from writing while we read and write; yields the folder descriptor."""
         try:
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            folder_fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield folder
+                fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield folder_fd
             finally:
-                os.close(folder)
+                os.close(folder_fd)
         except BlockingIOError as error:
-            raise Unavailable(f"another agent is just writing in {self._path.parent}") from error
+            raise Unavailable(f"another agent is writing in {self._path.parent} now") from error
         except OSError as error:
             raise Unavailable(f"cannot write {self._path}: {error.strerror}") from error
 
-    def _write(self, groups: Groups, folder: int) -> None:
-        """Replace the file: complete and on disk before it takes the old one's place."""
+    def _write(self, groups: Groups, folder_fd: int) -> None:
+        """Replace the file. The new file is complete and on disk before it replaces the old one."""
         lines = ",\n".join(_canonical(group) for group in groups)
         scratch = self._path.with_name(f".{self._path.name}.tmp")
         scratch.unlink(missing_ok=True)
@@ -168,17 +167,17 @@ class FileBackend:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(self._path)
-            os.fsync(folder)
+            os.fsync(folder_fd)
         except OSError:
             scratch.unlink(missing_ok=True)
             raise
 
 
 def attribute_labels(attrs: Mapping[str, str]) -> dict[str, str]:
-    """Attributes as ``attr_<name>``, what is not legal in a label's name as ``_``.
+    """Attributes as ``attr_<name>``, with ``_`` for each character that a label may not have.
 
-    Where two get one name, one that was legal as it stood has it; the others, in order, get a
-    number.
+    If several attributes get the same label, an attribute with a legal name keeps it. The others
+    get a number, in order.
     """
     labels: dict[str, str] = {}
     for name in sorted(attrs, key=lambda name: (_legal(name) != name, name)):
@@ -198,24 +197,24 @@ def _legal(name: str) -> str:
 def _path(context: Context) -> Path:
     uri = context.uri
     if uri.addresses or uri.user or uri.password:
-        raise ConfigError("a file has no host or user; write file:///path with three slashes")
+        raise ConfigError("a file has no host and no user; write file:///path with three slashes")
     require_known_options(uri)
     if not uri.path.strip("/") or uri.path.endswith("/") or "\0" in uri.path:
-        raise ConfigError("the path of a file is needed, such as file:///run/services.json")
-    # Where a link leads is what is replaced, not the link.
+        raise ConfigError("give the path of a file, such as file:///run/services.json")
+    # For a link, this is the target, so that we replace the target and not the link.
     path = Path(os.path.realpath(uri.path))
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"{path} is no regular file")
+            raise ConfigError(f"{path} is not a regular file")
         if not path.parent.is_dir():
-            raise ConfigError(f"the folder {path.parent} does not exist; make it first")
+            raise ConfigError(f"the folder {path.parent} does not exist; create it first")
     except OSError as error:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from error
     return path
 
 
 def _parse(text: bytes) -> Groups:
-    """The groups in a file's text; an empty one has none."""
+    """The groups in a file's text; an empty file has no groups."""
     groups = json.loads(text) if text.strip() else []
     if not isinstance(groups, list):
         raise ValueError("not a list")
@@ -226,7 +225,7 @@ def _parse(text: bytes) -> Groups:
             and isinstance(labels := group.setdefault("labels", {}), dict)
             and all(isinstance(text, str) for text in (*targets, *labels.values()))
         ):
-            raise ValueError("not all are groups of targets and labels")
+            raise ValueError("not every item has targets and labels")
     return groups
 
 

@@ -73,7 +73,7 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     (tmp_path / "services.json").write_text("somebody else's")
     late.symlink_to(clean_engine.socket)
     assert waiting.exited(10) == 1
-    assert "services.json is there and is no list of target groups" in waiting.log
+    assert "services.json exists and is not a list of target groups" in waiting.log
     assert "bug" not in waiting.log
 
 

@@ -1,1 +1,1 @@
-"""ZooKeeper: one ephemeral node per service (`backend`)."""
+"""ZooKeeper: one ephemeral node per service (`backend`), under one session (`session`)."""

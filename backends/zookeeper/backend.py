@@ -1,18 +1,19 @@
-"""ZooKeeper: an ephemeral node for every service, ``<base>/<name>/<ip>:<port>``, holding JSON.
+"""Services in ZooKeeper: an ephemeral node ``<base>/<name>/<ip>:<port>`` each, with JSON in it.
 
 URIs are ``zookeeper://[user:password@]host[:2181][,host…][/base]`` and ``zookeeper-tls://…``. The
-layout is gliderlabs/registrator's, with two fields more at its end, ``ID`` and ``Owner``.
+layout is gliderlabs/registrator's, with two more fields at its end: ``ID`` and ``Owner``.
 
-Options: ``session-timeout`` (seconds, 10 by default; the ensemble may allow less or more), and,
-with a user, ``acl``: ``private`` (the default: nodes are that user's alone) or ``world-read``
-(everybody may read them as well).
+Options: ``session-timeout`` (seconds, default 10; the ensemble may limit it), and, if there is a
+user, ``acl``. ``acl=private`` is the default: only that user may read the nodes. With
+``acl=world-read``, everybody may read them.
 
-Environment: ``ZOOKEEPER_AUTH`` (``user:password``) or ``ZOOKEEPER_AUTH_FILE`` (a file with that)
-where the URI has none; for TLS ``ZOOKEEPER_CACERT``, ``ZOOKEEPER_CERT`` and ``ZOOKEEPER_KEY``,
-files in PEM.
+Environment: ``ZOOKEEPER_AUTH`` (``user:password``) or ``ZOOKEEPER_AUTH_FILE`` (a file with that),
+if the URI has no user. For TLS: ``ZOOKEEPER_CACERT``, ``ZOOKEEPER_CERT`` and ``ZOOKEEPER_KEY``,
+which name PEM files.
 
-A node lives as long as the session that made it. A service's node is persistent and goes with its
-last child that is deregistered; it stays, empty, where the last child went with its session.
+A node lives as long as its session. The node above it, named after the service, is persistent. It
+is removed when its last child is deregistered. If the last child ends with its session, the empty
+parent stays.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from kazoo.exceptions import NoNodeError
 from registrator.backend import Context, Rejected, Unavailable
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
+from ..common.values import encode
 from .nodes import (
     CHANGED,
     INSTANCE,
-    MOST_BYTES,
+    MAX_BYTES,
     OVERHEAD,
     Node,
     parent_of,
@@ -43,70 +45,59 @@ from .tree import Tree
 
 log = logging.getLogger("registrator.zookeeper")
 
-# How often an entry is tried again that somebody else changed at the same moment.
-ATTEMPTS = 5
+# Attempts for an entry that somebody else changes at the same moment.
+MAX_ATTEMPTS = 5
 
 
 class ZooKeeperBackend:
-    """Keeps services as ephemeral nodes of one session over the whole ensemble.
+    """Keeps services as ephemeral nodes of one session with the ensemble.
 
-    Several agents may serve one host. The nodes that a new backend finds at its first listing are
-    taken to be of an agent that died, and become its own. From then on a node of this owner under
-    another session is another agent's: it stands as that one wrote it, and is watched, so that it
-    is put back when that agent dies.
+    Several agents may serve one host. A new backend assumes that the nodes in its first listing
+    belong to an agent that died, and takes them over. Later, a node of this owner under another
+    session belongs to another live agent. Such a node stays as it is. The backend watches it, and
+    puts it back when that agent dies.
     """
 
     def __init__(self, context: Context) -> None:
         chosen = settings(context.uri, context.environ)
         self._base = base_path(context.uri)
         self._owner = context.identity.owner
-        self._session = Session(
-            context.uri,
-            seconds=chosen.session_timeout,
-            deadline=context.timeout,
-            tls=chosen.tls,
-            credential=chosen.credential,
-            acl=chosen.acl,
-            wake=context.wake,
-        )
+        self._session = Session(context, chosen)
         self._interval = chosen.session_timeout / 5
         self._tree = Tree(self._session, self._base, self._owner)
         self._name = str(context.uri)
         self._different: list[str] = []
         self._former = 0
-        # The nodes to take over, of an agent that died, and the session that each was seen under.
+        # The nodes of a dead agent, which we take over, and their sessions. None before a listing.
         self._dead: dict[str, int] | None = None
 
     @property
     def keepalive_interval(self) -> float | None:
-        """A fifth of the session timeout: a frozen member is left well before two thirds of it."""
+        """A fifth of the session timeout, to leave a frozen member long before kazoo would."""
         return self._interval
 
     def entry(self, service: Service) -> Entry:
-        """The node's path and its JSON; of TCP and UDP on one port UDP takes ``<ip>:<port>:udp``.
+        """The node's path and its JSON; raises `Rejected` if the path is illegal or all too large.
 
-        Raises `Rejected` for what is no legal path in ZooKeeper, or too large for it.
+        If TCP and UDP share a port, the node for UDP is ``<ip>:<port>:udp``.
         """
         instance = f"{service.address}:{service.port}"
         for part in (service.name, instance):
             if reason := illegal(part):
-                raise Rejected(f"{part[:80]!r} can't be a node's name in ZooKeeper: {reason}")
+                raise Rejected(f"{part[:80]!r} cannot be the name of a ZooKeeper node: {reason}")
         if not INSTANCE.fullmatch(instance):
             raise Rejected("it has no address")
         if service.name == "zookeeper" and not self._base:
-            raise Rejected("/zookeeper is ZooKeeper's own")
+            raise Rejected("ZooKeeper keeps /zookeeper for its own use")
         key = f"{self._base}/{service.name}/{instance}"
         content = json.dumps(record(service, self._owner), ensure_ascii=False)
-        try:
-            size = len(key.encode()) + len(content.encode()) + OVERHEAD
-        except UnicodeEncodeError as error:
-            raise Rejected("its metadata are not valid Unicode") from error
-        if size > MOST_BYTES:
-            raise Rejected(f"its node would have {size} bytes, over {MOST_BYTES}")
+        size = len(encode(key)) + len(encode(content)) + OVERHEAD
+        if size > MAX_BYTES:
+            raise Rejected(f"its node would have {size} bytes, more than {MAX_BYTES}")
         return Entry(key, content, service, f"{key}:udp" if service.protocol == "udp" else None)
 
     def list(self) -> Mapping[str, Actual]:
-        """Every node two levels under the base path whose name has the form of ours."""
+        """Every node two levels under the base path whose name has our form."""
         client = self._session.connect()
         self._tree.list(client)
         ours = [path for path, node in self._tree.nodes.items() if node.mark is Mark.OURS]
@@ -115,9 +106,9 @@ class ZooKeeperBackend:
         return {path: self._actual(path, node) for path, node in self._tree.nodes.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write in as few transactions as their size allows, sent without waiting in between.
+        """Write in as few transactions as their size allows, without waiting between them.
 
-        Only where somebody else was at the same nodes at the same moment they are written again
+        If somebody else changes the same nodes at the same moment, this writes those nodes again,
         one by one.
         """
         client = self._session.connect()
@@ -131,19 +122,19 @@ class ZooKeeperBackend:
         return rejected
 
     def keepalive(self) -> None:
-        """One read: it counts as a sign of life and shows whether the member answers."""
+        """Read once: that is a sign of life, and shows whether the member answers."""
         client = self._session.connect()
         self._session.gather([client.exists_async(self._base or "/")])
 
     def close(self) -> None:
-        """Leave without ending the session, whose nodes would go at once.
+        """Disconnect, but do not end the session, because that would remove its nodes at once.
 
-        They stand until the session timeout, and an agent started before that takes them over.
+        The nodes stand until the session timeout. An agent that starts before takes them over.
         """
         self._session.leave()
 
     def _note_sessions(self) -> None:
-        """Tell the nodes that are to be taken over from those of agents that live."""
+        """Note which nodes belong to a dead agent; the others belong to live agents."""
         own = (0, self._session.id)
         held = {
             path: node.session
@@ -160,12 +151,12 @@ class ZooKeeperBackend:
         return Actual(node.content, node.mark, held, node.id, node.address)
 
     def _is_sibling(self, path: str, node: Node) -> bool:
-        """Whether another live agent of this host holds it."""
+        """Whether another live agent of this host holds the node."""
         dead = (self._dead or {}).get(path)
         return node.mark is Mark.OURS and node.session not in (0, self._session.id, dead)
 
     def _warn_of_differences(self, plan: Plan) -> None:
-        """Two agents that wrote different things in turn would never end."""
+        """Warn if another agent of this host wrote other content, which we leave."""
         known = ((entry, self._tree.nodes.get(entry.key)) for entry in plan.register)
         others = [
             entry.key
@@ -175,7 +166,8 @@ class ZooKeeperBackend:
         if others and others != self._different:
             log.warning(
                 "%s: %d nodes (%s first) stay as another agent of this host wrote them;"
-                " are its options the same?", self._name, len(others), others[0],
+                " check that both agents have the same options",
+                self._name, len(others), others[0],
             )  # fmt: skip
         self._different = others or self._different
 
@@ -185,13 +177,13 @@ class ZooKeeperBackend:
         wanted: Mapping[str, Entry | None],
         rejected: dict[str, str],
     ) -> None:
-        """Write or, for None, remove these nodes; `rejected` takes what was refused."""
+        """Write these nodes, or remove those with None; adds what is refused to `rejected`."""
         todo = dict(wanted)
         failed: dict[str, Exception] = {}
         self._tree.read(
             client, [k for k, entry in todo.items() if not (entry or k in self._tree.nodes)]
         )
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             if attempt:
                 self._tree.read(client, todo)
                 self._tree.make_parents(client, [key for key, entry in todo.items() if entry])
@@ -206,11 +198,11 @@ class ZooKeeperBackend:
                 break
         if any(not isinstance(error, NoNodeError) for error in failed.values()):
             raise Unavailable("somebody else keeps changing the same nodes")
-        rejected |= dict.fromkeys(failed, "the node above it is missing and can't be made")
+        rejected |= dict.fromkeys(failed, "the node above it is missing and cannot be made")
         self._tree.watch(client, [k for k in wanted if wanted[k] and k in self._tree.nodes])
 
     def _is_due(self, key: str, entry: Entry | None, rejected: dict[str, str]) -> bool:
-        """Whether the node is to be written; it is not where it is settled or another's."""
+        """Whether to write the node; not if it is done already, or belongs to somebody else."""
         node = self._tree.nodes.get(key)
         if node is None:
             return entry is not None

@@ -1,43 +1,31 @@
-"""Nodes and transactions of the ZooKeeper backend, without a connection."""
+"""Nodes of ZooKeeper: their JSON, their paths, their transactions. Pure functions."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from kazoo.exceptions import (
-    BadVersionError,
-    NoAuthError,
-    NoChildrenForEphemeralsError,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-    QuotaExceededError,
-    RolledBackError,
-    RuntimeInconsistency,
-)
+from kazoo import exceptions as errors
 
 from registrator.model import Entry, Mark, Service
 
 from ..common.batches import batches
+from ..common.values import json_in
 
-T = TypeVar("T")
+# A packet of more than 1 MiB (jute.maxbuffer) ends the connection.
+MAX_BYTES, MAX_OPERATIONS = 256 * 1024, 500
 
-# A packet of over 1 MiB (jute.maxbuffer) ends the connection.
-MOST_BYTES, MOST_OPERATIONS = 256 * 1024, 500
-
-# What an operation's node, ACL and header take beside its path and data, at most.
+# The most that the node, ACL and header of an operation take, besides its path and data.
 OVERHEAD = 256
 
-CHANGED = (BadVersionError, NodeExistsError, NoNodeError)
+CHANGED = (errors.BadVersionError, errors.NodeExistsError, errors.NoNodeError)
 REASONS = {
-    NoAuthError: "ZooKeeper's ACL does not allow it",
-    NoChildrenForEphemeralsError: "its parent is somebody's ephemeral node",
-    NotEmptyError: "somebody made nodes under it",
-    QuotaExceededError: "a quota of ZooKeeper is used up",
+    errors.NoAuthError: "ZooKeeper's ACL does not allow it",
+    errors.NoChildrenForEphemeralsError: "its parent is somebody's ephemeral node",
+    errors.NotEmptyError: "somebody made nodes under it",
+    errors.QuotaExceededError: "a quota of ZooKeeper is used up",
 }
 
 INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
@@ -45,7 +33,7 @@ INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What was last seen of a node; `session` is 0 for a persistent one."""
+    """A node as it was last seen; `session` is 0 for a persistent one."""
 
     content: str
     mark: Mark
@@ -56,7 +44,7 @@ class Node:
 
 
 def record(service: Service, owner: str) -> dict[str, Any]:
-    """The JSON of a node: gliderlabs/registrator's fields in its order, then ours."""
+    """The JSON of a node: gliderlabs/registrator's fields in its order, then our own."""
     return {
         "Name": service.name,
         "IP": service.address,
@@ -71,14 +59,9 @@ def record(service: Service, owner: str) -> dict[str, Any]:
 
 
 def read_node(path: str, data: bytes, stat: Any, owner: str) -> Node:
-    """A node as it was read. Anybody may have written it, and anything."""
+    """A node as it was read. Anybody may have written anything to it."""
     content = data.decode(errors="replace")
-    try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        fields = {}
+    fields = json_in(content)
     name = INSTANCE.fullmatch(path.rpartition("/")[2])
     address = str(fields.get("IP") or (name[1] if name else ""))
     marked = fields.get("Owner")
@@ -103,32 +86,28 @@ def above(paths: Iterable[str]) -> dict[str, None]:
     return found
 
 
-def in_batches(todo: Mapping[str, Entry | None]) -> Iterator[dict[str, Entry | None]]:
-    """Parts of `todo` that each fit into one transaction; an entry takes up to three operations."""
-    limits = {"most_items": MOST_OPERATIONS, "most_bytes": MOST_BYTES}
-    return map(dict, batches([*todo.items()], _weigh, **limits))
+def transactions(todo: Mapping[str, Entry | None]) -> Iterator[dict[str, Entry | None]]:
+    """Parts of `todo` that each fit one transaction; an entry takes up to three operations."""
+    items = [*todo.items()]
+    return map(dict, batches(items, _weigh, max_items=MAX_OPERATIONS, max_bytes=MAX_BYTES))
 
 
 def _weigh(item: tuple[str, Entry | None]) -> int:
     key, entry = item
-    # The key counts for deleting and creating the node and for its parent.
+    # The key counts three times: to delete the node, to create it, and to create its parent.
     return 3 * (len(key.encode()) + OVERHEAD) + len(entry.content.encode() if entry else b"")
 
 
-def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in order, so many at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 def failure(answer: Any) -> Exception | None:
-    """Why a transaction was not carried out: of its operations' errors the one to blame."""
+    """The error that made a transaction fail; None if it succeeded."""
     if isinstance(answer, Exception):
         return answer
-    errors = [result for result in answer if isinstance(result, Exception)]
-    blamed = [e for e in errors if not isinstance(e, RolledBackError | RuntimeInconsistency)]
-    return next(iter(blamed or errors), None)
+    found = [result for result in answer if isinstance(result, Exception)]
+    effects = (errors.RolledBackError, errors.RuntimeInconsistency)
+    causes = [error for error in found if not isinstance(error, effects)]
+    return next(iter(causes or found), None)
 
 
 def reason_for(error: Exception) -> str:
-    """What the operator reads of a refused entry."""
+    """Why ZooKeeper refuses an entry, for the operator."""
     return REASONS.get(type(error)) or f"ZooKeeper refuses it ({type(error).__name__})"

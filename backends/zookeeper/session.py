@@ -1,112 +1,85 @@
-"""One ZooKeeper session in which no wait is without end: what the backend needs of kazoo.
+"""A ZooKeeper session over kazoo, in which every wait has a time limit.
 
-A session lives in the ensemble, not in a connection. While the connection is gone it is suspended:
-kazoo looks for another member, and the ephemeral nodes stand. Only the ensemble ends it, after the
-session timeout without a sign of life: then it is lost, and its nodes with it. kazoo goes on under
-a new session by itself, but writes nothing again.
+A session lives in the ensemble, not in a connection. While there is no connection, the session is
+suspended: kazoo looks for another member, and the ephemeral nodes stand. Only the ensemble ends a
+session, after the session timeout without a sign of life. Then its nodes are gone. kazoo starts a
+new session by itself, but does not write the nodes again.
 
-What kazoo does otherwise, and is mended here: its calls wait without limit while no member
-answers; it gives a frozen member two thirds of the session timeout, then tries it first again;
-it can end only together with its session; its log shows passwords and tracebacks.
+This mends what kazoo does otherwise. Its calls wait without limit while no member answers. It
+gives a frozen member two thirds of the session timeout, and then tries that member first again.
+It cannot disconnect without ending the session. Its log shows passwords and tracebacks.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from kazoo import exceptions as errors
 from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    APIError,
-    BadArgumentsError,
-    BadVersionError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    InvalidACLError,
-    NoAuthError,
-    NoChildrenForEphemeralsError,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-    QuotaExceededError,
-    SessionExpiredError,
-    WriterNotClosedException,
-    ZookeeperError,
-)
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState, KeeperState, WatchedEvent
 from kazoo.retry import KazooRetry
 
-from registrator.backend import SessionLost, Unavailable
-from registrator.uri import RegistryURI
+from registrator.backend import Context, SessionLost, Unavailable
 
 from ..common.in_use import InUse
+from .settings import Settings
 from .sockets import MUTE, Sockets
 
 log = logging.getLogger("registrator.zookeeper")
 
-# What the registry says of one operation; every other error says that the ensemble can't serve us.
+# Answers about one operation. Any other error means that the ensemble cannot serve us.
 ANSWERS = (
-    APIError,
-    BadArgumentsError,
-    BadVersionError,
-    InvalidACLError,
-    NoAuthError,
-    NoChildrenForEphemeralsError,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-    QuotaExceededError,
+    errors.APIError,
+    errors.BadArgumentsError,
+    errors.BadVersionError,
+    errors.InvalidACLError,
+    errors.NoAuthError,
+    errors.NoChildrenForEphemeralsError,
+    errors.NodeExistsError,
+    errors.NoNodeError,
+    errors.NotEmptyError,
+    errors.QuotaExceededError,
 )
 
 ENDED = "the session in ZooKeeper ended, and every entry with it"
 
-# Seconds between two rounds over the members while none accepts us, as during an election.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4
+# Seconds between two passes over the members while none accepts us, as during an election.
+FIRST_PAUSE, MAX_PAUSE = 0.05, 0.4
 
 
 class Session:
-    """A session over all servers of `uri`, opened by the first `connect`; used from one thread.
+    """A session over all servers of the URI. The first `connect` opens it. For one thread only.
 
-    `deadline` (seconds) bounds the wait for a connection and for every answer, `seconds` is the
-    session timeout. `credential` is ``user:password`` of the digest scheme, `acl` what new nodes
-    get. `wake` is called when the entries should be listed: a watched node changed, the session
-    moved or was lost.
+    The context's `timeout` limits the wait for a connection and for each answer. The context's
+    `wake` is called when the entries should be listed: a watched node changed, the session moved,
+    or it was lost.
     """
 
-    def __init__(
-        self,
-        uri: RegistryURI,
-        *,
-        seconds: float,
-        deadline: float,
-        tls: ssl.SSLContext | None,
-        credential: str,
-        acl: list[Any] | None,
-        wake: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: Context, settings: Settings) -> None:
         self.id = 0
-        servers = uri.servers(2181)
+        servers = context.uri.servers(2181)
         self._hosts = ", ".join(server.host for server in servers)
-        self._in_use = InUse(uri, log)
+        self._in_use = InUse(context.uri, log)
         self._opened = 0
         self._member = ""
-        # Whether an error was raised since the last connection served.
-        self._told = False
-        self._deadline = deadline
-        self._patience = seconds / 2
+        # Whether an error was raised since the last working connection.
+        self._error_raised = False
+        self._timeout = context.timeout
+        self._patience = settings.session_timeout / 2
         self._alive = 0.0
-        self._wake = wake
-        self._tls = tls
+        self._wake = context.wake
+        self._tls = settings.tls
+        credential = settings.credential
         self._options = {
             "hosts": ",".join(map(str, servers)),
-            "timeout": seconds,
-            "default_acl": acl,
+            "timeout": settings.session_timeout,
+            "default_acl": settings.acl,
             "auth_data": {("digest", credential)} if credential else None,
         }
         self._open: tuple[KazooClient, Sockets, threading.Event] | None = None
@@ -115,13 +88,13 @@ class Session:
         self._watches = 0
 
     def connect(self) -> KazooClient:
-        """The client, connected within the deadline; `id` is the session's.
+        """The client, connected within the time limit; `id` is the session's.
 
-        Raises `Unavailable` where no member answers, and `SessionLost` once after the session
-        ended and another one, with another `id`, took its place.
+        Raises `Unavailable` if no member answers. Raises `SessionLost` once after the session
+        ended and a new one, with another `id`, replaced it.
         """
         client, sockets, live = self._open or self._start()
-        if not live.wait(self._deadline):
+        if not live.wait(self._timeout):
             sockets.cut()
             why = sockets.failures() or f"no address found for {self._hosts}"
             if client.client_state == KeeperState.AUTH_FAILED:
@@ -141,7 +114,7 @@ class Session:
         return client
 
     def _report(self, sockets: Sockets) -> None:
-        """Say where the session is, where that is new; kazoo moves it without being asked."""
+        """Log where the session is, if it moved. kazoo moves it without being asked."""
         if sockets.opened == self._opened:
             return
         self._opened = sockets.opened
@@ -149,47 +122,48 @@ class Session:
         why = sockets.connected()
         if former not in why:
             why = "; ".join(filter(None, (f"{former}: the connection was closed", why)))
-        self._in_use.connected(self._member, f"session {self.id:x}", "" if self._told else why)
-        self._told = False
+        why = "" if self._error_raised else why
+        self._in_use.connected(self._member, f"session {self.id:x}", why)
+        self._error_raised = False
 
     def _is_refused(self, error: str) -> bool:
-        """Whether this session may never be taken up again.
+        """Whether the ensemble may never accept this session again.
 
-        Members that were wiped refuse a client that has seen later transactions than they have,
-        without a word and for ever. A new session is none the worse: it takes the nodes of the
-        old one over, should they still stand.
+        A wiped member refuses a client that has seen later transactions than the member has. It
+        does so for ever, and without an answer. A new session does no harm: it takes over the
+        nodes of the old one, if they still stand.
         """
         return error == MUTE and time.monotonic() - self._alive > self._patience
 
     def gather(self, answers: Iterable[Any]) -> list[Any]:
-        """Wait for answers that were asked for at once, in their order.
+        """Wait for answers to requests that were sent together; returns them in order.
 
-        Where the registry refused an operation the error (see `ANSWERS`) stands in its place.
-        Raises `Unavailable` after the deadline without an answer, and `SessionLost`.
+        If ZooKeeper refused an operation, its error (see `ANSWERS`) is in the answer's place.
+        Raises `Unavailable` if an answer does not come in time, and `SessionLost`.
         """
         got: list[Any] = []
         member = self._open[1].address if self._open else self._hosts
         for answer in list(answers):
             try:
-                got.append(answer.get(timeout=self._deadline))
+                got.append(answer.get(timeout=self._timeout))
             except ANSWERS as error:
                 got.append(error)
             except KazooTimeoutError as error:
                 if self._open is not None:
                     self._open[1].cut()
-                why = f"{member}: no answer within {self._deadline:g} s"
+                why = f"{member}: no answer within {self._timeout:g} s"
                 raise self._unavailable(why) from error
-            except (ConnectionClosedError, ConnectionLoss) as error:
+            except (errors.ConnectionClosedError, errors.ConnectionLoss) as error:
                 raise self._unavailable(f"{member}: the connection broke") from error
-            except SessionExpiredError as error:
-                self._told = True
+            except errors.SessionExpiredError as error:
+                self._error_raised = True
                 raise SessionLost(ENDED) from error
-            except ZookeeperError as error:
+            except errors.ZookeeperError as error:
                 raise self._unavailable(f"{member}: {type(error).__name__}") from error
         return got
 
     def watch(self, client: KazooClient, paths: Iterable[str]) -> None:
-        """Wake once when any of the nodes changes or goes, or has gone already."""
+        """Wake once when any of these nodes changes or is removed, or if it is gone already."""
         with self._lock:
             new = [path for path in paths if path not in self._watched]
             tokens = range(self._watches, self._watches + len(new))
@@ -203,7 +177,7 @@ class Session:
             self._wake()
 
     def unwatch(self, paths: Iterable[str]) -> None:
-        """Don't wake for these any more: they are about to be written."""
+        """Do not wake for these any more, because we write them ourselves now."""
         with self._lock:
             for path in paths:
                 self._watched.pop(path, None)
@@ -216,17 +190,17 @@ class Session:
         self._open = None
         client.remove_listener(self._on_state)
         sockets.leave()
-        # A look-up of a host name can't be ended: it must not hold us up.
+        # Nothing can end the look-up of a host name, so we do not wait for it.
         ending = threading.Thread(target=_end, args=(client,), daemon=True)
         ending.start()
-        ending.join(self._deadline)
+        ending.join(self._timeout)
 
     def _start(self) -> tuple[KazooClient, Sockets, threading.Event]:
-        sockets = Sockets(self._deadline, self._tls)
+        sockets = Sockets(self._timeout, self._tls)
         client = KazooClient(
             handler=sockets,
             connection_retry=KazooRetry(
-                max_tries=-1, delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE, max_jitter=0.2
+                max_tries=-1, delay=FIRST_PAUSE, max_delay=MAX_PAUSE, max_jitter=0.2
             ),
             logger=logging.Logger("kazoo", logging.CRITICAL + 1),
             **self._options,
@@ -238,7 +212,7 @@ class Session:
         return self._open
 
     def _on_state(self, state: str) -> None:
-        """Called by kazoo's thread; a new connection has none of the old one's watches."""
+        """Called by kazoo's thread. A new connection has none of the old connection's watches."""
         with self._lock:
             self._watched.clear()
         if state != KazooState.SUSPENDED and self.id:
@@ -253,13 +227,13 @@ class Session:
             self._wake()
 
     def _unavailable(self, reason: str) -> Unavailable:
-        self._told = True
+        self._error_raised = True
         return Unavailable(reason)
 
 
 def _end(client: KazooClient) -> None:
     try:
         client.stop()
-    except WriterNotClosedException:
-        return  # Its thread hangs in a look-up and is a daemon: it ends with the process at last.
+    except errors.WriterNotClosedException:
+        return  # Its thread still looks up a name. It is a daemon and ends with the process.
     client.close()

@@ -1,4 +1,4 @@
-"""What the URI and the environment say of ZooKeeper, checked before anything is opened."""
+"""How to reach ZooKeeper, from the URI and the environment; checked before anything opens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from registrator.uri import RegistryURI
 
 from ..common import tls
 
-# ZooKeeper Programmer's Guide, "The ZooKeeper Data Model". The server holds names as UTF-16 and
-# takes each half of a surrogate pair for a character, so that all beyond U+FFFF is illegal too.
+# Source: ZooKeeper Programmer's Guide, "The ZooKeeper Data Model". The server holds names as
+# UTF-16 and checks each half of a surrogate pair. So all characters beyond U+FFFF are illegal too.
 ILLEGAL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`session_timeout` is in seconds, `credential` ``user:password``, `acl` kazoo's for nodes."""
+    """Options, credential and certificates.
+
+    `session_timeout` is in seconds. `credential` is ``user:password`` of the digest scheme. `acl`
+    is for new nodes, in kazoo's form.
+    """
 
     session_timeout: float
     credential: str = field(repr=False)
@@ -31,7 +35,7 @@ class Settings:
 
 
 def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
-    """Read the options, the credential and the certificates; raises `ConfigError`."""
+    """Read the settings; raises `ConfigError`."""
     require_known_options(uri, "session-timeout", "acl")
     credential = _credential(uri, environ)
     context = _tls(environ) if uri.scheme == "zookeeper-tls" else None
@@ -39,18 +43,18 @@ def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
 
 
 def base_path(uri: RegistryURI) -> str:
-    """The node that holds all services, without a slash at its end: empty for the root."""
+    """The path of the node above all services, without a final slash; empty for the root."""
     parts = uri.path.strip("/").split("/") if uri.path.strip("/") else []
     for part in parts:
         if reason := illegal(part):
-            raise ConfigError(f"{part!r} can't be a node's name in ZooKeeper: {reason}")
+            raise ConfigError(f"{part!r} cannot be the name of a ZooKeeper node: {reason}")
     if parts[:1] == ["zookeeper"]:
-        raise ConfigError("/zookeeper is ZooKeeper's own")
+        raise ConfigError("ZooKeeper keeps /zookeeper for its own use")
     return "".join(f"/{part}" for part in parts)
 
 
 def illegal(name: str) -> str:
-    """Why ZooKeeper does not take this for a node's name; empty where it does."""
+    """Why this cannot be the name of a node; empty if it can."""
     if not name:
         return "it is empty"
     if name in (".", ".."):
@@ -68,7 +72,7 @@ def _session_timeout(uri: RegistryURI) -> float:
     except ValueError:
         seconds = 0
     if not 1 <= seconds <= 3600:
-        raise ConfigError(f"session-timeout is seconds from 1 to 3600, not {text!r}")
+        raise ConfigError(f"session-timeout must be 1 to 3600 seconds, not {text!r}")
     return seconds
 
 
@@ -80,14 +84,14 @@ def _credential(uri: RegistryURI, environ: Mapping[str, str]) -> str:
     user, _, password = text.partition(":")
     if text and not (user and password):
         source = "" if given else "ZOOKEEPER_AUTH: "
-        raise ConfigError(f"{source}ZooKeeper needs both, user:password")
+        raise ConfigError(f"{source}ZooKeeper needs both a user and a password, as user:password")
     return text
 
 
 def _acl(uri: RegistryURI, credential: str) -> list[Any] | None:
     choice = uri.options.get("acl")
     if choice not in (None, "private", "world-read"):
-        raise ConfigError(f"acl is private or world-read, not {choice!r}")
+        raise ConfigError(f"acl must be private or world-read, not {choice!r}")
     if not credential:
         if choice:
             raise ConfigError(f"acl={choice} needs a user and password")

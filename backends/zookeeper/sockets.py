@@ -1,4 +1,4 @@
-"""kazoo's sockets, mended: connecting has a deadline, and a connection can be cut from outside."""
+"""Sockets for kazoo: connecting has a time limit, and another thread can cut a connection."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from registrator.uri import Address
 
 from ..common.tls import reason
 
-# Why a connection came to nothing: the member took it and then said nothing, or closed it.
-MUTE = "connected, but not served: it is frozen, has no quorum, or is no ZooKeeper"
+# The fault of a connection that a member accepted and then did not serve, or closed.
+MUTE = "connected, but not served: it is frozen, has no quorum, or is not a ZooKeeper"
 
-# kazoo waits four times a request, each time with a selector of its own. Of all kinds this one is
-# made without a system call: that takes a third off the processor time of a request.
+# kazoo waits four times per request, each time with a new selector. This kind needs no system call
+# to make. That saves a third of a request's processor time.
 CHEAP = SimpleNamespace(
     DefaultSelector=selectors.PollSelector,
     EVENT_READ=selectors.EVENT_READ,
@@ -33,19 +33,19 @@ CHEAP = SimpleNamespace(
 
 
 class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """kazoo's threads and sockets, where a connection can be cut from outside.
+    """kazoo's threads and sockets; another thread can cut a connection.
 
-    `deadline` (seconds) bounds every connecting and TLS handshake, so that an address that drops
-    packets does not use up the session timeout. `error` tells why the last attempt failed, `opened`
-    counts those that did not.
+    `timeout` (seconds) limits each connect and TLS handshake, so that an address that drops packets
+    does not use up the session timeout. `error` says why the last attempt failed. `opened` counts
+    the connections that were opened.
     """
 
-    def __init__(self, deadline: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, timeout: float, tls: ssl.SSLContext | None) -> None:
         super().__init__()
         self.error = ""
         self.opened = 0
         self._errors: dict[Address, str] = {}
-        self._deadline = deadline
+        self._timeout = timeout
         self._tls = tls
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -54,7 +54,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         self._left = False
 
     def spawn(self, func: Callable[..., None], *args: object, **kwargs: object) -> threading.Thread:
-        """Start a thread for kazoo; one that reads what is no answer ends, with its client."""
+        """Start a thread for kazoo. It ends, with its client, if it reads a malformed answer."""
 
         def guarded() -> None:
             try:
@@ -62,7 +62,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
             except (struct.error, LookupError, RuntimeError, ValueError) as error:
                 if self._address is None:
                     raise
-                what = f"it answered what ZooKeeper does not say ({type(error).__name__}: {error})"
+                what = f"its answer is not in ZooKeeper's format ({type(error).__name__}: {error})"
                 self._note(self._address, what)
 
         thread: threading.Thread = super().spawn(guarded)
@@ -71,14 +71,14 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, **_: object
     ) -> socket.socket:
-        """Connect for kazoo; what it says of TLS is left aside for our own context."""
+        """Connect for kazoo. This ignores kazoo's TLS options and uses our own context."""
         address = Address(*address)
         with self._lock:
             shunned, self._shunned = self._shunned, None
         if address == shunned:
-            raise TimeoutError("passed over once: it did not answer in time")
+            raise TimeoutError("skipped once, because it did not answer in time")
         with self._lock:
-            # Whoever asks before this attempt has come to its end is told so.
+            # This is the answer to `failures` until the attempt ends.
             self._errors.setdefault(address, self._why(TimeoutError()))
         try:
             opened = self._open(address, hostname)
@@ -88,7 +88,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         with self._lock:
             if self._left:
                 opened.close()
-                # Of all errors this is the one after which kazoo stops of its own accord.
+                # After this error, and no other, kazoo stops by itself.
                 raise AuthFailedError
             self._socket, self._address = opened, address
         self._note(address, MUTE)
@@ -97,17 +97,17 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
 
     @property
     def address(self) -> str:
-        """The member that was connected to last."""
+        """The member of the last connection."""
         return str(self._address)
 
     def failures(self) -> str:
-        """Why each attempt failed since this was asked for last, by address."""
+        """Why attempts failed since the last call, with their addresses."""
         with self._lock:
             found, self._errors = self._errors, {}
         return "; ".join(f"{address}: {error}" for address, error in found.items())
 
     def connected(self) -> str:
-        """The same once a connection serves: the others' failures."""
+        """The same, without the address that serves now."""
         with self._lock:
             self._errors = {a: error for a, error in self._errors.items() if a != self._address}
         return self.failures()
@@ -120,13 +120,13 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         if isinstance(error, ssl.SSLError):
             return reason(error)
         if isinstance(error, TimeoutError):
-            return f"no connection within {self._deadline:g} s"
+            return f"no connection within {self._timeout:g} s"
         return error.strerror or str(error)
 
     def _open(self, address: Address, hostname: str | None) -> socket.socket:
         if self._left:
             raise AuthFailedError
-        plain = socket.create_connection(address, self._deadline)
+        plain = socket.create_connection(address, self._timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is None:
             return plain
@@ -141,8 +141,8 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Wait for sockets, as `select.select` does.
 
-        Several answers may come in one TLS record: the rest of it is in the socket's buffer, of
-        which the system knows nothing.
+        One TLS record may contain several answers. The system does not know of the rest, which is
+        in the socket's buffer.
         """
         buffered = [s for s in reading if isinstance(s, ssl.SSLSocket) and s.pending()]
         patience = 0 if buffered else timeout
@@ -150,17 +150,17 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         return [*buffered, *(s for s in ready[0] if s not in buffered)], ready[1], ready[2]
 
     def cut(self) -> None:
-        """End the present connection as if the member had, and pass it over at the next attempt."""
+        """End the connection as if the member had, and skip that member at the next attempt."""
         with self._lock:
             current, self._shunned = self._socket, self._address
         if current is not None:
-            # The plain shutdown: that of a TLS socket takes its state away from the reading thread.
-            # An error says that it has ended already.
+            # The shutdown of a TLS socket would remove state that the reading thread needs. An
+            # error means that the connection has ended already.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(current, socket.SHUT_RDWR)
 
     def leave(self) -> None:
-        """End the connection for good; the ensemble is told nothing, so the session stands."""
+        """End the connection for good. ZooKeeper is not told, so the session stands."""
         with self._lock:
             self._left = True
         self.cut()

@@ -1,4 +1,4 @@
-"""The tree of nodes below a base path: read, watched and written, without asking whose they are."""
+"""Reads, watches and writes the nodes below a base path, and remembers them, whoever owns them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from kazoo.protocol.states import ZnodeStat
 
 from registrator.model import Entry, Mark
 
-from .nodes import INSTANCE, Node, above, failure, in_batches, portions, read_node
+from ..common.batches import chunks
+from .nodes import INSTANCE, Node, above, failure, read_node, transactions
 from .session import Session
 
-# Nodes asked for, or written one by one, before the first answer is waited for: what is on its way
-# takes memory, which at a host with thousands of services would be most of the agent's.
+# The number of requests for nodes that wait for an answer at the same time. Each takes memory. At a
+# host with thousands of services, that would be most of the agent's memory.
 AT_ONCE = 1000
 
 
 class Tree:
-    """What was last seen of the nodes two levels below the base path, in `nodes` by path."""
+    """The nodes two levels below the base path; `nodes` holds them by path, as last seen."""
 
     def __init__(self, session: Session, base: str, owner: str) -> None:
         self.nodes: dict[str, Node] = {}
         self._session = session
         self._base = base
         self._owner = owner
-        # The persistent nodes that stand, as far as it is known.
+        # The persistent nodes that are known to exist.
         self._parents: set[str] = set()
 
     def list(self, client: KazooClient) -> None:
-        """Read every node whose name has the form of ours."""
-        # A member may lag behind what others have been told already.
+        """Read every node whose name has our form."""
+        # Without a sync, a member may answer with an older state than others know already.
         synced = client.sync_async(self._base or "/")
         names = self._children(client, [self._base or "/"])
         self._session.gather([synced])
@@ -52,24 +53,24 @@ class Tree:
         return bool(self._base) or name != "zookeeper"
 
     def _children(self, client: KazooClient, paths: Sequence[str]) -> Sequence[Any]:
-        """The children's names of each; None for what is not there or may not be read."""
+        """The names of each node's children; None if it does not exist or must not be read."""
         found = self._session.gather(client.get_children_async(path) for path in paths)
         return [None if isinstance(names, Exception) else names for names in found]
 
     def read(self, client: KazooClient, paths: Iterable[str]) -> None:
-        """Bring what is known of these nodes up to date."""
-        for some in portions(tuple(paths), AT_ONCE):
+        """Read these nodes again."""
+        for some in chunks(tuple(paths), AT_ONCE):
             found = self._session.gather(client.get_async(path) for path in some)
             for path, answer in zip(some, found, strict=True):
                 self._took(path, answer)
 
     def watch(self, client: KazooClient, paths: Sequence[str]) -> None:
         """Wake once when any of these nodes changes or goes."""
-        for some in portions(paths, AT_ONCE):
+        for some in chunks(paths, AT_ONCE):
             self._session.watch(client, some)
 
     def _took(self, path: str, answer: Any) -> None:
-        """Take in what was read of a node, or why it was not."""
+        """Note a node that was read, or the error in its place."""
         if isinstance(answer, NoNodeError):
             self.nodes.pop(path, None)
         elif isinstance(answer, Exception):
@@ -77,19 +78,19 @@ class Tree:
         else:
             data, stat = answer
             read = read_node(path, data, stat, self._owner)
-            # The same again stays the one that is kept already, of which others hold parts.
+            # An equal node is not replaced: others hold its parts, and two copies take memory.
             if self.nodes.get(path) != read:
                 self.nodes[path] = read
 
     def commit(
         self, client: KazooClient, todo: Mapping[str, Entry | None], *, together: bool
     ) -> dict[str, Exception]:
-        """Write each batch, or each node, in a transaction; returns the errors by key."""
+        """Write in few transactions, or in one per node; returns the errors by key."""
         self._session.unwatch(todo)
-        batches = [*in_batches(todo)] if together else [{key: todo[key]} for key in todo]
+        batches = [*transactions(todo)] if together else [{key: todo[key]} for key in todo]
         there = set(self._parents) if together else None
         failed: dict[str, Exception] = {}
-        for some in portions(batches, AT_ONCE // 100 if together else AT_ONCE):
+        for some in chunks(batches, AT_ONCE // 100 if together else AT_ONCE):
             answers = self._session.gather(self._send(client, batch, there) for batch in some)
             for batch, answer in zip(some, answers, strict=True):
                 error = failure(answer)
@@ -103,7 +104,7 @@ class Tree:
     def _send(
         self, client: KazooClient, batch: Mapping[str, Entry | None], there: set[str] | None
     ) -> Any:
-        """Send a batch in a transaction, with the parents that are not `there` (None: without)."""
+        """Send one transaction, with the parents that are not `there`; None means no parents."""
         transaction = client.transaction()
         if there is not None:
             for path in above(key for key, entry in batch.items() if entry):
@@ -137,18 +138,18 @@ class Tree:
         )
 
     def make_parents(self, client: KazooClient, keys: Iterable[str]) -> None:
-        """Make the persistent nodes above these; what stands already is as good.
+        """Make the persistent nodes above these, if they do not exist.
 
-        No error counts: an ACL forbids to make a node before it is said to be there already, and
-        where one is not there the node under it fails.
+        Errors do not matter here. ZooKeeper checks the ACL before it says that a node exists. If a
+        parent is missing, the write of the node under it fails.
         """
         self._session.gather(client.create_async(path) for path in above(keys))
 
     def prune(self, client: KazooClient, parents: Iterable[str]) -> None:
-        """Remove services' nodes that have no child any more; a child keeps its parent.
+        """Remove the nodes of services that have no child any more; a child keeps its parent.
 
-        One with data is somebody else's, whatever a container's service is called; the version
-        keeps one to which data come meanwhile.
+        A node with data belongs to somebody else, whatever its name. The version protects a node
+        that gets data meanwhile.
         """
         parents = tuple(parents)
         stats = self._session.gather(client.exists_async(path) for path in parents)

@@ -227,9 +227,9 @@ def test_a_registry_that_is_spoilt_later_is_mended(
         ("file:///", "path of a file"),
         ("file:///tmp/", "path of a file"),
         ("file:///tmp/a%00b", "path of a file"),
-        ("file:///no/such/folder/x.json", "does not exist; make it first"),
-        ("file:///tmp", "no regular file"),
-        ("file:///dev/null", "no regular file"),
+        ("file:///no/such/folder/x.json", "does not exist; create it first"),
+        ("file:///tmp", "not a regular file"),
+        ("file:///dev/null", "not a regular file"),
         ("file:///" + "x" * 300, "name too long"),
     ],
 )
