@@ -222,8 +222,8 @@ def rows(quick: bool) -> Iterator[Figure]:
         host.backend.lost = True
     herd.run(back + 120)
     peak = float(herd.registry.peak(back, back + 120))
-    yield _figure("most in one second after it", peak, returning(hosts), hosts)
-    yield Figure("hosts not right 2 min after it", hosts - herd.right(), "", 0)
+    yield _figure("the highest second after it", peak, returning(hosts), hosts)
+    yield Figure("hosts not in sync 2 min after it", hosts - herd.right(), "", 0)
 
 
 def _figure(what: str, rate: float, paper: float, hosts: int) -> Figure:
