@@ -9,7 +9,7 @@ from registrator.model import Actual, Entry, Plan, Service
 
 
 class FolderBackend:
-    """What each method has to do is stated at `registrator.backend.Backend`."""
+    """`registrator.backend.Backend` says what each method has to do."""
 
     keepalive_interval = None  # nothing here expires
 
