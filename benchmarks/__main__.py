@@ -21,7 +21,7 @@ Rows = Callable[[bool], Iterator[Figure]]
 def _each(
     function: Callable[..., Iterator[Figure]], *calls: tuple[object, ...], quick: int, full: int
 ) -> Rows:
-    """The figures of several calls; each gets the number of repeats as its last argument."""
+    """The figures of several calls. Each gets the number of repeats as its last argument."""
 
     def rows(is_quick: bool) -> Iterator[Figure]:
         for call in calls:
@@ -52,7 +52,7 @@ ROWS: dict[str, Rows] = {
 
 
 def main() -> int:
-    """Measure the chosen rows; returns 1 if a target is not met."""
+    """Measure the chosen rows. Returns 1 if a target is not met."""
     parser = argparse.ArgumentParser("benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=[*ROWS], metavar="ROWS",
                         help=f"some of {', '.join(ROWS)}")  # fmt: skip

@@ -17,7 +17,7 @@ HOST = "h"
 
 @contextmanager
 def agent(docker_host: str, *words: str) -> Iterator[Agent]:
-    """Launch an agent without waiting for it; it must not log a traceback until its end."""
+    """Launch an agent without waiting for it. It must not log a traceback until its end."""
     with tempfile.TemporaryDirectory(prefix="bench-agent-") as folder:
         made = Agent(Path(folder), ["-hostname", HOST, *words], docker_host)
         made.launch()

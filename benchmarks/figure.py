@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table; `value`, `target` and `floor` are in `unit`.
+    """One line of the table. `value`, `target` and `floor` are in `unit`.
 
     The target is an upper bound. `floor` is the least that the job can cost, measured in the same
     run. With `times`, the target is this multiple of the floor.
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without a target."""
+        """Whether the target is met. None without a target."""
         return None if self.bound is None else self.value <= self.bound
 
     def as_json(self) -> dict[str, object]:
@@ -42,7 +42,7 @@ class Figure:
 
 
 def median(values: Iterable[float]) -> float:
-    """The median; infinite without values, so that an empty measurement meets no target."""
+    """The median. Infinite without values, so that an empty measurement meets no target."""
     found = [*values]
     return statistics.median(found) if found else float("inf")
 

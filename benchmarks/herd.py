@@ -36,7 +36,7 @@ class Clock:
 
 
 class Registry:
-    """Counts the requests in each second; does not answer while it is `down`."""
+    """Counts the requests in each second. Does not answer while it is `down`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -44,7 +44,7 @@ class Registry:
         self.requests: dict[int, int] = {}
 
     def ask(self, requests: int = 1) -> None:
-        """Count the requests; raises `Unavailable` at the first one while it is down."""
+        """Count the requests. Raises `Unavailable` at the first one while it is down."""
         second = int(self.clock.now)
         self.requests[second] = self.requests.get(second, 0) + (1 if self.down else requests)
         if self.down:
@@ -89,7 +89,7 @@ class CountingBackend:
         return {}
 
     def keepalive(self) -> None:
-        """Send one request; the lease may have ended in an outage."""
+        """Send one request. The lease may have ended in an outage."""
         self._registry.ask()
         if self.lost:
             self.lost, self.entries = False, {}
@@ -114,7 +114,7 @@ class Host:
         self.reconciler.publish(snapshot)
 
     def step(self) -> float:
-        """Do what is due; returns the time of the next step."""
+        """Do what is due. Returns the time of the next step."""
         try:
             self.reconciler.step()
         except Unavailable:
@@ -157,7 +157,7 @@ class Herd:
         self.clock.now = until
 
     def restart(self, over: float) -> None:
-        """Restart every agent, one by one, within `over` seconds; the entries stay."""
+        """Restart every agent, one by one, within `over` seconds. The entries stay."""
         for place, host in enumerate(self.hosts):
             host.ends = self.clock.now + over * place / len(self.hosts)
 
@@ -188,7 +188,7 @@ def wait(outage: float = OUTAGE) -> float:
 
 
 def attempts(hosts: int) -> float:
-    """Calculated requests per second in an outage; the average wait is three quarters."""
+    """Calculated requests per second in an outage. The average wait is three quarters."""
     return hosts / (0.75 * wait())
 
 
@@ -203,7 +203,7 @@ def returning(hosts: int) -> float:
 
 
 def rows(quick: bool) -> Iterator[Figure]:
-    """Simulated rates; the target is the calculated rate and a tenth more for chance."""
+    """Simulated rates. The target is the calculated rate and a tenth more for chance."""
     hosts = 500 if quick else 5000
     herd = Herd(hosts)
     herd.run(600)

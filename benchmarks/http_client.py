@@ -83,7 +83,7 @@ def request(method: str, target: str, body: bytes = b"") -> bytes:
 
 
 def all_of(where: Where, requests: Sequence[bytes], connections: int) -> None:
-    """Send all requests over several connections at once; raises if a server refuses one."""
+    """Send all requests over several connections at once. Raises if a server refuses one."""
     clients = [Client(where) for _ in range(min(connections, len(requests)))]
     left = iter(requests)
     with selectors.DefaultSelector() as selector:

@@ -60,7 +60,7 @@ class Events:
 
 @contextmanager
 def docker() -> Iterator[Dockerd]:
-    """An engine with the image ``web``; it is removed afterwards."""
+    """An engine with the image ``web``. It is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-docker-") as folder:
         engine = Dockerd(Path(folder))
         try:
@@ -143,7 +143,7 @@ def _samples(
 
 
 def burst(scheme: str, n: int) -> Iterator[Figure]:
-    """`n` containers; `THREADS` threads start all of them, and then kill all of them."""
+    """`n` containers. `THREADS` threads start all of them, and then kill all of them."""
     ip = loopback_ip()
     ports = dict(zip((f"b{i}" for i in range(n)), free_ports(ip, n), strict=True))
 

@@ -47,7 +47,7 @@ class Registry:
         raise NotImplementedError
 
     def floor(self, n: int) -> float:
-        """The least seconds for `n` services; the registry holds them afterwards."""
+        """The least seconds for `n` services. The registry holds them afterwards."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -126,7 +126,7 @@ class ZooKeeperRegistry(Registry):
             return len(client.get_children(f"{BASE}/{NAME}"))
 
     def floor(self, n: int) -> float:
-        """Transactions as large as the agent's; all are sent before the first answer."""
+        """Transactions as large as the agent's. All are sent before the first answer."""
         self.reset()
         with self.client() as client:
             client.ensure_path(f"{BASE}/{NAME}")
@@ -220,7 +220,7 @@ KINDS: dict[str, type[Registry]] = {
 
 @contextmanager
 def running(scheme: str) -> Iterator[Any]:
-    """A registry; it is removed afterwards."""
+    """A registry. It is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix=f"bench-{scheme}-") as folder:
         registry = KINDS[scheme](Path(folder))
         try:
@@ -231,7 +231,7 @@ def running(scheme: str) -> Iterator[Any]:
 
 
 class Reader:
-    """Sees services come and go; `seen` and `gone` hold the times, in ns since the epoch."""
+    """Sees services come and go. `seen` and `gone` hold the times, in ns since the epoch."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
@@ -246,7 +246,7 @@ class Reader:
         raise NotImplementedError
 
     def wait(self, keys: Iterable[str], present: bool, deadline: float = 30) -> dict[str, int]:
-        """When each key was first seen, or seen to be gone; without keys that never were."""
+        """When each key was first seen, or seen to be gone. Without keys that never were."""
         keys = tuple(keys)
         times = self.seen if present else self.gone
         end = time.monotonic() + deadline
@@ -256,7 +256,7 @@ class Reader:
 
 
 class ConsulReader(Reader):
-    """Asks for each expected service in turn, every quarter of a millisecond; keys are ids.
+    """Asks for each expected service in turn, every quarter of a millisecond. Keys are ids.
 
     Consul itself tells when a service is gone: the end of a container needs every core.
     """
@@ -300,7 +300,7 @@ class ConsulReader(Reader):
 
 
 class ZooKeeperReader(Reader):
-    """Sets a watch for each service; keys are ``ip:port``."""
+    """Sets a watch for each service. Keys are ``ip:port``."""
 
     def __init__(self, registry: ZooKeeperRegistry) -> None:
         super().__init__()

@@ -168,7 +168,7 @@ def _zookeeper_writes(
 
 
 def _kept_alive(scheme: str, alive: int, took: float, refresh: float) -> Figure:
-    """Keep-alives in an hour of ``-ttl-refresh 10``; the bound allows one more in the run."""
+    """Keep-alives in an hour of ``-ttl-refresh 10``. The bound allows one more in the run."""
     hourly = alive / took * refresh * HOUR / 10
     most = HOUR / 10 * (1 + refresh / took)
     note = f"{alive} in {took:.1f} s of -ttl-refresh {refresh:g}, scaled"

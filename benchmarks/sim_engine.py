@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 def container_id(number: int) -> str:
-    """The id of a container; it looks random, like any other."""
+    """The id of a container. It looks random, like any other."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
@@ -93,7 +93,7 @@ class Containers:
         self._listing = b""
 
     def end(self, number: int) -> None:
-        """Let it end; it is not removed."""
+        """Let it end. It is not removed."""
         self._rows.pop(number, None)
         self._listing = b""
 
@@ -147,7 +147,7 @@ class Engine:
         self._listeners: set[asyncio.Transport] = set()
 
     def respond(self, method: bytes, target: str, transport: asyncio.Transport) -> bytes:
-        """The bytes of the answer to a request; raises `Refused`."""
+        """The bytes of the answer to a request. Raises `Refused`."""
         url = urlsplit(target)
         match = PATH.fullmatch(url.path)
         if match is None or method != b"GET" or not 12 <= int(match[1] or 41) <= 41:
@@ -163,7 +163,7 @@ class Engine:
         return self.containers.listing() if kind == "containers/json" else self._fixed[kind]
 
     def _listen(self, query: dict[str, list[str]], transport: asyncio.Transport) -> bytes:
-        """Begin a stream of events; raises `Refused` for a filter that is not simulated."""
+        """Begin a stream of events. Raises `Refused` for a filter that is not simulated."""
         filters = json.loads(query.pop("filters", ["{}"])[0])
         since = query.pop("since", ["0"])[0]
         known = {"container", "network"} <= set(filters.get("type", ["container", "network"]))
@@ -180,7 +180,7 @@ class Engine:
         self._listeners.discard(transport)
 
     def happen(self, action: str, number: int) -> int:
-        """Let a container start or die now; returns the time, in ns since the epoch."""
+        """Let a container start or die now. Returns the time, in ns since the epoch."""
         now = time.time_ns()
         if action == "start":
             self.containers.start(number, now)
@@ -198,7 +198,7 @@ class Engine:
         return now
 
     async def spread(self, action: str, first: int, count: int, seconds: float) -> dict[str, int]:
-        """Let it happen to `count` containers; returns the first and the last time."""
+        """Let it happen to `count` containers. Returns the first and the last time."""
         began = time.monotonic()
         times: list[int] = []
         while len(times) < count:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class SimEngine:
-    """A running simulated engine; `host` is a value for ``DOCKER_HOST``."""
+    """A running simulated engine. `host` is a value for ``DOCKER_HOST``."""
 
     def __init__(self, folder: Path, total: int, running: int) -> None:
         self.socket = folder / "docker.sock"
@@ -28,15 +28,15 @@ class SimEngine:
         self._read()
 
     def start(self, first: int, count: int, seconds: float = 0) -> dict[str, int]:
-        """Start containers; returns the times of the first and the last event, in ns."""
+        """Start containers. Returns the times of the first and the last event, in ns."""
         return self._command(f"start {first} {count} {seconds}")
 
     def die(self, first: int, count: int, seconds: float = 0) -> dict[str, int]:
-        """Let containers die; returns the same as `start`."""
+        """Let containers die. Returns the same as `start`."""
         return self._command(f"die {first} {count} {seconds}")
 
     def asked(self) -> dict[str, int]:
-        """The number of requests by kind; raises if the engine refused one."""
+        """The number of requests by kind. Raises if the engine refused one."""
         report = self._command("report")
         if report["refused"]:
             raise AssertionError(f"no engine would understand {report['refused']}")
@@ -62,7 +62,7 @@ class SimEngine:
 
 @contextmanager
 def simulated(total: int, running: int | None = None) -> Iterator[SimEngine]:
-    """An engine with `total` containers; `running` of them (or all) run."""
+    """An engine with `total` containers. `running` of them (or all) run."""
     with tempfile.TemporaryDirectory(prefix="sim-") as folder:
         engine = SimEngine(Path(folder), total, total if running is None else running)
         try:

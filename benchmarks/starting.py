@@ -32,7 +32,7 @@ def registered(process: Agent) -> int:
 
 
 def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
-    """Wait until `wanted` services stand; returns the moment (of `time.time`) and the number.
+    """Wait until `wanted` services stand. Returns the moment (of `time.time`) and the number.
 
     It asks the registry only after the agent has logged a registration, and returns the moment of
     that line. Constant requests would slow the registry down.

@@ -142,7 +142,7 @@ class Root:
             self.file(library)
 
     def tree(self, top: Path, unwanted: str = "^$") -> None:
-        """Add a folder without the names that match `unwanted`; libraries bring their own."""
+        """Add a folder without the names that match `unwanted`. Libraries bring their own."""
         for path in sorted(top.rglob("*")):
             if not re.search(unwanted, str(path)):
                 self.file(path)
@@ -176,7 +176,7 @@ def libraries(path: Path) -> tuple[Path, ...]:
 
 
 def program(name: str, *elsewhere: Path) -> Path:
-    """The path of a program; raises `MissingProgram`."""
+    """The path of a program. Raises `MissingProgram`."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     found = [Path(path).resolve()] if path else [each for each in elsewhere if each.exists()]
     if not found:
@@ -271,7 +271,7 @@ def manifest_jars(jar: Path) -> list[Path]:
 
 
 def tool(name: str) -> Callable[[Root], None]:
-    """A program that Debian lacks; somebody must put it on the path."""
+    """A program that Debian lacks. Somebody must put it on the path."""
 
     def fill(root: Root) -> None:
         root.program(program(name), f"usr/bin/{name}")
@@ -317,7 +317,7 @@ IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
 
 
 def make(name: str) -> None:
-    """Import one image; raises `MissingProgram` if this machine lacks a part of it."""
+    """Import one image. Raises `MissingProgram` if this machine lacks a part of it."""
     fill, changes = IMAGES[name]
     options = [f"--change={each}" for each in (f"ENV PATH={SEARCH}", *changes)]
     with tempfile.TemporaryFile() as archive:

@@ -42,7 +42,7 @@ UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
 
 
 class Stopped(Exception):
-    """The demo cannot continue; the text says why."""
+    """The demo cannot continue. The text says why."""
 
 
 class Interrupted(Exception):
@@ -70,7 +70,7 @@ received: list[int] = []
 
 
 def wait(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
-    """Wait for `condition`; raises `Stopped` after `DEADLINE`, `Interrupted` after a signal."""
+    """Wait for `condition`. Raises `Stopped` after `DEADLINE`, `Interrupted` after a signal."""
 
     def check() -> bool:
         go_on()
@@ -153,7 +153,7 @@ class Demo:
         )
 
     def start(self, name: str, environment: dict[str, str] | None = None, port: int = 80) -> None:
-        """Run a container with a published port; the engine chooses the host port."""
+        """Run a container with a published port. The engine chooses the host port."""
         key, _, value = self._label.partition("=")
         made = self._client.create_container(
             self._image,
@@ -167,7 +167,7 @@ class Demo:
         self._start(made)
 
     def _start(self, container: dict[str, str]) -> None:
-        """Start it; if another program uses the port, the engine chooses the next one."""
+        """Start it. If another program uses the port, the engine chooses the next one."""
         for _ in range(PORT_TRIES):
             go_on()
             try:
@@ -268,7 +268,7 @@ def tell(demo: Demo) -> None:
 
 
 def main() -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo. Returns the exit code."""
     for number in SIGNALS:
         signal.signal(number, lambda number, _: received.append(number))
     begin = time.monotonic()
