@@ -197,6 +197,28 @@ def test_log_lines_are_as_shown() -> None:
     assert [line for line in lines if not any(re.fullmatch(text, line) for text in said)] == []
 
 
+# Texts of the system and of a registry, which the agent passes on.
+PASSED_ON = {"Connection refused", "etcdserver"}
+
+
+def texts() -> str:
+    """Every text in the code, one a line; an f-string is the texts between what is filled in."""
+    trees = (ast.parse(path.read_text()) for path in CODE)
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is str)
+
+
+@pytest.mark.parametrize("page", sorted(REGISTRIES.glob("*.md")), ids=lambda path: path.stem)
+def test_messages_of_a_registry_are_as_shown(page: Path) -> None:
+    """Those in the first column of "Troubleshooting", up to and after a colon or an ellipsis."""
+    table = page.read_text().partition("## Troubleshooting")[2]
+    quoted = re.findall(r"^\| [^|`]*`([^`]+)`[^|`]* \|", table, re.M)
+    assert quoted or not table
+    parts = {part.strip(" ();") for text in quoted for part in re.split(": |:? ?…", text)}
+    said = texts()
+    assert [part for part in sorted(parts - PASSED_ON) if part not in said] == []
+
+
 def test_the_example_of_a_backend_is_complete() -> None:
     shown = re.findall(
         r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", YOUR_OWN.read_text(), re.M | re.S
