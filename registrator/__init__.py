@@ -1,12 +1,12 @@
-"""Registrator: one agent per Docker host that keeps service registries right.
+"""Registrator: one agent for each Docker host that keeps service registries right.
 
-The flow, which is also the order of the modules::
+Data flows one way::
 
-    docker_engine -> inventory (services) -> Snapshot -> reconciler (plan) -> backend
+    engine -> desired -> Snapshot -> sync -> backends
 
-`model` holds the words they share, `config` and `cli` what the operator said, `agent` the
-threads that run it all. The core knows no registry: backends are found by URI scheme through
-the entry-point group ``registrator.backends``.
+`model` holds the words that these share. `options`, `config` and `cli` read what the operator said.
+`agent` runs the threads. `status` keeps what the agent reports of itself. The core knows no
+registry: it finds backends by URI scheme through the entry-point group ``registrator.backends``.
 """
 
 __version__ = "1.0.0"

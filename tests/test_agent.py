@@ -14,8 +14,8 @@ import pytest
 from conftest import RunAgent
 from support.engine import Dockerd
 
-from registrator.agent import tell_addresses
 from registrator.config import configure
+from registrator.identity import tell_addresses
 
 
 @pytest.fixture

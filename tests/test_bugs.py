@@ -28,8 +28,10 @@ from registrator import agent, backend
 from registrator.desired import inventory
 from registrator.engine import client as docker_engine
 from registrator.sync import reconciler
+from registrator.system import hostaddr, retry
 
-agent.HEARTBEAT, agent.PATIENCE = 0.3, 0.1
+inventory.HEARTBEAT = hostaddr.WATCH_PERIOD = 0.3
+hostaddr.SEARCH_PERIOD = retry.ENGINE_WAIT_MAX = 0.1
 KNOWN = vars(builtins) | vars(backend) | vars(docker_engine)
 fault, thread, *places = sys.argv[1].split(",")
 del sys.argv[1]
@@ -117,8 +119,8 @@ def ended(agent: FaultyAgent, deadline: float = 3) -> None:
     ("thread", "place"),
     [
         ("events", "registrator.desired.inventory:Inventory.mark"),
-        ("inventory", "registrator.agent:Inventory.step"),
-        ("address", "registrator.agent:host_addresses"),
+        ("inventory", "registrator.desired.inventory:Inventory.step"),
+        ("address", "registrator.system.hostaddr:host_addresses"),
         ("file:", "registrator.sync.reconciler:diff"),
         ("MainThread", "registrator.health:Health.note"),
         ("resolve", "socket:getaddrinfo"),

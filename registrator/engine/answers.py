@@ -1,7 +1,7 @@
-"""What the engine's answers say: containers, events, rows of a listing.
+"""Turns the engine's answers into containers, events and rows of a listing.
 
-All are read defensively: engines from 20.10 to 29, and Podman's API, leave out, null or name
-different parts.
+Engines from 20.10 to 29 and Podman's API leave out different parts of an answer, or set them to
+null, or name them otherwise.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 from registrator.model import METADATA_PREFIX, Container, Event, Port
 
-# Podman says some of the actions by names of its own.
+# Podman has its own names for some actions.
 ALIASES = {"died": "die", "remove": "destroy"}
 
-# What stands between the items of a JSON array, and at its ends.
+# Matches what separates the items of a JSON array, and its ends.
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
 
 def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Container:
-    """The part of an inspection's answer that matters; what many containers share is kept once."""
+    """What matters of an inspection's answer. Texts that many containers share exist once."""
     config = answer.get("Config") or {}
     host = answer.get("HostConfig") or {}
     state = answer.get("State") or {}
@@ -52,7 +52,7 @@ def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Con
 
 
 def _nanoseconds(timestamp: str) -> int:
-    """RFC 3339 as ns since the epoch, exact to the microsecond; 0 for a container never started."""
+    """RFC 3339 as ns since the epoch, exact to the microsecond. 0 if it was never started."""
     try:
         return int(datetime.fromisoformat(timestamp).timestamp() * 10**6) * 1000
     except (ValueError, OverflowError):
@@ -60,11 +60,11 @@ def _nanoseconds(timestamp: str) -> int:
 
 
 def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
-    """Each network's address of the container, the one it was started with first."""
+    """The container's address in each network. The network that it was started with comes first."""
     found = settings.get("Networks") or {}
     main = "bridge" if mode in ("", "default") else mode
     if main == "bridge" and found and main not in found:
-        # Podman's mode in every network; its default one has this name.
+        # Podman uses this mode in every network. Its default network is called podman.
         main = "podman"
     names = sorted(found, key=lambda name: (name != main, name))
     addresses = {
@@ -77,7 +77,7 @@ def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
 
 
 def _ports(answer: Mapping[str, Any]) -> tuple[Port, ...]:
-    """Every port: one row a binding, and one without a host port where there is none."""
+    """Every port: one for each binding, or one without a host port if there is no binding."""
     bound = (answer.get("NetworkSettings") or {}).get("Ports") or {}
     exposed = (answer.get("Config") or {}).get("ExposedPorts") or {}
     found = []
@@ -104,7 +104,7 @@ def _port_order(spec: str) -> tuple[int, str]:
 
 
 def parse_event(line: bytes) -> Iterator[Event]:
-    """The container that an event's line is about, if any; raises `ValueError` on no JSON."""
+    """The event of a line, if it is about a container. Raises `ValueError` if it is not JSON."""
     event = json.loads(line)
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
@@ -125,9 +125,9 @@ def parse_event(line: bytes) -> Iterator[Event]:
 
 
 def items(text: str) -> Iterator[Any]:
-    """The items of a JSON array, one after the other; raises `ValueError` where it is none.
+    """The items of a JSON array, one after the other. Raises `ValueError` if it is not an array.
 
-    Of thousands of containers all rows at once would take more memory than all else.
+    With thousands of containers all rows at once would take more memory than everything else.
     """
     decode = json.JSONDecoder().raw_decode
     between = _BETWEEN.match(text)
@@ -136,11 +136,11 @@ def items(text: str) -> Iterator[Any]:
         yield item
         between = _BETWEEN.match(text, end)
     if between is None:
-        raise ValueError("no JSON array")
+        raise ValueError("not a JSON array")
 
 
 def fingerprint(row: Mapping[str, Any]) -> int:
-    """What a listing says of a container, without its age and the order of its ports."""
+    """A digest of what a listing says of a container, without its age and the order of ports."""
     ports = sorted(json.dumps(port, sort_keys=True) for port in row.get("Ports") or ())
     rest = [row.get(key) for key in ("Names", "State", "Labels", "NetworkSettings")]
     return hash(json.dumps([ports, rest], sort_keys=True))

@@ -1,9 +1,9 @@
-"""The Docker client: who the engine is, what runs, and a stream of what changes.
+"""The Docker client: it asks who the engine is and what runs, and reads its stream of events.
 
 The SDK's low-level client finds the engine (variables, TLS, API version) and owns the connection
-pool; requests go straight to that pool, which costs half of what they cost through `requests`.
-Every request has a deadline but the event stream, which is silent on a quiet host: `interrupt`
-ends it from another thread once the engine is known not to answer.
+pool. Requests go straight to that pool, which costs half as much as `requests`. Every request has a
+time limit, except the event stream, which is silent on a quiet host. Another thread ends it with
+`interrupt` when the engine does not answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("registrator.docker")
 
 SOCKETS = (Path("/var/run/docker.sock"), Path("/tmp/docker.sock"))
 
-# A half-open stream ends within 25 s, in place of the kernel's two hours.
+# With these a half-open stream ends within 25 s. By default the kernel takes two hours.
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
@@ -41,8 +41,8 @@ KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
 
-# What can change a container's services. `die` also ends it, `destroy` matters to on-success.
-# Podman filters by its own names.
+# These can change a container's services. `destroy` matters to `-deregister on-success`. Podman
+# filters by its own names.
 EVENTS = {
     "type": ["container", "network"],
     "event": ["start", "die", "destroy", "rename", "connect", "disconnect", *ALIASES],
@@ -50,12 +50,12 @@ EVENTS = {
 
 
 class WrongVariables(EngineUnavailable):
-    """The variables that say where the engine is are wrong; shows no value, it may be a secret."""
+    """A variable that says where the engine is, is wrong. Shows no value, as it may be a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an engine says of itself. `id` is empty where it has none that lasts."""
+    """What an engine says of itself. `id` is empty if it has none that lasts."""
 
     id: str
     name: str
@@ -63,22 +63,22 @@ class Engine:
 
 
 class _Client(docker.APIClient):  # type: ignore[misc]
-    """The SDK's client, deaf to variables for web requests: its CA and proxies are the engine's."""
+    """The SDK's client, which ignores variables for web requests: only the engine's CA counts."""
 
     def merge_environment_settings(
         self, _url: str, _proxies: Any, stream: Any, verify: Any, cert: Any
     ) -> dict[str, Any]:
-        """What a request is sent with; requests would let REQUESTS_CA_BUNDLE win over the CA."""
+        """A request's settings. By default REQUESTS_CA_BUNDLE would win over the engine's CA."""
         verify = self.verify if verify is None else verify
         return {"proxies": {}, "stream": stream, "verify": verify, "cert": cert or self.cert}
 
 
 class DockerEngine:
-    """One engine, over as many reconnects as it takes.
+    """One engine, over all reconnects.
 
-    `labels` names labels that are kept besides ``SERVICE_*``. `timeout` is the deadline of a
-    request in seconds. Making one raises `WrongVariables`, all methods raise `EngineUnavailable`;
-    `interrupt` may be called from any thread, the others from one each.
+    `labels` names labels to keep besides ``SERVICE_*``. `timeout` is the time limit of a request in
+    seconds. The constructor raises `WrongVariables`, and all methods raise `EngineUnavailable`. Any
+    thread may call `interrupt`. Each other method belongs to one thread.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DockerEngine:
         """Ask the engine who it is."""
         info, version = self._get("/info"), self._get("/version")
         components = [part.get("Name") or "" for part in version.get("Components") or ()]
-        # Podman's API makes up another id for every answer, and an owner must last.
+        # Podman's API makes up a new id for every answer, and an owner must last.
         lasting = not any(name.startswith("Podman") for name in components)
         return Engine(
             id=(info.get("ID") or "") if lasting else "",
@@ -109,30 +109,31 @@ class DockerEngine:
         self._request("/_ping", versioned=False)
 
     def running(self) -> dict[str, int]:
-        """Every running container's id, with a digest of what the listing says of it.
+        """The id of every running container, with a digest of what the listing says of it.
 
-        The digest differs where an inspection could tell something new. Complete, or it raises.
+        The digest changes if an inspection could tell something new. The listing is complete, or
+        it raises.
         """
         path = "/containers/json"
         text = self._request(path).data.decode(errors="replace")
         try:
             return {intern(row["Id"]): fingerprint(row) for row in items(text)}
         except ValueError as error:
-            raise EngineUnavailable(f"{path}: the answer is no JSON") from error
+            raise EngineUnavailable(f"{path}: the answer is not JSON") from error
 
     def inspect(self, container_id: str) -> Container | None:
-        """The container as it is now; None where it is gone."""
+        """The container as it is now, or None if it is gone."""
         answer = self._get(f"/containers/{container_id}/json", missing_ok=True)
         return None if answer is None else container_of(answer, self._labels)
 
     def events(self, since: int | None) -> Iterator[Event | None]:
-        """Yield None once subscribed, then what happens from `since` on (ns, exclusive).
+        """Yield None once the stream stands, then each event after `since` (ns).
 
-        Ends when the engine ends it; raises where it cannot be had, or after `interrupt`.
+        Ends when the engine ends it. Raises if the stream fails, or after `interrupt`.
         """
         query = {"filters": json.dumps(EVENTS)}
         if since is not None:
-            # Inclusive, and an integer would lose the fraction of the second.
+            # The engine includes this moment, and takes the fraction of a second only so.
             query["since"] = f"{(since + 1) // 10**9}.{(since + 1) % 10**9:09d}"
         stream = self._request(f"/events?{urlencode(query)}", stream=True)
         self._stream = stream
@@ -146,7 +147,7 @@ class DockerEngine:
             yield None
             yield from (event for line in _lines(stream) for event in parse_event(line))
         except ValueError as error:
-            raise EngineUnavailable("the event stream has a line that is no event") from error
+            raise EngineUnavailable("the event stream has a line that is not an event") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EngineUnavailable("the event stream broke off") from error
         finally:
@@ -154,15 +155,15 @@ class DockerEngine:
             stream.close()
 
     def interrupt(self) -> None:
-        """End the event stream, wherever it is read."""
+        """End the event stream, which another thread may be reading."""
         stream = self._stream
         if stream is not None:
-            # It may be ending by itself at this moment, and then there is nothing to shut down.
+            # It may end by itself at this moment. Then there is nothing to shut down.
             with contextlib.suppress(OSError, ValueError, RuntimeError):
                 stream.shutdown()
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.interrupt()
         if self._client is not None:
             self._client.close()
@@ -174,7 +175,7 @@ class DockerEngine:
         try:
             return response.json()
         except ValueError as error:
-            raise EngineUnavailable(f"{path}: the answer is no JSON") from error
+            raise EngineUnavailable(f"{path}: the answer is not JSON") from error
 
     def _request(
         self, path: str, *, stream: bool = False, missing_ok: bool = False, versioned: bool = True
@@ -192,7 +193,7 @@ class DockerEngine:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EngineUnavailable(_reason(error)) from error
         if response.status == 400:
-            # An engine that was upgraded may refuse the version agreed on with its predecessor.
+            # An upgraded engine may refuse the API version that the old one agreed to.
             self._pool = None
         if response.status >= 400 and not (missing_ok and response.status == 404):
             text = response.data[:200].decode(errors="replace").strip()
@@ -200,7 +201,7 @@ class DockerEngine:
         return response
 
     def _connect(self) -> urllib3.HTTPConnectionPool:
-        """The connection pool; the first use finds out the API version that both speak."""
+        """The connection pool. The first use finds out which API version both speak."""
         if self._pool is None:
             try:
                 found = client_arguments(self._environ)
@@ -218,7 +219,7 @@ class DockerEngine:
 
 
 def client_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Where the engine is, from the variables that the Docker CLI reads, for `docker.APIClient`.
+    """The arguments for `docker.APIClient`, from the variables that the Docker CLI reads.
 
     Raises `WrongVariables`.
     """
@@ -236,7 +237,7 @@ def client_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     if "base_url" not in found:
         present = [path for path in SOCKETS if path.exists()]
         found["base_url"] = f"unix://{(present or SOCKETS)[0]}"
-    # The CLI's default, with TLS too.
+    # The CLI's default port, also with TLS.
     if re.fullmatch(r"tcp://([^:/@]+|\[[^]/@]+\])/?", found["base_url"]):
         found["base_url"] = found["base_url"].rstrip("/") + ":2375"
     _check_address(found["base_url"])
@@ -273,7 +274,7 @@ def _lines(stream: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost message: the libraries wrap a refused connection four times."""
+    """The innermost message, since the libraries wrap a refused connection four times."""
     while True:
         inner = error.__cause__ or error.__context__
         if inner is None or isinstance(inner, KeyError):

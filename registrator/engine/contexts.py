@@ -1,7 +1,7 @@
-"""A context of the Docker CLI: where ``docker context create`` says that an engine is.
+"""Reads a context of the Docker CLI: where ``docker context create`` says that an engine is.
 
-Read here and not by the SDK, which looks for contexts only beside a ``config.json``, and the CLI
-writes none where nothing else is configured.
+The SDK looks for contexts only beside a ``config.json``. But the CLI writes no such file if nothing
+else is configured, so the agent reads contexts itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from docker.tls import TLSConfig
 def context_arguments(environ: Mapping[str, str], name: str) -> dict[str, Any]:
     """Address and TLS of the context, for `docker.APIClient`.
 
-    Raises `FileNotFoundError` where no context has this name; `RuntimeError` where it is unknown
-    whose they are; `OSError`, `ValueError`, `KeyError` or `TypeError` where its files are not what
+    Raises `FileNotFoundError` if no context has this name, and `RuntimeError` if there is no home
+    folder. Raises `OSError`, `ValueError`, `KeyError` or `TypeError` if its files differ from what
     the CLI writes.
     """
     config = environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()

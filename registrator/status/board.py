@@ -10,19 +10,17 @@ from collections.abc import Mapping
 
 from registrator.model import Offer
 from registrator.status.report import RegistryReport, Report
-from registrator.status.rows import EngineRow, Row
+from registrator.status.rows import EngineRow
 
 
 class Board:
-    """The reports of one agent: on the engine, on its event stream, and on each registry.
+    """The reports of one agent: on the engine with its event stream, and on each registry.
 
     `offers` says what each container offers, by container id. It is replaced with each snapshot.
     """
 
     def __init__(self) -> None:
-        log = logging.getLogger("registrator.agent")
-        self.engine = Report(EngineRow("Docker engine"), log)
-        self.events = Report(Row("Docker events"), log)
+        self.engine = Report(EngineRow("Docker engine"), logging.getLogger("registrator.engine"))
         self.registries: list[RegistryReport] = []
         self.offers: Mapping[str, Offer] = {}
 
@@ -37,6 +35,7 @@ class Board:
         engine = self.engine.row
         if not engine.last_success:
             return [f"{engine.name}: has not answered yet"]
-        found = [f"{engine.name}: does not answer"] if engine.failures else []
+        # One line, whatever an engine answers.
+        found = [f"{engine.name}: {' '.join(engine.error.split())}"] if engine.failures else []
         rows = [report.row for report in self.registries]
         return found + [f"{row.name}: not in sync" for row in rows if not row.in_sync]

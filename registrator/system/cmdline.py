@@ -1,4 +1,4 @@
-"""Secrets on the command line: what others see of it in the list of processes."""
+"""Hides the secrets of the command line from the list of processes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 SELF = Path("/proc/self")
-# Of the fields after the command's name in /proc/<pid>/stat, where the arguments start (proc(5)).
+# This field after the command's name in /proc/<pid>/stat says where the arguments start (proc(5)).
 ARG_START = 45
 
 
 def hide_secrets() -> None:
-    """Overwrite users and passwords of URIs in place; before that they are seen for a moment.
+    """Overwrite users and passwords of URIs in place. Until then they are visible for a moment.
 
-    Does nothing where the system has no ``/proc`` or keeps its memory map to itself.
+    Does nothing if the system has no ``/proc`` or hides its memory map.
     """
     try:
         shown = (SELF / "cmdline").read_bytes()

@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text or as JSON: what happened, to what, and what comes next."""
+"""Sets up the log: lines on stderr, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
-# Libraries that log each of their requests and retries; what matters, the reconciler says once.
+# These libraries log each request and retry. The agent itself says once what matters.
 NOISY = ("kazoo", "urllib3", "docker", "consul", "etcd3", "grpc")
 
 
@@ -24,7 +24,7 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object a line: time, level, logger, message, and error for a traceback."""
+    """One object in each line: time, level, logger, message, and error for a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -48,7 +48,7 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def setup(level: str, form: str) -> None:
-    """Log to stderr from `level` on; a noisy library's own lines only at debug, from info on."""
+    """Log to stderr from `level` on. The lines of noisy libraries appear only with debug."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

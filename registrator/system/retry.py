@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_GROWTH = 0.1, 30.0, 1.2
 
+# An engine is near and serves no other host's agents. Its return is to be seen within 3 s.
+ENGINE_WAIT_MAX = 2.0
+
 
 def backoff(
     attempt: int, first: float = BACKOFF_FIRST, draw: Callable[[], float] = random.random
@@ -26,6 +29,11 @@ def backoff(
     """
     grown: float = min(BACKOFF_MAX, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
     return grown * (0.5 + 0.5 * draw())
+
+
+def engine_backoff(attempt: int) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row of this host's engine."""
+    return min(ENGINE_WAIT_MAX, backoff(attempt))
 
 
 def retry(

@@ -1,4 +1,4 @@
-"""Telling systemd that the agent has started, where it is run as a service of `Type=notify`."""
+"""Tells systemd that the agent has started, if it runs as a service of `Type=notify`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ log = logging.getLogger("registrator.systemd")
 
 
 def tell_ready(environ: Mapping[str, str]) -> None:
-    """Send `READY=1` to the socket that systemd named, if any; see sd_notify(3).
+    """Send `READY=1` to the socket that systemd named, if any. See sd_notify(3).
 
-    From then on it may send SIGHUP, which would end a process without a handler for it.
+    After that systemd may send SIGHUP, which would end a process without a handler for it.
     """
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -24,4 +24,4 @@ def tell_ready(environ: Mapping[str, str]) -> None:
         try:
             sock.sendto(b"READY=1", address)
         except OSError as error:
-            log.warning("systemd cannot be told that the agent runs: %s", error.strerror)
+            log.warning("cannot tell systemd that the agent runs: %s", error.strerror)

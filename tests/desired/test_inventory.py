@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
+from collections.abc import Iterator
 
 import pytest
 from support.fakes import FakeEngine, container
+from support.wait import until
 
-from registrator.desired.inventory import LOOP_STARTS, PORTION, SETTLE, Inventory
+from registrator.desired import inventory
+from registrator.desired.inventory import PORTION, Inventory
+from registrator.desired.restart_loops import LOOP_STARTS, SETTLE
 from registrator.desired.services import Rules
-from registrator.model import Container, EngineUnavailable, Event, Port, Snapshot
+from registrator.model import Container, EngineUnavailable, Event, Port, Reason, Snapshot
+from registrator.status.board import Board
+from registrator.system import retry
 
 
 class Stock:
@@ -20,11 +27,13 @@ class Stock:
         self.engine = FakeEngine(*containers)
         self.now = 0.0
         self.published: list[Snapshot] = []
+        self.board = Board()
         self.inventory = Inventory(
             self.engine,
             Rules(hostname="h", forced_ip="127.0.0.7"),
             self.published.append,
             keep_failed=keep_failed,
+            board=self.board,
             clock=lambda: self.now,
         )
         self.inventory.resync()
@@ -35,6 +44,11 @@ class Stock:
             self.inventory.mark(event)
         self.inventory.step()
         return set(self.published[-1].services) if self.published else set()
+
+    def reasons(self) -> dict[str, list[Reason]]:
+        """Why a container's ports are left out, by the container's name, as the board has it."""
+        offers = self.board.offers.items()
+        return {key.rstrip("0"): [each.reason for each in offer.left_out] for key, offer in offers}
 
 
 def test_lists_then_follows_events() -> None:
@@ -464,7 +478,7 @@ def test_another_address_of_the_host_is_followed() -> None:
     stock = Stock(container("a"))
     stock.step()
     assert stock.published[-1].services["h:a:80"].address == "127.0.0.7"
-    stock.inventory.follow(Rules(hostname="h", host_ip="127.0.0.8"), frozenset({"127.0.0.8"}))
+    stock.inventory.use_rules(Rules(hostname="h", host_ip="127.0.0.8"), frozenset({"127.0.0.8"}))
     stock.step()
     assert stock.published[-1].services["h:a:80"].address == "127.0.0.8"
     assert stock.published[-1].addresses == {"127.0.0.8"}
@@ -497,3 +511,127 @@ def test_what_is_left_out_on_purpose_is_told_once_a_change(
     stock.inventory.mark(Event(exposed.id, "rename", 7))
     assert told() == []
     assert set(stock.published[-1].services) == {"h:a:80"}
+
+
+def test_the_board_has_each_containers_offer_and_why_it_is_left_out() -> None:
+    def claims(name: str) -> Container:
+        return container(name, env={"SERVICE_ID": "one"})
+
+    stock = Stock(container("a"), container("stuck"), container("bare", ports=()))
+    stock.engine.stuck = {container("stuck").id}
+    stock.step(stock.engine.start(claims("old")), stock.engine.start(claims("new")))
+    assert stock.reasons() == {
+        "a": [], "stuck": [Reason.NOT_INSPECTED], "bare": [Reason.NO_PORTS],
+        "old": [Reason.SAME_ID], "new": [],
+    }  # fmt: skip
+    offers = stock.board.offers
+    assert [service.id for service in offers[container("a").id].services] == ["h:a:80"]
+    assert offers[container("old").id].services == ()
+    assert [service.id for service in offers[container("new").id].services] == ["one"]
+    stock.step(stock.engine.die(container("new").id))
+    assert stock.reasons()["old"] == []
+    assert container("new").id not in stock.board.offers
+
+
+def test_the_board_and_one_line_tell_of_a_restart_loop(caplog: pytest.LogCaptureFixture) -> None:
+    stock = Stock()
+    stock.step()
+    for _ in range(2 * LOOP_STARTS):
+        stock.now += 0.1
+        stock.step(stock.engine.start(container("a")))
+    assert stock.reasons() == {"a": [Reason.RESTART_LOOP]}
+    assert caplog.messages == [
+        "container a00000000000 is in a restart loop: left out until 1 s pass without a start"
+    ]
+    stock.now += SETTLE
+    stock.step()
+    assert stock.reasons() == {"a": []}
+
+
+def test_a_resync_is_due_by_itself() -> None:
+    stock = Stock()
+    stock.inventory = Inventory(
+        stock.engine,
+        Rules(hostname="h", forced_ip="127.0.0.7"),
+        stock.published.append,
+        resync=60,
+        clock=lambda: stock.now,
+    )
+    stock.step()
+    stock.engine.start(container("a"))
+    stock.now += 59
+    assert stock.step() == set()
+    stock.now += 1
+    assert not stock.inventory.wait(3600), "it is due, and nothing was noted"
+    assert stock.step() == {"h:a:80"}
+
+
+class Running:
+    """An inventory whose `run` goes on in a thread, on a fake engine and the real clock."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine(container("a"))
+        self.board = Board()
+        self.inventory = Inventory(
+            self.engine, Rules(hostname="h", forced_ip="127.0.0.7"), lambda _: None,
+            board=self.board,
+        )  # fmt: skip
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.inventory.run, args=(self.stop,))
+
+    def __enter__(self) -> Running:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.inventory.resync()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def until(self, error: str) -> None:
+        """Wait until the engine's row tells this; empty for an engine that answers."""
+        report = self.board.engine
+        until(
+            lambda: report.row.last_success and report.row.error == error,
+            lambda: str(report.row),
+            20,
+        )
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr(retry, "ENGINE_WAIT_MAX", 0.01)
+    monkeypatch.setattr(inventory, "HEARTBEAT", 0.05)
+    with Running() as made:
+        yield made
+
+
+def test_an_engine_that_falls_silent_is_found_and_its_stream_ended(running: Running) -> None:
+    running.until("")
+    running.engine.down = True
+    running.until("connection refused")
+    assert running.engine.interrupted
+    running.engine.down = False
+    running.until("")
+
+
+def test_a_stream_that_fails_alone_is_the_engines_fault_and_is_left_alone(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interrupting it would end the next one, which may stand already."""
+    running.until("")
+    running.inventory.events_lost("the event stream ended")
+    running.until("the event stream ended")
+    assert not running.engine.interrupted
+    running.inventory.events_connected()
+    running.until("")
+    assert caplog.messages[0] == "Docker engine: the event stream ended; retrying"
+
+
+def test_changes_are_found_while_there_are_no_events(running: Running) -> None:
+    running.until("")
+    running.inventory.events_lost("forbidden")
+    running.engine.start(container("b"))
+    running.inventory.events_lost("forbidden")
+    until(lambda: container("b").id in running.board.offers, "b's offer", 20)

@@ -159,9 +159,7 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
         second = run()
         engine.api.remove("goes")
         engine.api.run("comes", publish_all=True)
-        second.wait_log(
-            rf"container {stuck[:12]} cannot be inspected .*; what is known of it stays"
-        )
+        second.wait_log(rf"container {stuck[:12]} cannot be inspected .*: its services stay")
         until(lambda: "h:comes:80" in registered(file), second.tail, 7)
         assert "h:stuck:80" in registered(file), "nothing is removed while it is unknown"
         hang.unlink()

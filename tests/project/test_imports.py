@@ -40,8 +40,10 @@ TOP = {
     "registrator.options": "desired",
     "registrator.registries": "model uri backend",
     "registrator.config": "model uri backend desired options registries",
+    "registrator.identity": "model config engine",
     "registrator.agent": (
-        "__init__ model uri backend health registries config system status engine desired sync"
+        "__init__ model uri backend health registries config identity"
+        " system status engine desired sync"
     ),
     "registrator.cli": "__init__ options config agent system",
     "registrator.__main__": "cli",

@@ -16,11 +16,11 @@ def test_the_engine_first_then_each_registry() -> None:
     board.engine.succeeded(version="20.10")
     registry.realised(Snapshot(), {})
     assert board.problems() == ["etcd://h:2379: not in sync"]
-    board.engine.failed("timed out")
+    board.engine.failed("timed\nout")
     other.realised(Snapshot(), {})
     registry.failed("away")
     assert board.problems() == [
-        "Docker engine: does not answer",
+        "Docker engine: timed out",
         "consul://h:8500: not in sync",
     ]
     board.engine.succeeded()
@@ -28,12 +28,10 @@ def test_the_engine_first_then_each_registry() -> None:
     assert board.problems() == []
 
 
-def test_neither_a_service_with_a_problem_nor_the_event_stream_is_one() -> None:
-    """The engine's row tells of an engine that is away; its stream alone harms nothing."""
+def test_a_service_with_a_problem_is_none() -> None:
     board = Board()
     board.engine.succeeded(version="20.10")
     service = Service("h:a:80", "a", "127.0.0.7", 1000, 80)
     refused = {service.id: Problem(Reason.REFUSED, "refused")}
     board.add_registry("consul://h:8500").realised(Snapshot({service.id: service}), refused)
-    board.events.failed("ended")
     assert board.problems() == []

@@ -52,6 +52,7 @@ class FakeEngine:
         self.fails_in: int | None = None
         self.stuck: set[str] = set()
         self.inspected: list[str] = []
+        self.interrupted = 0
         self.slow: Callable[[], None] = lambda: None
         self._clock = itertools.count(10**9)
 
@@ -84,6 +85,10 @@ class FakeEngine:
                 self.down, self.fails_in = True, None
         if self.down:
             raise EngineUnavailable("connection refused")
+
+    def interrupt(self) -> None:
+        """As `DockerEngine.interrupt`; counted."""
+        self.interrupted += 1
 
     def running(self) -> dict[str, int]:
         """As `DockerEngine.running`."""

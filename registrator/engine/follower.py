@@ -1,0 +1,70 @@
+"""Follows the engine: waits until it answers, then passes its events on, over all reconnects."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Protocol
+
+from registrator.engine.client import DockerEngine, Engine
+from registrator.model import EngineUnavailable, Event
+from registrator.status.board import Board
+from registrator.system.retry import engine_backoff, retry
+
+log = logging.getLogger("registrator.engine")
+
+
+class Listener(Protocol):
+    """Whoever wants to know of events, such as the inventory."""
+
+    def mark(self, event: Event) -> None: ...  # noqa: D102
+    def events_connected(self) -> None: ...  # noqa: D102
+    def events_lost(self, reason: str) -> None: ...  # noqa: D102
+
+
+class Follower:
+    """Waits for one engine and reads its events, on one thread, until `stop` is set."""
+
+    def __init__(self, engine: DockerEngine, board: Board, stop: threading.Event) -> None:
+        self._engine = engine
+        self._report = board.engine
+        self._stop = stop
+        self._last: int | None = None  # the time of the last event
+        self._failures = 0  # of the event stream, in a row
+
+    def await_engine(self) -> Engine | None:
+        """Who the engine is, as soon as it answers. None if the agent ends before."""
+
+        def failed(error: Exception) -> float:
+            self._report.failed(f"none answers at {self._engine.address} ({error})")
+            return engine_backoff(self._report.row.failures)
+
+        engine = retry(self._engine.identify, EngineUnavailable, failed, self._stop)
+        if engine is not None:
+            address = self._engine.address
+            self._report.succeeded(address=address, version=engine.version)
+            log.info("Docker engine %s at %s", engine.version, address)
+        return engine
+
+    def follow(self, listener: Listener) -> None:
+        """Tell the listener of each event, and of each beginning and end of the stream.
+
+        The listener reports faults: it finds out whether the engine or only its stream is at fault.
+        """
+
+        def failed(error: Exception) -> float:
+            self._failures += 1
+            listener.events_lost(str(error))
+            return engine_backoff(self._failures)
+
+        retry(lambda: self._read(listener), EngineUnavailable, failed, self._stop)
+
+    def _read(self, listener: Listener) -> None:
+        for event in self._engine.events(self._last):
+            if event is None:
+                self._failures = 0
+                listener.events_connected()
+            else:
+                self._last = event.time
+                listener.mark(event)
+        raise EngineUnavailable("the event stream ended")

@@ -1,0 +1,45 @@
+"""Who this host is in the registries, and where its ports are registered."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+
+from registrator.config import Config
+from registrator.engine.client import Engine
+from registrator.model import Identity
+
+log = logging.getLogger("registrator.identity")
+
+
+def identify(config: Config, engine: Engine) -> Identity:
+    """Who this host is in the registries.
+
+    A hostname of 12 hex digits is that of the agent's own container. It changes whenever that
+    container is made anew, and all ids would change with it. So the engine's name takes its place.
+    """
+    hostname = config.hostname or socket.gethostname()
+    if not config.hostname and re.fullmatch("[0-9a-f]{12}", hostname) and engine.name:
+        log.warning(
+            "the agent runs without --net=host: its hostname %s would change with its container; "
+            "ids start with the engine's name %s, give -hostname for another",
+            hostname, engine.name,
+        )  # fmt: skip
+        hostname = engine.name
+    return Identity(engine.id or hostname, hostname)
+
+
+def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
+    """Log what ids and addresses are made of, for an operator who finds a wrong one."""
+    if config.internal:
+        log.info(
+            "ids start with %s, exposed ports are registered at the containers' own addresses%s",
+            hostname, f" in the network {config.network}" if config.network else "",
+        )  # fmt: skip
+        return
+    log.log(
+        logging.INFO if host_ip else logging.WARNING,
+        "ids start with %s, published ports are registered at %s",
+        hostname, host_ip or "no address: none was found, give one with -ip",
+    )  # fmt: skip

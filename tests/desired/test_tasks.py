@@ -1,0 +1,49 @@
+"""Hints that come late or doubled, and when a task may be forgotten."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from registrator.desired.restart_loops import LOOP_SECONDS
+from registrator.desired.tasks import Hint, Task
+
+START, END = Hint(10), Hint(20, gone=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "holds"),
+    [
+        (START, None, START),
+        (START, END, END),
+        (START, Hint(5, gone=True), START),
+        (END, Hint(30), Hint(30)),
+        (END, START, Hint(20)),
+        (Hint(), END, END),
+        (END, Hint(), Hint(20)),
+    ],
+    ids=[
+        "alone",
+        "a newer end wins",
+        "an older end undoes no start",
+        "a newer start wins",
+        "an older start after an end: look",
+        "an end after a listing",
+        "a listing after an end: look",
+    ],
+)
+def test_what_holds_after_two_hints(first: Hint, later: Hint | None, holds: Hint) -> None:
+    assert first.then(later) == holds
+
+
+def test_a_task_is_kept_while_there_is_something_to_do_or_to_remember() -> None:
+    assert Task().is_done(0)
+    assert not Task(hint=Hint()).is_done(0)
+    assert not Task(moved=True).is_done(0)
+    assert not Task(retry_at=5).is_done(10)
+    assert Task(retry_at=math.inf).is_done(10)
+    started = Task()
+    started.loop.started(1000, 1)
+    assert not started.is_done(2)
+    assert started.is_done(2 + LOOP_SECONDS)

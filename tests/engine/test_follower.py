@@ -1,0 +1,111 @@
+"""The follower: it waits for the engine, and tells of events over all reconnects."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from registrator.engine.client import Engine
+from registrator.engine.follower import Follower
+from registrator.model import EngineUnavailable, Event
+from registrator.status.board import Board
+from registrator.system import retry
+
+ENGINE = Engine("id", "name", "20.10")
+
+
+class Streams:
+    """An engine whose answers are given; a stream is a list of events, or an error at its end."""
+
+    address = "unix:///engine"
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[int | None] = []
+
+    def identify(self) -> Engine:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Engine)
+        return answer
+
+    def events(self, since: int | None) -> Iterator[Event | None]:
+        self.asked.append(since)
+        for item in self.answers.pop(0):
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+
+class Told:
+    """A listener that notes what it is told, and ends the follower after so many faults."""
+
+    def __init__(self, faults: int) -> None:
+        self.lines: list[str] = []
+        self.stop = threading.Event()
+        self._faults = faults
+
+    def mark(self, event: Event) -> None:
+        self.lines.append(event.action)
+
+    def events_connected(self) -> None:
+        self.lines.append("connected")
+
+    def events_lost(self, reason: str) -> None:
+        self.lines.append(reason)
+        self._faults -= 1
+        if not self._faults:
+            self.stop.set()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "ENGINE_WAIT_MAX", 0.001)
+
+
+def follower(engine: Streams, board: Board, stop: threading.Event) -> Follower:
+    return Follower(engine, board, stop)  # type: ignore[arg-type]
+
+
+def test_waits_until_the_engine_answers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    board, error = Board(), EngineUnavailable("Connection refused")
+    found = follower(Streams(error, error, ENGINE), board, threading.Event()).await_engine()
+    assert found == ENGINE
+    assert (board.engine.row.version, board.engine.row.failures) == ("20.10", 0)
+    first, over, who = caplog.messages
+    assert first.startswith("Docker engine: none answers at unix:///engine (Connection refused)")
+    assert over.startswith("Docker engine: recovered")
+    assert who == "Docker engine 20.10 at unix:///engine"
+
+
+def test_the_end_of_the_agent_ends_the_wait() -> None:
+    stop = threading.Event()
+    stop.set()
+    assert follower(Streams(ENGINE), Board(), stop).await_engine() is None
+
+
+def test_tells_of_events_over_reconnects_each_from_where_it_was() -> None:
+    first = [None, Event("a", "start", 7), EngineUnavailable("broke off")]
+    engine = Streams(first, [EngineUnavailable("refused")], [None, Event("a", "die", 9)])
+    told = Told(faults=3)
+    follower(engine, Board(), told.stop).follow(told)
+    assert told.lines == [
+        "connected", "start", "broke off",
+        "refused",
+        "connected", "die", "the event stream ended",
+    ]  # fmt: skip
+    assert engine.asked == [None, 7, 7]
+
+
+def test_an_end_of_the_agent_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(faults=1)
+    monkeypatch.setattr(told, "mark", lambda _: told.stop.set())
+    broke = EngineUnavailable("broke off")
+    follower(Streams([None, Event("a", "start", 7), broke]), Board(), told.stop).follow(told)
+    assert told.lines == ["connected"]
