@@ -106,7 +106,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 OPTIONS = (
-    Option("ip", "ip", "Addresses", "ADDRESS", "found out",
+    Option("ip", "ip", "Addresses", "ADDRESS", "the host's",
            "Address registered for published ports.", _ip),
     Option("internal", "internal", "Addresses", "", "false",
            "Register exposed ports with the container's own address.", _boolean),
