@@ -16,6 +16,7 @@ from registrator.status.rows import RegistryRow, Row
 from registrator.uri import Address
 
 R = TypeVar("R", bound=Row)
+Clock = Callable[[], float]
 
 # The log sums up more changes than this in one line.
 MAX_SINGLE_LINES = 20
@@ -29,9 +30,7 @@ class Report(Generic[R]):
     labels.
     """
 
-    def __init__(
-        self, row: R, log: logging.Logger, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, row: R, log: logging.Logger, clock: Clock = time.monotonic) -> None:
         self.row = row
         self.counters: dict[tuple[str, ...], float] = {}
         self._log = log
@@ -94,7 +93,7 @@ class Written(NamedTuple):
 class RegistryReport(Report[RegistryRow]):
     """The row and the counters of one registry, and the log lines about its services."""
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
         super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
 
     def listed(self, seconds: float) -> None:

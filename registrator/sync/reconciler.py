@@ -12,20 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from registrator.backend import Backend, BackendError, Rejected, SessionLost
-from registrator.model import (
-    Actual,
-    Entry,
-    Identity,
-    Mark,
-    Plan,
-    Problem,
-    Reason,
-    Service,
-    Snapshot,
-)
+from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.plan import by_key, diff, is_ours
-from registrator.system.retry import backoff, retry
+from registrator.system.retry import BACKOFF_FIRST, backoff, retry
 
 # A server that thaws may still carry out a write that timed out. So the registry is listed again
 # this many seconds after an outage.
@@ -145,27 +135,27 @@ class Reconciler:
 
     def _realise(self, snapshot: Snapshot) -> tuple[Written, Mapping[str, Problem]]:
         """Write what is missing; returns what was written, and the problems by service id."""
-        problems = self._make_entries(snapshot.services)
+        problems = self._make_entries(snapshot)
         desired, clashes = by_key(self._entries.values())
-        for loser, winner in clashes:
-            text = f"{winner.service.id} has the same place, {winner.key}"
-            problems[loser.service.id] = Problem(Reason.SAME_KEY, text)
         plan = self._plan(snapshot, desired)
         drift = snapshot is self.report.row.realised
         written = self._apply(plan, drift)
         self._apply(self._withdrawal(desired), drift)
+        for loser, winner in clashes:
+            text = f"{winner.service.id} has the same place, {winner.key}"
+            problems[loser.service.id] = Problem(Reason.SAME_KEY, text)
         for key, why in plan.conflicts.items():
             problems[desired[key].service.id] = _problem(Reason.OTHERS_ENTRY, why, desired[key])
-        for key, entry in desired.items():
-            if self._is_refused(entry):
-                problems[entry.service.id] = _problem(Reason.REFUSED, self._refused[key][1], entry)
+        for key, (_, why) in self._refused.items():
+            if key in desired and self._is_refused(desired[key]):
+                problems[desired[key].service.id] = _problem(Reason.REFUSED, why, desired[key])
         return written, problems
 
-    def _make_entries(self, services: Mapping[str, Service]) -> dict[str, Problem]:
+    def _make_entries(self, snapshot: Snapshot) -> dict[str, Problem]:
         """Make the entry of each service that is new; returns why some cannot have one."""
         problems: dict[str, Problem] = {}
         entries: dict[str, Entry] = {}
-        for service_id, service in services.items():
+        for service_id, service in snapshot.services.items():
             entry = self._entries.get(service_id)
             if entry is None or entry.service is not service:
                 try:
@@ -201,11 +191,13 @@ class Reconciler:
 
     def _withdrawal(self, desired: Mapping[str, Entry]) -> Plan:
         """What removes our older entries that refused ones were to replace."""
-        refused = [key for key, entry in desired.items() if self._is_refused(entry)]
         found = self._actual
-        return Plan(
-            deregister=tuple(k for k in refused if k in found and found[k].mark is Mark.OURS)
-        )
+        stale = [
+            key
+            for key in self._refused.keys() & desired.keys() & found.keys()
+            if self._is_refused(desired[key]) and found[key].mark is Mark.OURS
+        ]
+        return Plan(deregister=tuple(stale))
 
     def _apply(self, plan: Plan, drift: bool) -> Written:
         """Carry out a plan and remember what stands then. With `drift`, no change caused it."""
@@ -219,10 +211,10 @@ class Reconciler:
         for entry in plan.register:
             if entry.key in refused:
                 self._refused[entry.key] = (entry.content, refused[entry.key])
-        for entry in registered:
+                continue
+            self._refused.pop(entry.key, None)
             service = entry.service
             self._actual[entry.key] = Actual(entry.content, id=service.id, address=service.address)
-            self._refused.pop(entry.key, None)
         for key in removed:
             self._actual.pop(key, None)
             self._wanted.discard(key)
@@ -241,9 +233,7 @@ class Reconciler:
             raise GaveUp(f"{row.name}: {error}") from error
         if lost and row.failures == 1:
             return 0
-        return (
-            backoff(row.failures) if row.last_success else backoff(row.failures, self._first_wait)
-        )
+        return backoff(row.failures, BACKOFF_FIRST if row.last_success else self._first_wait)
 
     def _wait(self, seconds: float) -> None:
         self._retry_now.wait(seconds)

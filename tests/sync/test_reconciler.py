@@ -10,9 +10,10 @@ from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
 from registrator.backend import Unavailable
-from registrator.model import Entry, Identity, Service, Snapshot
+from registrator.model import Entry, Identity, Problem, Reason, Service, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler
+from registrator.system.retry import BACKOFF_FIRST
 
 HOST = Identity("engine-1", "h")
 ADDRESS = "127.0.0.7"
@@ -232,6 +233,62 @@ def test_what_is_taken_after_a_rejection_stays() -> None:
     assert bench.keys == {"h:a:80"}
     bench.step(service("a", 2000), service("b"))
     assert bench.keys == {"h:a:80", "h:b:80"}
+    assert bench.step(service("a", 1000), service("b")) == Written(1, 0), "it may be taken now"
+
+
+def test_what_is_refused_waits_for_the_next_listing() -> None:
+    bench = Bench()
+    bench.registry.refuse = {"h:a:80"}
+    for _ in range(3):
+        bench.step(service("a"))
+    assert bench.report.counters[("applies",)] == 1
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert bench.report.counters[("applies",)] == 2
+
+
+def test_each_problem_has_its_reason_for_as_long_as_it_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = FakeBackend.entry
+
+    def shared(backend: FakeBackend, made: Service) -> Entry:
+        key = "place" if made.name in ("c", "d") else made.id
+        return Entry(key, entry(backend, made).content, made)
+
+    monkeypatch.setattr(FakeBackend, "entry", shared)
+    bench = Bench(FakeRegistry({"h:a:80": ("content", "engine-2", service("a"))}))
+    bench.registry.refuse = {"h:b:80", "place"}
+    bench.step(*map(service, ("a", "b", "c", "d", "e", "forbidden")))
+    assert bench.report.row.problems == {
+        "h:a:80": Problem(Reason.OTHERS_ENTRY, "another owner holds it"),
+        "h:b:80": Problem(Reason.REFUSED, "refused"),
+        "h:c:80": Problem(Reason.SAME_KEY, "h:d:80 has the same place, place"),
+        "h:d:80": Problem(Reason.REFUSED, "refused (place)"),
+        "h:forbidden:80": Problem(Reason.REFUSED, "its name is forbidden here"),
+    }
+    assert (bench.report.row.registered, bench.report.row.in_sync) == (1, True)
+    bench.step(service("e"))
+    assert bench.report.row.problems == {}
+    assert bench.report.row.registered == 1
+
+
+def test_counts_what_it_wrote_by_what_caused_it() -> None:
+    bench = Bench()
+    bench.step(service("a"), service("b"))
+    del bench.registry.entries["h:a:80"]
+    bench.registry.entries["h:x:80"] = ("x", HOST.owner, service("x"))
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    bench.step(service("a"))
+    writes = {key[1:]: n for key, n in bench.report.counters.items() if key[0] == "writes"}
+    assert writes == {
+        ("register", "change"): 2,
+        ("remove", "change"): 1,
+        ("register", "drift"): 1,
+        ("remove", "drift"): 1,
+    }
+    assert bench.report.counters[("listings",)] == 2
 
 
 def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
@@ -327,7 +384,7 @@ def test_attempts_hold_at_start_only() -> None:
     assert runner.error is None
 
 
-def test_hurry_ends_the_wait_for_the_next_attempt() -> None:
+def test_retry_now_ends_the_wait_for_the_next_attempt() -> None:
     bench = Bench(first_wait=1000)
     bench.registry.faults = [unavailable()]
     bench.reconciler.publish(snapshot(service("a")))
@@ -335,6 +392,66 @@ def test_hurry_ends_the_wait_for_the_next_attempt() -> None:
         until(lambda: not bench.registry.faults, "the first attempt")
         runner.bench.reconciler.retry_now()
         until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
+
+
+class Waits(threading.Event):
+    """Takes note of each wait instead of waiting, and sets `stop` with the last of so many."""
+
+    def __init__(self, stop: threading.Event, number: int) -> None:
+        super().__init__()
+        self.noted: list[float | None] = []
+        self._end = stop
+        self._number = number
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.noted.append(timeout)
+        if len(self.noted) == self._number:
+            self._end.set()
+        return True
+
+
+def test_waits_between_attempts_and_not_after_the_loss_of_a_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("registrator.sync.reconciler.backoff", lambda n, first: n * first)
+    bench, stop = Bench(first_wait=2.0), threading.Event()
+    bench.reconciler._retry_now = waits = Waits(stop, 0)
+    bench.reconciler.publish(snapshot(service("a")))
+
+    def noted(*faults: Exception | tuple[Exception, int]) -> list[float | None]:
+        waits.noted = []
+        bench.registry.faults = list(faults)
+        bench.reconciler.wake()
+        bench.reconciler._step_until_done(stop)
+        return waits.noted
+
+    assert noted(unavailable(), unavailable()) == [2.0, 4.0], "-retry-interval, until it succeeded"
+    assert noted(unavailable(), lost()) == [BACKOFF_FIRST, 2 * BACKOFF_FIRST]
+    assert noted(lost(), lost(), lost()) == [0, 2 * BACKOFF_FIRST, pytest.approx(0.3)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "resync", "published", "pause"),
+    [
+        (10, 60, False, None),
+        (None, 0, True, None),
+        (10, 0, True, 10),
+        (100, 60, True, pytest.approx(60, rel=0.1)),
+        (None, 60, True, pytest.approx(60, rel=0.1)),
+    ],
+)
+def test_sleeps_until_the_next_thing_is_due(
+    interval: float | None, resync: float, published: bool, pause: float | None
+) -> None:
+    bench, stop = Bench(resync=resync), threading.Event()
+    bench.backend.keepalive_interval = interval
+    bench.reconciler._wakeup = waits = Waits(stop, 1)
+    if published:
+        bench.reconciler.publish(snapshot(service("a")))
+    else:
+        bench.now = 100  # overdue, but nothing is to be kept alive before the first snapshot
+    bench.reconciler.run(stop)
+    assert waits.noted == [pause]
 
 
 def test_looks_a_second_time_after_a_recovery() -> None:
