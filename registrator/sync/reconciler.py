@@ -147,7 +147,7 @@ class Reconciler:
         for key, why in plan.conflicts.items():
             problems[desired[key].service.id] = _problem(Reason.OTHERS_ENTRY, why, desired[key])
         for key, (_, why) in self._refused.items():
-            if key in desired and self._is_refused(desired[key]):
+            if key in desired:
                 problems[desired[key].service.id] = _problem(Reason.REFUSED, why, desired[key])
         return written, problems
 
@@ -191,13 +191,9 @@ class Reconciler:
 
     def _withdrawal(self, desired: Mapping[str, Entry]) -> Plan:
         """What removes our older entries that refused ones were to replace."""
-        found = self._actual
-        stale = [
-            key
-            for key in self._refused.keys() & desired.keys() & found.keys()
-            if self._is_refused(desired[key]) and found[key].mark is Mark.OURS
-        ]
-        return Plan(deregister=tuple(stale))
+        stale = self._refused.keys() & desired.keys() & self._actual.keys()
+        ours = (key for key in stale if self._actual[key].mark is Mark.OURS)
+        return Plan(deregister=tuple(ours))
 
     def _apply(self, plan: Plan, drift: bool) -> Written:
         """Carry out a plan and remember what stands then. With `drift`, no change caused it."""

@@ -140,6 +140,26 @@ def test_what_was_written_late_goes_without_cleanup() -> None:
     assert bench.keys == {"h:b:80"}
 
 
+def test_what_is_known_to_be_gone_is_forgotten() -> None:
+    """What comes later under its key is no longer this process's own: cleanup decides on it."""
+    bench = Bench(cleanup=False)
+    bench.step(service("removed"), service("lost"), service("b"))
+    bench.step(service("lost"), service("b"))
+    bench.registry.entries["h:removed:80"] = ("later", HOST.owner, service("removed"))
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(0, 0)
+    bench.registry.entries.pop("h:lost:80")
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("b"))
+    bench.reconciler.step()
+    bench.now += 100
+    bench.reconciler.step()
+    bench.registry.entries["h:lost:80"] = ("later", HOST.owner, service("lost"))
+    bench.now += 100
+    assert bench.reconciler.step() == Written(0, 0)
+
+
 def test_others_entries_are_not_touched(caplog: pytest.LogCaptureFixture) -> None:
     theirs = ("content", "engine-2", service("a", address="127.0.0.8"))
     registry = FakeRegistry({"h:a:80": theirs, "h:gone:80": theirs})
@@ -224,6 +244,13 @@ def test_a_rejected_change_leaves_nothing_stale() -> None:
     assert bench.keys == set()
 
 
+def test_a_rejected_adoption_leaves_the_originals_entry() -> None:
+    bench = Bench(FakeRegistry({"h:a:80": ("original", "", service("a"))}))
+    bench.registry.refuse = {"h:a:80"}
+    assert bench.step(service("a")) == Written(0, 0)
+    assert bench.keys == {"h:a:80"}
+
+
 def test_what_is_taken_after_a_rejection_stays() -> None:
     bench = Bench()
     bench.registry.refuse = {"h:a:80"}
@@ -289,6 +316,7 @@ def test_counts_what_it_wrote_by_what_caused_it() -> None:
         ("remove", "drift"): 1,
     }
     assert bench.report.counters[("listings",)] == 2
+    assert bench.report.row.last_listing > 0
 
 
 def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
@@ -299,6 +327,8 @@ def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
     bench.reconciler.step()
     assert bench.registry.keepalives == 0
     bench.now = 10
+    bench.reconciler.step()
+    bench.now = 19
     bench.reconciler.step()
     assert bench.registry.keepalives == 1
     bench.registry.entries.clear()
@@ -369,6 +399,7 @@ def test_gives_up_at_start_when_attempts_are_spent(attempts: int) -> None:
     assert isinstance(runner.error, GaveUp)
     assert "no address answers" in str(runner.error)
     assert bench.keys == set()
+    assert bench.registry.faults == [], "every attempt was made"
 
 
 def test_attempts_hold_at_start_only() -> None:
@@ -427,6 +458,9 @@ def test_waits_between_attempts_and_not_after_the_loss_of_a_session(
 
     assert noted(unavailable(), unavailable()) == [2.0, 4.0], "-retry-interval, until it succeeded"
     assert noted(unavailable(), lost()) == [BACKOFF_FIRST, 2 * BACKOFF_FIRST]
+    bench.reconciler.retry_now()
+    assert noted(unavailable(), unavailable()) == [BACKOFF_FIRST, 2 * BACKOFF_FIRST]
+    assert not waits.is_set(), "it ends one wait only"
     assert noted(lost(), lost(), lost()) == [0, 2 * BACKOFF_FIRST, pytest.approx(0.3)]
 
 
@@ -452,6 +486,16 @@ def test_sleeps_until_the_next_thing_is_due(
         bench.now = 100  # overdue, but nothing is to be kept alive before the first snapshot
     bench.reconciler.run(stop)
     assert waits.noted == [pause]
+    assert not waits.is_set()
+
+
+def test_hosts_do_not_list_in_step() -> None:
+    pauses = set()
+    for _ in range(10):
+        bench = Bench(resync=60)
+        bench.step(service("a"))
+        pauses.add(bench.reconciler._pause())
+    assert len(pauses) > 1
 
 
 def test_looks_a_second_time_after_a_recovery() -> None:
