@@ -1,16 +1,16 @@
-"""The protocol that a backend implements, its errors, and how one is found by URI scheme.
+"""The protocol that a backend implements, its errors, and how a URI scheme finds its backend.
 
-A backend is our code for one kind of registry. It holds a connection and nothing else: what is
-desired, what is actual and when to try again are the reconciler's.
+A backend is our code for one kind of registry. It holds a connection and nothing else. The
+reconciler knows what is desired and what is actual, and decides when to try again.
 ``docs/registries/your-own.md`` shows how a package of your own adds a scheme.
 
 The errors::
 
     BackendError
-     +-- ConfigError    the URI or the environment is wrong; found at start, exit 2
-     +-- Unavailable    no address answered in time; try again later
-     +-- SessionLost    what was written under our lease or session may be gone; list again
-     +-- Rejected       this service can never be written as it is; the others go on
+     +-- ConfigError    the URI or the environment is wrong: the command exits with 2 at start
+     +-- Unavailable    no address answered in time: the reconciler tries again later
+     +-- SessionLost    entries of our lease or session may be gone: the reconciler lists again
+     +-- Rejected       the registry never takes this service as it is: the others go on
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ GROUP = "registrator.backends"
 
 
 class BackendError(Exception):
-    """The root of what a backend may raise; its text is fit for a log line, without secrets."""
+    """The root of what a backend may raise. Its text is fit for a log line, without secrets."""
 
 
 class ConfigError(BackendError):
-    """The URI or the environment is wrong; trying again will not help."""
+    """The URI or the environment is wrong. Another attempt would not help."""
 
 
 class Unavailable(BackendError):
@@ -40,24 +40,24 @@ class Unavailable(BackendError):
 
 
 class SessionLost(BackendError):
-    """The lease or session ended: what was written under it may be gone."""
+    """The lease or session ended. The entries that were written under it may be gone."""
 
 
 class Rejected(BackendError):
-    """This service cannot be written to this registry as it is."""
+    """This registry cannot take this service as it is."""
 
 
 def _nobody() -> None:
-    """Stands for the wake-up where nobody waits."""
+    """The wake-up of a context that nobody waits for."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that a backend is made from.
+    """Everything that a backend needs at its start.
 
-    `ttl` and `ttl_refresh` are seconds, both 0 where entries are to live for ever. `timeout` is
-    the deadline in seconds of every single call to the registry. `wake` may be called from any
-    thread to have the entries listed and put right at once.
+    `ttl` and `ttl_refresh` are seconds. Both are 0 if entries have no time to live. `timeout` is
+    the time limit of every single call to the registry, in seconds. A backend may call `wake` from
+    any thread, so that the reconciler lists and corrects the entries at once.
     """
 
     uri: RegistryURI
@@ -70,52 +70,56 @@ class Context:
 
 
 class Backend(Protocol):
-    """One registry, as the reconciler uses it, from one thread.
+    """One registry. The reconciler uses it from one thread.
 
-    A backend is made by calling it with a `Context`. That reads the URI, the environment and the
-    files they name and raises `ConfigError`, but opens no connection: options are checked that
-    way before anything runs. Every call ends within the deadline times the number of addresses;
-    none sleeps, none retries beyond one pass over the addresses, none swallows an error.
+    The call with a `Context` makes a backend. It reads the URI, the environment and the files that
+    they name, and raises `ConfigError`. It opens no connection: the command checks its options
+    this way before anything runs. Every call ends within the time limit times the number of
+    addresses. No call sleeps, tries an address twice or swallows an error.
     """
 
     def __init__(self, context: Context) -> None:
-        """Raise `ConfigError` where the URI or the environment is wrong."""
+        """Raise `ConfigError` if the URI or the environment is wrong."""
 
     @property
     def keepalive_interval(self) -> float | None:
-        """Seconds until `keepalive` is to be called next; None where nothing needs it."""
+        """Seconds between two calls of `keepalive`, or None if nothing needs it."""
 
     def entry(self, service: Service) -> Entry:
-        """The key and content that `service` has here. Pure; may raise `Rejected`."""
+        """The key and content that `service` has here, made without a request.
+
+        Raises `Rejected`.
+        """
 
     def list(self) -> Mapping[str, Actual]:
-        """Every entry of this owner, by key: complete, or it raises.
+        """Every entry of this owner by key. Raises if the listing is not complete.
 
-        Entries without an owner's mark come too, and those of others that were seen, marked as
-        such: they are neither written over nor removed.
+        The listing also holds the entries without an owner's mark. It holds those entries of other
+        owners that the backend saw, with their mark: the reconciler leaves them alone.
         """
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Register and deregister, in as few round trips as the registry allows.
 
-        Idempotent: registering what stands and deregistering what is gone both succeed. Registers
-        first, so that nothing that moves to another key is ever missing. Returns the keys that
-        the registry rejected, each with the reason. Raises `Unavailable` or `SessionLost`
-        where it is not known what was written.
+        The call is idempotent: it succeeds for entries that exist already or are gone already.
+        It registers first, so that a service that moves to another key is never missing. Returns
+        the keys that the registry rejected, each with the reason. Raises `Unavailable` or
+        `SessionLost` if the backend does not know what was written.
         """
 
     def keepalive(self) -> None:
-        """Keep alive what was written: O(1) requests however many entries there are."""
+        """Keep the entries alive, with the same number of requests for any number of entries."""
 
     def close(self) -> None:
-        """Let go of the connection and leave the entries standing."""
+        """End the connection. The entries stay."""
 
 
 def secret(environ: Mapping[str, str], name: str) -> str:
-    """The secret in the variable `name` or in the file that ``<name>_FILE`` names; empty for none.
+    """The secret in the variable `name`, or in the file that ``<name>_FILE`` names.
 
-    Files may be exchanged while the agent runs: whoever was refused asks again. Raises
-    `ConfigError` where both are set, and for a file that cannot be read or is empty.
+    The secret is empty if neither is set. A file may change while the agent runs, so a backend
+    asks again after the registry refused its secret. Raises `ConfigError` if both are set, and
+    for a file that cannot be read or is empty.
     """
     path = environ.get(f"{name}_FILE")
     if not path:
@@ -127,28 +131,28 @@ def secret(environ: Mapping[str, str], name: str) -> str:
     except OSError as error:
         raise ConfigError(f"{name}_FILE {path} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise ConfigError(f"{name}_FILE {path} is no text in UTF-8") from None
+        raise ConfigError(f"{name}_FILE {path} is not UTF-8 text") from None
     if not text:
         raise ConfigError(f"{name}_FILE {path} is empty")
     return text
 
 
 def require_known_options(uri: RegistryURI, *known: str) -> None:
-    """Raise `ConfigError` for an option of the URI that is neither `known` nor the core's own."""
+    """Raise `ConfigError` for an option of the URI that is neither `known` nor ``timeout``."""
     if unknown := uri.unknown_options(*known):
         allowed = ", ".join(sorted(("timeout", *known)))
-        raise ConfigError(f"unknown option {', '.join(unknown)}; there is {allowed}")
+        raise ConfigError(f"unknown option {', '.join(unknown)}; known are {allowed}")
 
 
 def schemes() -> dict[str, EntryPoint]:
-    """The URI schemes that installed packages offer, by name."""
+    """The entry points of the installed packages, by URI scheme."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def load(scheme: str) -> Callable[[Context], Backend]:
-    """The backend for a URI scheme; only its own module is imported.
+    """Import and return the backend for a URI scheme, and no other backend.
 
-    Raises `ConfigError` for a scheme that nobody offers and for a backend that fails to import.
+    Raises `ConfigError` if no package offers the scheme, or if the backend fails to import.
     """
     known = schemes()
     if scheme not in known:

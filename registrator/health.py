@@ -1,9 +1,9 @@
-"""Whether the agent does its job, for a health check: ``python -m registrator.health``.
+"""Says whether the agent does its job, for a health check: ``python -m registrator.health``.
 
-Exits with 0 where every agent that this process may see is well, else with 1 and what is wrong.
-The agent keeps its state in a file that lives in memory and has no path (memfd_create(2)); it is
-found through /proc. So it works in a read-only container without rights, needs no port, is seen
-by nobody but the same user, and is gone with the agent.
+The command exits with 0 if every agent that it may see is well. Otherwise it prints what is wrong
+and exits with 1. The agent keeps its note in a file in memory without a path (memfd_create(2)),
+and the command finds the note through /proc. So the check works in a read-only container without
+rights, and it needs no port. Only the same user can see the note, and it ends with the agent.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pathlib import Path
 NAME = "registrator-health"
 SIZE = 4096
 
-# Seconds between two notes of the agent, and the age from which on it counts as stuck.
+# Seconds between two notes of the agent, and the age of a note whose agent is stuck.
 PERIOD, MAX_AGE = 2.0, 10.0
 
 
 class Health:
-    """The agent's side: a note of what is wrong now, if anything."""
+    """The agent's side: the note that says what is wrong now."""
 
     def __init__(self) -> None:
         self._file = os.memfd_create(NAME)
 
     def note(self, problems: Iterable[str]) -> None:
-        """Replace the note; each problem is a line, and shows no secret."""
+        """Replace the note. Each problem is a line without a secret."""
         text = "\n".join([f"{time.monotonic():.1f}", *problems])
         os.pwrite(self._file, text.encode()[:SIZE].ljust(SIZE), 0)
 
     def close(self) -> None:
-        """Take the note away."""
+        """Remove the note."""
         os.close(self._file)
 
 
@@ -42,7 +42,7 @@ def notes(proc: Path = Path("/proc")) -> list[str]:
     """The note of every agent that this process may see."""
     found = []
     for process in proc.glob("[0-9]*"):
-        # Another user's, or gone while this looks; so may a single file be.
+        # A process may belong to another user or end meanwhile, and so may each of its files.
         with contextlib.suppress(OSError):
             for file in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ def notes(proc: Path = Path("/proc")) -> list[str]:
 
 
 def problems(note: str, now: float) -> list[str]:
-    """What is wrong with the agent of a note; `now` is the monotonic clock in seconds."""
+    """What is wrong with the agent of this note. `now` is the monotonic clock in seconds."""
     written, *wrong = note.strip().split("\n")
     if not written:
         return ["the agent has only just started"]
@@ -63,7 +63,7 @@ def problems(note: str, now: float) -> list[str]:
 
 
 def main() -> int:
-    """Print what is wrong; returns the exit code."""
+    """Print what is wrong, and return the exit code."""
     found = notes()
     wrong = [line for note in found for line in problems(note, time.monotonic())]
     if not found:

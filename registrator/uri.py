@@ -30,7 +30,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class RegistryURI:
-    """A parsed registry URI. A port that was not given is 0 (see `servers`)."""
+    """A parsed registry URI. A port that the URI does not give is 0 (see `servers`)."""
 
     scheme: str
     addresses: tuple[Address, ...] = ()
@@ -40,12 +40,15 @@ class RegistryURI:
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def servers(self, default_port: int, default_host: str = "127.0.0.1") -> tuple[Address, ...]:
-        """The addresses with the scheme's default port, or the default address for none."""
+        """The addresses, with the default port where the URI gives none.
+
+        If the URI gives no address, this is the default address.
+        """
         given = self.addresses or (Address(default_host, 0),)
         return tuple(Address(a.host, a.port or default_port) for a in given)
 
     def unknown_options(self, *known: str) -> list[str]:
-        """The names of the options that are none of `known` nor the core's own (`timeout`)."""
+        """The names of the options that are neither `known` nor the core's own, ``timeout``."""
         return sorted(set(self.options) - {*known, "timeout"})
 
     def __str__(self) -> str:
@@ -64,7 +67,7 @@ def _is_secret(name: str) -> bool:
 
 
 def parse(text: str) -> RegistryURI:
-    """Parse a registry URI; raises `ValueError` with what is wrong, without a secret in it."""
+    """Parse a registry URI. Raises `ValueError`, whose text shows no secret."""
     match = re.fullmatch(
         r"([a-zA-Z][a-zA-Z0-9+.-]*)://((?:[^/?@]*@)?)([^/?]*)([^?]*)(?:\?(.*))?", text, re.DOTALL
     )
@@ -105,10 +108,10 @@ def _address(scheme: str, text: str) -> Address:
     if match[3] and not 0 < port < 65536:
         raise ValueError(f"{scheme}://…: port {port} of {host!r} is out of range")
     try:
-        # As the resolver will; there the error would come at every attempt, on another thread.
+        # The resolver does this too. There the error would come with every attempt.
         host.encode("idna")
     except UnicodeError:
-        raise ValueError(f"{scheme}://…: {host!r} is no host name") from None
+        raise ValueError(f"{scheme}://…: {host!r} is not a host name") from None
     return Address(host, port)
 
 

@@ -42,7 +42,7 @@ def test_files_that_hold_no_secret(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe")
     for path, why in (
         (empty, "is empty"),
-        (binary, "is no text in UTF-8"),
+        (binary, "is not UTF-8 text"),
         (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "none", "cannot be read: No such file or directory"),
     ):
@@ -74,5 +74,5 @@ def test_with_every_backend_the_uri_wins(
 def test_an_unknown_option_is_told_with_those_there_are() -> None:
     given = parse("x://h?timeout=1&value=x&tiemout=3")
     require_known_options(given, "value", "tiemout")
-    with pytest.raises(ConfigError, match=r"^unknown option tiemout; there is timeout, value$"):
+    with pytest.raises(ConfigError, match=r"^unknown option tiemout; known are timeout, value$"):
         require_known_options(given, "value")

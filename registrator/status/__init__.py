@@ -1,1 +1,1 @@
-"""Keeps what the agent reports of itself: its rows for engine and registries, and its outages."""
+"""Keeps what the agent knows of itself: the board, which log lines and health note read."""

@@ -1,1 +1,1 @@
-"""Brings one registry in step with the desired services, and tries again after failures."""
+"""Keeps one registry in sync with the desired services, and tries again after failures."""

@@ -1,21 +1,21 @@
-"""What to write so that a registry holds what it should: the difference, and nothing else.
+"""Says what to write so that a registry holds what it should: the difference, and nothing else.
 
-| desired | the registry has                              | then                            |
+| desired | the registry holds                            | the plan                        |
 | ------- | --------------------------------------------- | ------------------------------- |
 | yes     | nothing                                       | register                        |
-| yes     | ours, same content, held by this process      | keep                            |
-| yes     | ours, same content, held by another session   | register (takes it over)        |
-| yes     | ours, other content                           | register                        |
-| yes     | unmarked, at an address of this host, or at   | register (adopts it)            |
-|         | the container's own, as the original's may be |                                 |
-| yes     | unmarked, at another address                  | conflict: warn, leave           |
-| yes     | another owner's                               | conflict: warn, leave           |
-| no      | ours                                          | deregister (dangling)           |
-| no      | unmarked, id of the original's form with our  | deregister (the original's,     |
-|         | hostname, at an address of this host          | dangling)                       |
+| yes     | our entry, same content, kept by this process | keep                            |
+| yes     | our entry, same content, of another session   | register (takes it over)        |
+| yes     | our entry, other content                      | register                        |
+| yes     | an unmarked entry at an address of this host  | register (adopts it)            |
+|         | or of the container, like the original's      |                                 |
+| yes     | an unmarked entry at another address          | conflict: warn, leave           |
+| yes     | another owner's entry                         | conflict: warn, leave           |
+| no      | our entry                                     | deregister (it is dangling)     |
+| no      | an unmarked entry at an address of this host, | deregister (it is dangling, and |
+|         | whose id has the original's form and our name | the original's)                 |
 | no      | anything else                                 | leave                           |
 
-Dangling entries that this process never wanted go only with cleanup switched on.
+If this process never wanted a dangling entry, the plan removes it only with cleanup.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def diff(
     dangling: Callable[[str, Actual], bool],
     addresses: frozenset[str],
 ) -> Plan:
-    """The plan that turns `actual` into `desired`; both are by key.
+    """Return the plan that turns `actual` into `desired`; both are by key.
 
-    `dangling` says whether an entry that is not desired is ours to remove (see `is_ours`).
+    `dangling` says whether we may remove an entry that is not desired (see `is_ours`).
+    `addresses` are those of this host.
     """
     register: list[Entry] = []
     conflicts: dict[str, str] = {}
@@ -60,10 +61,10 @@ def _own(service: Service) -> set[str]:
 
 
 def is_ours(found: Actual, hostname: str, addresses: frozenset[str]) -> bool:
-    """Whether an entry is this host's: by its mark, else by the original's form of id.
+    """Whether an entry belongs to this host, by its mark, or by the form of the original's ids.
 
-    gliderlabs/registrator names its services ``host:container:port`` with ``:udp`` for UDP and
-    leaves no other trace; the address tells two machines of one name apart.
+    gliderlabs/registrator calls its services ``host:container:port``, with ``:udp`` for UDP. It
+    leaves no other trace. The address tells two machines with the same name apart.
     """
     if found.mark is not Mark.NONE:
         return found.mark is Mark.OURS
@@ -72,10 +73,10 @@ def is_ours(found: Actual, hostname: str, addresses: frozenset[str]) -> bool:
 
 
 def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry, Entry]]]:
-    """Give every entry its key; returns them by key, and the pairs (loser, winner) of clashes.
+    """Give every entry its key; returns the entries by key, and the clashes as (loser, winner).
 
-    Where two claim one key, the one that has an alternate key takes that; else the later one of
-    `entries` has it.
+    If two entries claim one key and one of them has an alternate key, that one takes the
+    alternate. Otherwise the later one of `entries` gets the key.
     """
     chosen: dict[str, Entry] = {}
     yielding: list[Entry] = []

@@ -17,7 +17,7 @@ from registrator.health import MAX_AGE, Health, main, notes, problems
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc of processes that a test puts in: others of this machine run agents too."""
+    """A /proc with the processes of the test only: other agents may run on this machine."""
     folder = tmp_path / "proc"
     folder.mkdir()
     return folder

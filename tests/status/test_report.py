@@ -111,7 +111,7 @@ def test_the_row_says_what_the_log_says(
 
 
 def test_a_row_is_never_half_changed(registry: RegistryReport) -> None:
-    """Whoever holds a row keeps it as it was, and each note makes one new row."""
+    """A reader keeps the row that it holds, and each note makes one new row."""
     rows = []
     update = registry.update
 

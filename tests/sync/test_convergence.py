@@ -1,4 +1,4 @@
-"""Inventory, reconciler and a fake registry through random events, faults and clock steps.
+"""Takes inventory, reconciler and a fake registry through random events, faults and clock steps.
 
 However they come: once the faults have ended and all was listed again, desired and actual agree,
 and another owner's entry is as it was.
@@ -128,7 +128,7 @@ class Host(RuleBasedStateMachine):
         assert self.registry.entries["theirs"] == THEIRS
 
     def teardown(self) -> None:
-        """All faults end; a resync later everything is right."""
+        """All faults end. After a resync, desired and actual agree."""
         self.engine.down, self.engine.fails_in, self.engine.stuck = False, None, set()
         self.engine.slow = lambda: None
         self.registry.faults = []

@@ -31,7 +31,7 @@ def plan(desired: list[Entry], found: dict[str, Actual], cleanup: bool = True) -
 
 
 def test_an_unmarked_entry_at_the_containers_own_address_is_adopted_but_not_removed() -> None:
-    """There the original registers what is on a network of its own, unless it is given ``-ip``."""
+    """Without ``-ip``, the original registers containers with their own network there."""
     own = "172.18.0.2"
     shop = Service("h:web:80", "web", OUR_ADDRESS, 1, 1, former_addresses=(own,))
     found = {"h:web:80": actual("old", Mark.NONE, address=own)}

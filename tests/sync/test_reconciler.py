@@ -1,4 +1,4 @@
-"""The reconciler: faults, retries, ownership; driven by `step`, with a clock to turn."""
+"""The reconciler: faults, retries and ownership. The tests drive `step` and set the clock."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_what_was_written_late_goes_without_cleanup() -> None:
 
 
 def test_what_is_known_to_be_gone_is_forgotten() -> None:
-    """What comes later under its key is no longer this process's own: cleanup decides on it."""
+    """Cleanup alone decides on an entry that appears under such a key later."""
     bench = Bench(cleanup=False)
     bench.step(service("removed"), service("lost"), service("b"))
     bench.step(service("lost"), service("b"))
@@ -215,7 +215,7 @@ def test_rejected_services_hold_up_nobody(caplog: pytest.LogCaptureFixture) -> N
 def test_what_has_the_place_of_another_is_told_with_its_container(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its id, and with its place where that is another."""
+    """The line names the id, and the place as well if they differ."""
     monkeypatch.setattr(
         FakeBackend,
         "entry",
@@ -341,7 +341,7 @@ def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
 
 
 class Runner:
-    """A reconciler's `run` in its thread, ended at the latest with the test."""
+    """Runs a reconciler in a thread, at most until the end of the test."""
 
     def __init__(self, bench: Bench) -> None:
         self.stop = threading.Event()
@@ -426,7 +426,7 @@ def test_retry_now_ends_the_wait_for_the_next_attempt() -> None:
 
 
 class Waits(threading.Event):
-    """Takes note of each wait instead of waiting, and sets `stop` with the last of so many."""
+    """Notes each wait instead of waiting, and sets `stop` with the last of so many."""
 
     def __init__(self, stop: threading.Event, number: int) -> None:
         super().__init__()
