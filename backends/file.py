@@ -62,7 +62,7 @@ class FileBackend:
             raise ConfigError(str(error)) from error
 
     def entry(self, service: Service) -> Entry:
-        """The service's group, by its id; raises `Rejected` if it is not valid Unicode."""
+        """The service's group, by its id. Raises `Rejected` if it is not valid Unicode."""
         labels = {
             "id": service.id,
             "service": service.name,
@@ -131,7 +131,7 @@ class FileBackend:
             return []
 
     def _read(self) -> Groups:
-        """The file's groups; raises `ValueError` if it has another form."""
+        """The file's groups. Raises `ValueError` if it has another form."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
@@ -142,7 +142,7 @@ class FileBackend:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Keep other agents from writing while we read and write; yields the folder descriptor."""
+        """Keep other agents from writing while we read and write. Yields the folder descriptor."""
         try:
             folder_fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -214,7 +214,7 @@ def _path(context: Context) -> Path:
 
 
 def _parse(text: bytes) -> Groups:
-    """The groups in a file's text; an empty file has no groups."""
+    """The groups in a file's text. An empty file has no groups."""
     groups = json.loads(text) if text.strip() else []
     if not isinstance(groups, list):
         raise ValueError("not a list")

@@ -10,20 +10,20 @@ from registrator.backend import ConfigError
 
 
 class File(NamedTuple):
-    """A variable and the file that it names; `path` is empty if the variable is not set."""
+    """A variable and the file that it names. `path` is empty if the variable is not set."""
 
     variable: str
     path: str
 
 
 def file(environ: Mapping[str, str], *variables: str) -> File:
-    """The file that the first of these variables names; variables that are not set are skipped."""
+    """The file that the first of these variables names. Variables that are not set are skipped."""
     found = ((name, environ[name]) for name in variables if environ.get(name))
     return File(*next(found, (variables[0], "")))
 
 
 def client_context(authority: File, certificate: File, key: File) -> ssl.SSLContext:
-    """A context that verifies the server's certificate and host name; raises `ConfigError`.
+    """A context that verifies the server's certificate and host name. Raises `ConfigError`.
 
     Without an `authority`, the system's authorities count. The certificate's file may contain the
     key.

@@ -13,7 +13,7 @@ from registrator.uri import RegistryURI
 
 
 def encode(text: str) -> bytes:
-    """The text in UTF-8; raises `Rejected` for half of a surrogate pair, which UTF-8 lacks."""
+    """The text in UTF-8. Raises `Rejected` for half of a surrogate pair, which UTF-8 lacks."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -29,7 +29,7 @@ def wants_json(uri: RegistryURI) -> bool:
 
 
 def json_in(value: str) -> dict[str, Any]:
-    """The JSON object in a value; empty if the value is not an object."""
+    """The JSON object in a value. Empty if the value is not an object."""
     if not value.lstrip().startswith("{"):
         return {}
     try:
@@ -40,7 +40,7 @@ def json_in(value: str) -> dict[str, Any]:
 
 
 def address_in(value: str) -> str:
-    """The address in a value, from JSON or ``ip:port``; empty if the value has none."""
+    """The address in a value, from JSON or ``ip:port``. Empty if the value has none."""
     if value.startswith("{"):
         document = json_in(value)
         return str(document.get("address") or document.get("host") or "")

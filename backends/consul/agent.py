@@ -161,7 +161,7 @@ class ConsulBackend:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, function: Callable[[Api], T], listing: bool = False) -> T:
-        """Make one call to the agent in use; raises `SessionLost` after a move to another agent.
+        """Make one call to the agent in use. Raises `SessionLost` after a move to another agent.
 
         Only a listing may be the first call to an agent that replaces another one.
         """
@@ -184,7 +184,7 @@ class ConsulBackend:
         return api
 
     def _each(self, write: Callable[[str], None], keys: Sequence[str]) -> dict[str, str]:
-        """Write all keys concurrently and return the rejected ones; a dead agent ends it."""
+        """Write all keys concurrently and return the rejected ones. A dead agent ends it."""
         failed = Event()
 
         def one(key: str) -> str | None:
@@ -227,7 +227,7 @@ class ConsulBackend:
         self._refresh_due = False
 
     def _taken(self, service: Service) -> str:
-        """Why the service's checks cannot be registered; empty if they can."""
+        """Why the service's checks cannot be registered. Empty if they can."""
         ids = shape.possible_check_ids(service.id) & self._foreign_checks.keys()
         if not ids:
             return ""
@@ -237,7 +237,7 @@ class ConsulBackend:
         return ""
 
     def _body(self, service: Service) -> dict[str, Any]:
-        """The body of the request that registers a service; raises `Rejected`."""
+        """The body of the request that registers a service. Raises `Rejected`."""
         body: dict[str, Any] = {
             "ID": service.id,
             "Name": service.name,
@@ -277,7 +277,7 @@ class ConsulBackend:
 
 
 def _deregister(api: Api, key: str) -> None:
-    """Remove a service; newer Consul versions answer 404 if it is already gone."""
+    """Remove a service. Newer Consul versions answer 404 if it is already gone."""
     try:
         api.agent.service.deregister(key)
     except Refused as error:

@@ -39,7 +39,7 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         return endpoint
 
     def node_id(self) -> str:
-        """The agent's own id; needs ``agent:read``."""
+        """The agent's own id. Needs ``agent:read``."""
         answer = self.agent.self()
         with self.http.expect_consul_format():
             return str(answer["Config"]["NodeID"])
@@ -82,7 +82,7 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
     def transact(
         self, operations: Sequence[Mapping[str, Any]]
     ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-        """The results and the errors of a transaction; if there are errors, nothing was written."""
+        """The results and the errors of a transaction. If there are errors, nothing was written."""
         try:
             answer = self.txn.put(operations)
         except Refused as error:

@@ -3,10 +3,10 @@
 All errors here are kinds of `Unavailable`. So an error that nobody handles says the right thing::
 
     Unavailable
-     +-- NoAnswer   this server is dead or frozen; the next one may serve
+     +-- NoAnswer   this server is dead or frozen, but the next one may serve
      |    +-- Leaderless   it answers, but cannot reach its cluster
      |    +-- Cut          it closed the connection instead of answering
-     +-- Denied     the token lacks a right (403); every server says the same
+     +-- Denied     the token lacks a right (403), which every server says
      +-- Refused    any other answer that is not a success
 """
 
@@ -46,7 +46,7 @@ class Denied(Unavailable):
         self.unknown = unknown
 
     def remedy(self, rules: str) -> str:
-        """What the operator must do; `rules` are the ACL rules that the request needs."""
+        """What the operator must do. `rules` are the ACL rules that the request needs."""
         return "give a token that this Consul knows" if self.unknown else rules
 
 
@@ -60,7 +60,7 @@ class Refused(Unavailable):
 
 
 def failure(server: str, status: int, reason: str, token_problem: str) -> Unavailable:
-    """The error for an answer of 300 and above; `token_problem` is a known fault of the token."""
+    """The error for an answer of 300 and above. `token_problem` is a known fault of the token."""
     if status == 403:
         problem = f" ({token_problem})" if token_problem else ""
         return Denied(f"{server}: {reason[:300]}{problem}", "ACL not found" in reason)

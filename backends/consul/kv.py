@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class ConsulKVBackend:
-    """``consulkv://[token@]host:port,…/prefix``; ``?value=json`` writes the whole service."""
+    """``consulkv://[token@]host:port,…/prefix``. ``?value=json`` writes the whole service."""
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
@@ -77,7 +77,7 @@ class ConsulKVBackend:
 
     @property
     def keepalive_interval(self) -> float | None:
-        """The refresh interval; one second without ``-ttl``, to notice a restarted server."""
+        """The refresh interval, or one second without ``-ttl``, to notice a restarted server."""
         return self._interval
 
     def entry(self, service: Service) -> Entry:
@@ -111,7 +111,7 @@ class ConsulKVBackend:
         }
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the plan in transactions; rejects a key that another owner took meanwhile."""
+        """Write the plan in transactions. Rejects a key that another owner took meanwhile."""
         if plan.register and self._ttl and not self._session:
             self._session = self._call(self._open_session)
         writes = [Write(entry.key, entry.content, entry.service.address) for entry in plan.register]
@@ -122,7 +122,7 @@ class ConsulKVBackend:
         return rejected
 
     def keepalive(self) -> None:
-        """Renew the session by one request; without ``-ttl``, check the connection by none."""
+        """Renew the session by one request. Without ``-ttl``, check the connection by none."""
         api = self._servers.current
         if self._session:
             try:
@@ -142,7 +142,7 @@ class ConsulKVBackend:
         self._servers.close()
 
     def _call(self, function: Callable[[Api], T]) -> T:
-        """Make one call at the first address that works; raises `Unavailable` after one pass."""
+        """Make one call at the first address that works. Raises `Unavailable` after one pass."""
         with explain_denial(self._rules):
             api = self._servers.use()
             for _ in self._servers.known[1:]:
@@ -213,7 +213,7 @@ class ConsulKVBackend:
         raise Unavailable(f"the keys under {self._prefix} change faster than they are written")
 
     def _refused(self, write: Write, rejected: dict[str, str]) -> bool:
-        """Whether the key, as last seen, must not be touched; then a removal is skipped."""
+        """Whether the key, as last seen, must not be touched. A removal is then skipped."""
         stored = self._seen.get(write.key)
         if stored is None or self._mark(stored) is Mark.OURS:
             return False

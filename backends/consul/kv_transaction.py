@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A key to set, or to delete if `value` is None; `address` is the service's."""
+    """A key to set, or to delete if `value` is None. `address` is the service's."""
 
     key: str
     value: str | None = None
@@ -50,7 +50,7 @@ class Write(NamedTuple):
 def operations(
     write: Write, seen: Stored | None, flags: int, session: str
 ) -> Sequence[Mapping[str, Any]]:
-    """The operations of one write; if `session` is given, it locks the key.
+    """The operations of one write. If `session` is given, it locks the key.
 
     If another session holds the key, the transaction releases it first. Nobody sees it missing.
     """

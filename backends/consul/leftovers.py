@@ -68,7 +68,7 @@ class Leftovers:
         return bool(self._owed)
 
     def moved(self, left: Endpoint | None, current: Endpoint, known: Iterable[Endpoint]) -> None:
-        """Note that `current` is in use now; `known` are all addresses as names resolve now.
+        """Note that `current` is in use now. `known` are all addresses as names resolve now.
 
         This waits for the looks that are under way. They assume another agent in use, and must
         not remove anything from this one. Each look has a time limit.
@@ -81,7 +81,7 @@ class Leftovers:
         self._owed.pop(current, None)
 
     def look(self, node_id: Callable[[], str], pool: ThreadPoolExecutor) -> None:
-        """Start a look at every address that is owed one; `node_id` asks the agent in use.
+        """Start a look at every address that is owed one. `node_id` asks the agent in use.
 
         This does not wait for the looks, because a dead address must not delay anything. Two
         addresses may lead to one agent, and nothing may be removed from the agent in use. Only
@@ -122,7 +122,7 @@ class Leftovers:
             )  # fmt: skip
 
     def _look_at(self, endpoint: Endpoint, in_use: str) -> Found:
-        """Remove our copies there; the address is clean when the next look finds none."""
+        """Remove our copies there. The address is clean when the next look finds none."""
         deadline = time.monotonic() + self._timeout
         api = self._connect(endpoint, self._timeout)
         try:

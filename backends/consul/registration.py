@@ -22,14 +22,14 @@ from ..common.values import encode
 from .transport import printable
 
 OWNER = "registrator-owner"
-"""The Meta key that marks a service as ours; its value is the owner's name."""
+"""The Meta key that marks a service as ours. Its value is the owner's name."""
 
 DIGEST = "registrator-digest"
 """The Meta key with a hash of the check's inputs, if Meta does not contain all of them. Meta can
 lack an attribute that Consul cannot hold, or the container id that a command gets."""
 
 DEFAULT_INTERVAL = "10s"
-"""How often a check runs without ``check_interval``; the original's default."""
+"""How often a check runs without ``check_interval``, as in the original."""
 
 # A duration for Consul, in the syntax of Go's time.ParseDuration.
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
@@ -63,7 +63,7 @@ def check_id(service_id: str) -> str:
 
 
 def alias_id(service_id: str) -> str:
-    """The id of the check that follows the owner's TTL check; never equal to a `check_id`."""
+    """The id of the check that follows the owner's TTL check. Never equal to a `check_id`."""
     return f"registrator:{service_id}"
 
 
@@ -89,7 +89,7 @@ def foreign(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
-    """The canonical text of a service, to write or as read back; `checks` are check ids."""
+    """The canonical text of a service, to write or as read back. `checks` are check ids."""
     return json.dumps(
         {
             "name": body.get("Name") or body.get("Service") or "",
@@ -147,7 +147,7 @@ def check(service: Service) -> dict[str, Any] | None:
 
 
 def _probe(service: Service) -> dict[str, Any] | None:
-    """The part of a check that says what it does; the rest says how often."""
+    """The part of a check that says what it does. The rest says how often."""
     attrs = service.attrs
     host = f"[{service.address}]" if ":" in service.address else service.address
     target = f"{host}:{service.port}"

@@ -15,7 +15,7 @@ from .transport import Client
 
 
 class Servers:
-    """Stays with the server that works; the first address of the URI is tried first.
+    """Stays with the server that works. The first address of the URI is tried first.
 
     A host name means all addresses that it has when a connection is made. With `need_leader`, a
     server that knows no leader does not count as working. Without it, such a server is used only
@@ -38,11 +38,11 @@ class Servers:
         return Api(Client(self._settings, endpoint, timeout or self._settings.timeout))
 
     def use(self) -> Api:
-        """The server in use, or a new one; raises `Unavailable` if no server works."""
+        """The server in use, or a new one. Raises `Unavailable` if no server works."""
         return self.current or self._connect(None, [])
 
     def move(self, error: NoAnswer, *, already_logged: bool = False) -> Api:
-        """Leave the failed server for the next one that works; raises `Unavailable` if none does.
+        """Leave the failed server for the next one that works. Raises `Unavailable` if none does.
 
         `already_logged` means that the caller raises an error that names this move.
         """
@@ -57,7 +57,7 @@ class Servers:
         self.current = None
 
     def _endpoints(self, failures: list[str]) -> list[Endpoint]:
-        """Every address of the URI as names resolve now; adds what fails to `failures`."""
+        """Every address of the URI as names resolve now. Adds what fails to `failures`."""
         if self._settings.socket_path:
             return [Endpoint(self._settings.socket_path, "", 0)]
         found: list[Endpoint] = []

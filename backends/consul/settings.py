@@ -79,7 +79,7 @@ class Settings:
 
     @classmethod
     def read(cls, context: Context, socket_path: str = "") -> Settings:
-        """Read the URI and the environment; raises `ConfigError`."""
+        """Read the URI and the environment. Raises `ConfigError`."""
         uri = context.uri
         secure = uri.scheme.endswith("-tls")
         if uri.scheme.endswith("-unix") and (uri.addresses or not socket_path):

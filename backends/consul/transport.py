@@ -98,7 +98,7 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         )
 
     def dropped(self) -> bool:
-        """Whether the server closed a connection since the last check; probably it restarted.
+        """Whether the server closed a connection since the last check. Probably it restarted.
 
         This sends no request.
         """

@@ -45,7 +45,7 @@ MAX_ATTEMPTS = 3
 
 
 class EtcdBackend:
-    """``etcd://host:port,…/prefix``; ``?value=json`` writes the whole service as JSON."""
+    """``etcd://host:port,…/prefix``. ``?value=json`` writes the whole service as JSON."""
 
     layout = "etcd"
     options: tuple[str, ...] = ("value",)
@@ -81,7 +81,7 @@ class EtcdBackend:
         return self._interval
 
     def entry(self, service: Service) -> Entry:
-        """``<prefix>/<name>/<id>``; a name may be a path, an id may not. Raises `Rejected`."""
+        """``<prefix>/<name>/<id>``. A name may be a path, an id may not. Raises `Rejected`."""
         check("name", service.name, nested=True)
         check("id", service.id)
         if self._json:
@@ -115,7 +115,7 @@ class EtcdBackend:
         return found
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the plan in transactions; rejects a key that another owner took meanwhile."""
+        """Write the plan in transactions. Rejects a key that another owner took meanwhile."""
         writes = [
             Write(entry.key.encode(), entry.content.encode(), entry.service.address)
             for entry in plan.register
@@ -141,11 +141,11 @@ class EtcdBackend:
             raise SessionLost("the lease in etcd ended, and every entry with it")
 
     def close(self) -> None:
-        """Close the connection; the entries stand until their TTL, if they have one, expires."""
+        """Close the connection. The entries stand until their TTL, if they have one, expires."""
         self._client.close()
 
     def _renew(self, lease: int) -> int:
-        """The TTL that etcd granted to a lease; 0 if the lease does not exist."""
+        """The TTL that etcd granted to a lease. 0 if the lease does not exist."""
         answer = self._client.call(keep_alive, etcdrpc.LeaseKeepAliveRequest(ID=lease))
         return int(answer.TTL)
 

@@ -58,7 +58,7 @@ class EtcdClient:
     """One etcd cluster. It raises `Unavailable` only after every address failed."""
 
     def __init__(self, context: Context, tls: bool) -> None:
-        """Read addresses, certificates and credentials; raises `ConfigError`. Opens nothing."""
+        """Read addresses, certificates and credentials. Raises `ConfigError`. Opens nothing."""
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context

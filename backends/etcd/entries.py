@@ -18,7 +18,7 @@ MAX_KEY = 4096
 
 
 class Write(NamedTuple):
-    """A key to set, or to delete if `value` is None; `address` is the service's."""
+    """A key to set, or to delete if `value` is None. `address` is the service's."""
 
     key: bytes
     value: bytes | None = None
@@ -26,7 +26,7 @@ class Write(NamedTuple):
 
 
 def check(what: str, text: str, *, nested: bool = False) -> None:
-    """Raise `Rejected` unless `text` is a legal part of a key; `nested` allows several parts."""
+    """Raise `Rejected` unless `text` is a legal part of a key. `nested` allows several parts."""
     parts = text.split("/") if nested else [text]
     if any(part in ("", ".", "..") or "/" in part for part in parts):
         raise Rejected(f"the {what} {text[:80]!r} is not a legal part of a key")

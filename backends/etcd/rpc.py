@@ -64,7 +64,7 @@ MEANINGS = (
 
 
 class Refused(Unavailable):
-    """A server understood the request and refused it; `code` is gRPC's."""
+    """A server understood the request and refused it. `code` is gRPC's."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
@@ -72,7 +72,7 @@ class Refused(Unavailable):
 
 
 def unary(path: str) -> Rpc:
-    """A call with one request and one answer; `path` is its place in etcd3's client."""
+    """A call with one request and one answer. `path` is its place in etcd3's client."""
     method = attrgetter(path)
     return lambda client, request, **options: method(client)(request, **options)
 

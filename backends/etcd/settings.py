@@ -26,7 +26,7 @@ def credentials(context: Context) -> tuple[str, str]:
 
 
 def certificates(environ: Mapping[str, str]) -> dict[str, str]:
-    """The files for TLS, as the etcd3 package takes them; raises `ConfigError`."""
+    """The files for TLS, as the etcd3 package takes them. Raises `ConfigError`."""
     authority = tls.file(environ, "ETCDCTL_CACERT")
     certificate, key = tls.file(environ, "ETCDCTL_CERT"), tls.file(environ, "ETCDCTL_KEY")
     if bool(certificate.path) != bool(key.path):

@@ -31,7 +31,7 @@ class SkyDNSBackend(EtcdBackend):
     options = ()
 
     def prefix(self, uri: RegistryURI) -> str:
-        """``/skydns`` and the domain's labels, reversed; raises `ConfigError`."""
+        """``/skydns`` and the domain's labels, reversed. Raises `ConfigError`."""
         domain = uri.path.strip("/").removesuffix(".").lower()
         if not domain:
             raise ConfigError(f"give a domain: {uri.scheme}://host:port/cluster.local")
@@ -43,7 +43,7 @@ class SkyDNSBackend(EtcdBackend):
         return "/".join(["/skydns", *reversed(labels)])
 
     def entry(self, service: Service) -> Entry:
-        """The service's name and id as labels; raises `Rejected` if they are illegal.
+        """The service's name and id as labels. Raises `Rejected` if they are illegal.
 
         DNS ignores the case of names, so we do too. Ids identify services, so their case counts.
         """

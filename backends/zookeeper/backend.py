@@ -3,8 +3,8 @@
 URIs are ``zookeeper://[user:password@]host[:2181][,host…][/base]`` and ``zookeeper-tls://…``. The
 layout is gliderlabs/registrator's, with two more fields at its end: ``ID`` and ``Owner``.
 
-Options: ``session-timeout`` (seconds, default 10; the ensemble may limit it), and, if there is a
-user, ``acl``. ``acl=private`` is the default: only that user may read the nodes. With
+Options: ``session-timeout`` (seconds, 10 by default, within the ensemble's limits), and, if there
+is a user, ``acl``. ``acl=private`` is the default: only that user may read the nodes. With
 ``acl=world-read``, everybody may read them.
 
 Environment: ``ZOOKEEPER_AUTH`` (``user:password``) or ``ZOOKEEPER_AUTH_FILE`` (a file with that),
@@ -77,7 +77,7 @@ class ZooKeeperBackend:
         return self._interval
 
     def entry(self, service: Service) -> Entry:
-        """The node's path and its JSON; raises `Rejected` if the path is illegal or all too large.
+        """The node's path and its JSON. Raises `Rejected` if the path is illegal or all too large.
 
         If TCP and UDP share a port, the node for UDP is ``<ip>:<port>:udp``.
         """
@@ -134,7 +134,7 @@ class ZooKeeperBackend:
         self._session.leave()
 
     def _note_sessions(self) -> None:
-        """Note which nodes belong to a dead agent; the others belong to live agents."""
+        """Note which nodes belong to a dead agent. The others belong to live agents."""
         own = (0, self._session.id)
         held = {
             path: node.session
@@ -177,7 +177,7 @@ class ZooKeeperBackend:
         wanted: Mapping[str, Entry | None],
         rejected: dict[str, str],
     ) -> None:
-        """Write these nodes, or remove those with None; adds what is refused to `rejected`."""
+        """Write these nodes, or remove those with None. Adds what is refused to `rejected`."""
         todo = dict(wanted)
         failed: dict[str, Exception] = {}
         self._tree.read(
@@ -202,7 +202,7 @@ class ZooKeeperBackend:
         self._tree.watch(client, [k for k in wanted if wanted[k] and k in self._tree.nodes])
 
     def _is_due(self, key: str, entry: Entry | None, rejected: dict[str, str]) -> bool:
-        """Whether to write the node; not if it is done already, or belongs to somebody else."""
+        """Whether to write the node. Not if it is done already, or belongs to somebody else."""
         node = self._tree.nodes.get(key)
         if node is None:
             return entry is not None

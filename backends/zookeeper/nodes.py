@@ -33,7 +33,7 @@ INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it was last seen; `session` is 0 for a persistent one."""
+    """A node as it was last seen. `session` is 0 for a persistent one."""
 
     content: str
     mark: Mark
@@ -73,7 +73,7 @@ def read_node(path: str, data: bytes, stat: Any, owner: str) -> Node:
 
 
 def parent_of(path: str) -> str:
-    """``/a`` for ``/a/b``; empty for ``/a``."""
+    """``/a`` for ``/a/b``. Empty for ``/a``."""
     return path.rpartition("/")[0]
 
 
@@ -87,7 +87,7 @@ def above(paths: Iterable[str]) -> dict[str, None]:
 
 
 def transactions(todo: Mapping[str, Entry | None]) -> Iterator[dict[str, Entry | None]]:
-    """Parts of `todo` that each fit one transaction; an entry takes up to three operations."""
+    """Parts of `todo` that each fit one transaction. An entry takes up to three operations."""
     items = [*todo.items()]
     return map(dict, batches(items, _weigh, max_items=MAX_OPERATIONS, max_bytes=MAX_BYTES))
 

@@ -88,7 +88,7 @@ class Session:
         self._watches = 0
 
     def connect(self) -> KazooClient:
-        """The client, connected within the time limit; `id` is the session's.
+        """The client, connected within the time limit. `id` is the session's.
 
         Raises `Unavailable` if no member answers. Raises `SessionLost` once after the session
         ended and a new one, with another `id`, replaced it.
@@ -136,7 +136,7 @@ class Session:
         return error == MUTE and time.monotonic() - self._alive > self._patience
 
     def gather(self, answers: Iterable[Any]) -> list[Any]:
-        """Wait for answers to requests that were sent together; returns them in order.
+        """Wait for answers to requests that were sent together. Returns them in order.
 
         If ZooKeeper refused an operation, its error (see `ANSWERS`) is in the answer's place.
         Raises `Unavailable` if an answer does not come in time, and `SessionLost`.

@@ -1,4 +1,4 @@
-"""How to reach ZooKeeper, from the URI and the environment; checked before anything opens."""
+"""How to reach ZooKeeper, from the URI and the environment. Checked before anything opens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Settings:
 
 
 def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
-    """Read the settings; raises `ConfigError`."""
+    """Read the settings. Raises `ConfigError`."""
     require_known_options(uri, "session-timeout", "acl")
     credential = _credential(uri, environ)
     context = _tls(environ) if uri.scheme == "zookeeper-tls" else None
@@ -43,7 +43,7 @@ def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
 
 
 def base_path(uri: RegistryURI) -> str:
-    """The path of the node above all services, without a final slash; empty for the root."""
+    """The path of the node above all services, without a final slash. Empty for the root."""
     parts = uri.path.strip("/").split("/") if uri.path.strip("/") else []
     for part in parts:
         if reason := illegal(part):
@@ -54,7 +54,7 @@ def base_path(uri: RegistryURI) -> str:
 
 
 def illegal(name: str) -> str:
-    """Why this cannot be the name of a node; empty if it can."""
+    """Why this cannot be the name of a node. Empty if it can."""
     if not name:
         return "it is empty"
     if name in (".", ".."):

@@ -33,7 +33,7 @@ CHEAP = SimpleNamespace(
 
 
 class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """kazoo's threads and sockets; another thread can cut a connection.
+    """kazoo's threads and sockets. Another thread can cut a connection.
 
     `timeout` (seconds) limits each connect and TLS handshake, so that an address that drops packets
     does not use up the session timeout. `error` says why the last attempt failed. `opened` counts

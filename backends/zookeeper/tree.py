@@ -21,7 +21,7 @@ AT_ONCE = 1000
 
 
 class Tree:
-    """The nodes two levels below the base path; `nodes` holds them by path, as last seen."""
+    """The nodes two levels below the base path. `nodes` holds them by path, as last seen."""
 
     def __init__(self, session: Session, base: str, owner: str) -> None:
         self.nodes: dict[str, Node] = {}
@@ -85,7 +85,7 @@ class Tree:
     def commit(
         self, client: KazooClient, todo: Mapping[str, Entry | None], *, together: bool
     ) -> dict[str, Exception]:
-        """Write in few transactions, or in one per node; returns the errors by key."""
+        """Write in few transactions, or in one per node. Returns the errors by key."""
         self._session.unwatch(todo)
         batches = [*transactions(todo)] if together else [{key: todo[key]} for key in todo]
         there = set(self._parents) if together else None
@@ -146,7 +146,7 @@ class Tree:
         self._session.gather(client.create_async(path) for path in above(keys))
 
     def prune(self, client: KazooClient, parents: Iterable[str]) -> None:
-        """Remove the nodes of services that have no child any more; a child keeps its parent.
+        """Remove the nodes of services that have no child any more. A child keeps its parent.
 
         A node with data belongs to somebody else, whatever its name. The version protects a node
         that gets data meanwhile.
