@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from registrator import __version__
-from registrator.backend import Backend, ConfigError
+from registrator.backend import Backend, ConfigError, Context
 from registrator.config import Config
 from registrator.desired.inventory import Inventory
 from registrator.engine.client import DockerEngine, Engine, WrongVariables
@@ -141,8 +141,9 @@ class Agent:
         return inventory
 
     def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
-        config = self._config
-        return make_backend(uri, identity, wake, self._environ, config.ttl, config.ttl_refresh)
+        ttl, refresh = self._config.ttl, self._config.ttl_refresh
+        environ = self._environ
+        return make_backend(Context(uri, identity, ttl, refresh, environ=environ, wake=wake))
 
     def _publish(self, snapshot: Snapshot) -> None:
         for reconciler in self._reconcilers:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registrator.backend import ConfigError
+from registrator.backend import ConfigError, Context
 from registrator.desired.services import Rules
-from registrator.model import Identity
 from registrator.options import OPTIONS
 from registrator.registries import make_backend
 from registrator.uri import RegistryURI, parse
@@ -80,10 +79,9 @@ def configure(
     parsed = _uris(uris, found)
     config = Config(parsed, **values)
     for uri in parsed:
+        context = Context(uri, ttl=config.ttl, ttl_refresh=config.ttl_refresh, environ=environ)
         try:
-            make_backend(
-                uri, Identity("", ""), lambda: None, environ, config.ttl, config.ttl_refresh
-            ).close()
+            make_backend(context).close()
         except ConfigError as error:
             found.append(str(error))
     if found:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from registrator.backend import Backend, ConfigError, Context, load
-from registrator.model import Identity
 from registrator.uri import RegistryURI
 
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 2.0, 300.0
 
 
-def make_backend(
-    uri: RegistryURI,
-    identity: Identity,
-    wake: Callable[[], None],
-    environ: Mapping[str, str],
-    ttl: float = 0,
-    ttl_refresh: float = 0,
-) -> Backend:
-    """The backend of one registry; opens no connection. See `Context` for the arguments.
+def make_backend(context: Context) -> Backend:
+    """The backend of the context's URI, which also sets the time limit of a call.
 
-    Raises `ConfigError`, which names the URI, if something is wrong with it or the environment.
+    Opens no connection. Raises `ConfigError`, which names the URI, if it or the environment is
+    wrong.
     """
+    uri = context.uri
     try:
-        timeout = call_timeout(uri)
-        return load(uri.scheme)(Context(uri, identity, ttl, ttl_refresh, timeout, environ, wake))
+        return load(uri.scheme)(replace(context, timeout=call_timeout(uri)))
     except ConfigError as error:
         raise ConfigError(f"{uri}: {error}") from error
 

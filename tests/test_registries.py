@@ -30,15 +30,17 @@ def test_what_a_backend_is_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(registries, "load", load)
     uri, identity, environ = parse("consul://h"), Identity("engine", "host"), {"TOKEN": "x"}
-    make_backend(uri, identity, print, environ, 30, 10)
+    make_backend(Context(uri, identity, 30, 10, environ=environ, wake=print))
     assert made == [Context(uri, identity, 30, 10, 2.0, environ, print)]
+    make_backend(Context(parse("consul://h?timeout=3s")))
+    assert made[1].timeout == 3
 
 
 def test_a_backend_of_this_package(tmp_path: Path) -> None:
     uri = parse(f"file://{tmp_path}/services.json")
-    assert list(make_backend(uri, Identity("", ""), print, {}).list()) == []
+    assert list(make_backend(Context(uri)).list()) == []
 
 
 def test_a_mistake_names_the_uri() -> None:
     with pytest.raises(ConfigError, match=r"^no-such://h: unknown registry scheme"):
-        make_backend(parse("no-such://h"), Identity("", ""), print, {})
+        make_backend(Context(parse("no-such://h")))

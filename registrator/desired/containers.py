@@ -7,10 +7,10 @@ both, and are derived anew when either changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from registrator.desired import left_out
+from registrator.desired.left_out import lines
 from registrator.desired.services import Rules, services
 from registrator.desired.untrusted import shown
 from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
@@ -35,22 +35,12 @@ class Containers:
         self._addresses = addresses
         self._known: dict[str, _Known] = {}
         self._changed: set[str] = set()  # their services are to be derived anew
-        self._lost: dict[str, dict[str, LeftOut]] = {}  # by container and id: others have the id
+        self.offers: dict[str, Offer] = {}  # by container id, as in the last snapshot
 
     @property
     def ids(self) -> Set[str]:
         """The ids of the known containers."""
         return self._known.keys()
-
-    @property
-    def offers(self) -> Mapping[str, Offer]:
-        """What each container offers by the last snapshot, and what is left out."""
-        found = {container_id: known.offer for container_id, known in self._known.items()}
-        for container_id, lost in self._lost.items():
-            offer = found[container_id]
-            kept = tuple(service for service in offer.services if service.id not in lost)
-            found[container_id] = Offer(kept, (*offer.left_out, *lost.values()))
-        return found
 
     def use_rules(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make all services anew, by other rules."""
@@ -65,8 +55,7 @@ class Containers:
                 del self._known[container_id]
                 self._changed.add(container_id)
         elif known is None or known.container != container:
-            offer = Offer(left_out=known.offer.left_out if known else ())
-            self._known[container_id] = _Known(container, _peer_id(container), offer)
+            self._known[container_id] = _Known(container, _peer_id(container), Offer())
             self._changed.add(container_id)
 
     def started_after(self, container_id: str, ended: float) -> bool:
@@ -86,46 +75,47 @@ class Containers:
         if changed:
             for container_id, known in self._known.items():
                 if container_id in changed or known.peer_id in changed:
-                    self._derive_one(known)
+                    peer = self._known.get(known.peer_id)
+                    others = peer.container if peer else None
+                    known.offer = services(known.container, self._rules, others)
         return bool(changed)
 
-    def _derive_one(self, known: _Known) -> None:
-        peer = self._known.get(known.peer_id)
-        before = known.offer.left_out
-        known.offer = services(known.container, self._rules, peer.container if peer else None)
-        _log_new(known.container, known.offer.left_out, before)
-
     def snapshot(self, *, complete: bool, settled: bool) -> Snapshot:
-        """All services. If several have one id, the container that started last has it."""
+        """All services, and with them the `offers`; logs each port that is left out, once.
+
+        If several services have one id, that of the container which started last is registered.
+        """
         found: dict[str, Service] = {}
-        before, self._lost = self._lost, {}
         for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
             for service in known.offer.services:
-                earlier = found.pop(service.id, None)
-                if earlier is not None:
-                    self._lose(earlier, service)
+                found.pop(service.id, None)
                 found[service.id] = service
-        for container_id, lost in self._lost.items():
-            said = before.get(container_id, {}).values()
-            _log_new(self._known[container_id].container, lost.values(), said)
+        before, self.offers = self.offers, {}
+        for container_id, known in self._known.items():
+            self.offers[container_id] = offer = _without_lost_ids(known.offer, found)
+            said = before.get(container_id)
+            if offer is not said:
+                old = frozenset(said.left_out if said else ())
+                news = (each for each in offer.left_out if each not in old)
+                for level, text in lines(known.container, news):
+                    log.log(level, "%s", text)
         addresses = self._addresses.union(service.address for service in found.values())
         return Snapshot(found, addresses, complete, settled)
 
-    def _lose(self, loser: Service, winner: Service) -> None:
-        text = (
-            f"container {shown(winner.container_name)} has the id {winner.id}, as it started later"
-        )
-        port = Port(loser.private_port, loser.protocol)
-        self._lost.setdefault(loser.container_id, {})[loser.id] = LeftOut(
-            port, Reason.SAME_ID, text
-        )
 
-
-def _log_new(container: Container, now: Iterable[LeftOut], before: Iterable[LeftOut]) -> None:
-    said = frozenset(before)
-    news = (each for each in now if each not in said)
-    for level, text in left_out.lines(container, news):
-        log.log(level, "%s", text)
+def _without_lost_ids(offer: Offer, winners: Mapping[str, Service]) -> Offer:
+    """The offer without the services whose id another container has."""
+    lost = [service for service in offer.services if winners[service.id] is not service]
+    if not lost:
+        return offer
+    left_out = []
+    for service in lost:
+        winner = shown(winners[service.id].container_name)
+        text = f"container {winner} has the id {service.id}, as it started later"
+        port = Port(service.private_port, service.protocol)
+        left_out.append(LeftOut(port, Reason.SAME_ID, text))
+    kept = tuple(service for service in offer.services if service not in lost)
+    return Offer(kept, (*offer.left_out, *left_out))
 
 
 def _peer_id(container: Container) -> str:

@@ -200,11 +200,14 @@ class Inventory:
                 if task.uninspected and container_id not in listed:
                     task.left_out, task.retry_at = None, math.inf
             # One that could not be inspected has its own time to be tried again.
-            uninspected = {key for key, task in self._tasks.items() if task.uninspected}
-            seen = self._containers.ids | uninspected
-            news = {key for key, digest in listed.items() if self._listed.get(key) != digest}
-            gone = self._containers.ids - listed.keys()
-            for container_id in (listed.keys() - seen) | news | gone:
+            known = self._containers.ids
+            seen = known | {key for key, task in self._tasks.items() if task.uninspected}
+            news = [
+                key
+                for key, digest in listed.items()
+                if key not in seen or self._listed.get(key) != digest
+            ]
+            for container_id in (*news, *(known - listed.keys())):
                 task = self._tasks.setdefault(container_id, Task())
                 task.hint = task.hint or Hint()
         self._listed = listed

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from sys import intern
 
 from registrator.desired.metadata import (
-    Metadata,
     Setting,
     Settings,
     attributes_of,
@@ -48,17 +47,19 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
     `peer` is the container whose network this one shares (``--network container:…``). Texts that
     many containers share, such as tags and keys, exist once in memory.
     """
-    metadata = read_metadata(container)
     ports, unpublished = _ports(container, rules, peer)
     found: dict[str, Service] = {}
     left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished]
     if not container.ports:
         left_out.append(LeftOut(None, Reason.NO_PORTS))
+    metadata = read_metadata(container)
     for port in ports:
+        settings = metadata.settings(port.private)
+        shared_name = len(ports) > 1 and not metadata.has_own(port.private, "name")
         try:
-            service = _service(container, port, metadata, rules, peer, grouped=len(ports) > 1)
+            service = _Maker(container, port, settings, shared_name, rules, peer).service()
             if service.id in found:
-                key = metadata.settings(port.private).get("id", Setting("", "its id")).key
+                key = settings.get("id", Setting("", "its id")).key
                 raise Rejection(f"{shown(key)} is the id of another of its ports", Reason.SAME_ID)
         except Rejection as why:
             left_out.append(LeftOut(port, why.reason, str(why)))
@@ -72,27 +73,24 @@ def default_name(image: str) -> str:
     return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
 
 
-def _ports(
-    container: Container, rules: Rules, peer: Container | None
-) -> tuple[list[Port], list[Port]]:
+Ports = list[Port]
+
+
+def _ports(container: Container, rules: Rules, peer: Container | None) -> tuple[Ports, Ports]:
     """The ports to register, each with the binding that counts, and the unpublished ports."""
-    bindings: dict[tuple[int, str], list[Port]] = {}
+    bindings: dict[Port, Ports] = {}
     for port in container.ports:
-        bindings.setdefault((port.private, port.protocol), []).append(port)
-    exposed = [Port(private, protocol) for private, protocol in sorted(bindings)]
+        bindings.setdefault(Port(port.private, port.protocol), []).append(port)
+    exposed = sorted(bindings, key=lambda port: (port.private, port.protocol))
     if rules.internal or _shares_network(container) or _on_host_network(container, peer):
         return exposed, []
-    published = {
-        key: [port for port in ports if port.host_port] for key, ports in sorted(bindings.items())
-    }
-    return (
-        [_first_ipv4(candidates) for candidates in published.values() if candidates],
-        [port for port in exposed if not published[port.private, port.protocol]],
-    )
-
-
-def _first_ipv4(candidates: list[Port]) -> Port:
-    return next((port for port in candidates if ":" not in port.host_ip), candidates[0])
+    published, unpublished = [], []
+    for each in exposed:
+        bound = [port for port in bindings[each] if port.host_port]
+        # The first binding to an IPv4 address counts.
+        published += sorted(bound, key=lambda port: ":" in port.host_ip)[:1]
+        unpublished += [] if bound else [each]
+    return published, unpublished
 
 
 def _shares_network(container: Container) -> bool:
@@ -104,93 +102,92 @@ def _on_host_network(container: Container, peer: Container | None) -> bool:
     return where.network_mode == "host"
 
 
-def _service(
-    container: Container,
-    port: Port,
-    metadata: Metadata,
-    rules: Rules,
-    peer: Container | None,
-    *,
-    grouped: bool,
-) -> Service:
-    """The service of one port; raises `Rejection`."""
-    settings = metadata.settings(port.private)
-    _check_wanted(settings, rules)
-    name = _name(container, port, metadata, grouped=grouped)
-    check_size(settings)
-    return Service(
-        id=_id(container, port, settings, rules),
-        name=intern(name),
-        address=intern(_address(container, port, settings, rules, peer)),
-        port=_number(port.host_port or port.private),
-        private_port=_number(port.private),
-        protocol=port.protocol,
-        tags=(*tags_of(settings), *rules.tags, *(["udp"] if port.protocol == "udp" else [])),
-        attrs=attributes_of(settings),
-        container_id=container.id,
-        container_name=container.name,
-        container_hostname=container.hostname,
-        former_addresses=tuple(filter(None, container.networks.values())),
-    )
+@dataclass(slots=True)
+class _Maker:
+    """Makes the service of one port. All methods raise `Rejection`.
+
+    With `shared_name` the port is appended to the name, as other ports have the same.
+    """
+
+    container: Container
+    port: Port
+    settings: Settings
+    shared_name: bool
+    rules: Rules
+    peer: Container | None
+
+    def service(self) -> Service:
+        """The service of this port."""
+        container, port = self.container, self.port
+        self._check_wanted()
+        name = self._name()
+        check_size(self.settings)
+        return Service(
+            id=self._id(),
+            name=intern(name),
+            address=intern(self._address()),
+            port=_number(port.host_port or port.private),
+            private_port=_number(port.private),
+            protocol=port.protocol,
+            tags=tags_of(self.settings) + self.rules.tags + ("udp",) * (port.protocol == "udp"),
+            attrs=attributes_of(self.settings),
+            container_id=container.id,
+            container_name=container.name,
+            container_hostname=container.hostname,
+            former_addresses=tuple(filter(None, container.networks.values())),
+        )
+
+    def _check_wanted(self) -> None:
+        """Reject a port that the operator or the container leaves out on purpose."""
+        ignore = self.settings.get("ignore", Setting())
+        if ignore.value:
+            raise Rejection(f"{shown(ignore.key)} is set", Reason.IGNORED)
+        if self.rules.explicit and not self.settings.text("name"):
+            raise Rejection("", Reason.NOT_NAMED)
+
+    def _name(self) -> str:
+        setting = self.settings.get("name", Setting("", "its image's name"))
+        name = setting.value.strip() or default_name(self.container.image)
+        if not name:
+            raise Rejection(f"{METADATA_PREFIX}NAME is not set, and its image has no name")
+        if self.shared_name:
+            name += f"-{self.port.private}"
+        check_name(name, setting.key)
+        return name
+
+    def _id(self) -> str:
+        """The service's id. It tells UDP from the other protocols, as in the original."""
+        if own := self.settings.text("id"):
+            check_name(own, self.settings["id"].key)
+            return own
+        suffix = ":udp" if self.port.protocol == "udp" else ""
+        made = f"{self.rules.hostname}:{self.container.name}:{self.port.private}{suffix}"
+        check_name(made, "its id, made of host, container and port,")
+        return made
+
+    def _address(self) -> str:
+        """Where clients reach this port: the first of the ways to set it that is used."""
+        rules, peer = self.rules, self.peer
+        label = self.container.labels.get(rules.ip_label, "").partition("/")[0].strip()
+        if rules.ip_label and label:
+            return valid_ip(label, f"its label {shown(rules.ip_label)}")
+        if own := self.settings.text("ip"):
+            return valid_ip(own, shown(self.settings["ip"].key))
+        if _on_host_network(self.container, peer):
+            return valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
+        if _shares_network(self.container):
+            if peer is None:
+                raise Rejection(
+                    "the container whose network it shares is not there", Reason.NO_ADDRESS
+                )
+            return _own_ip(peer, rules, f"container {shown(peer.name)}, whose network it shares,")
+        if rules.internal:
+            return _own_ip(self.container, rules, "it")
+        bound = "" if self.port.host_ip in ("0.0.0.0", "::") else self.port.host_ip
+        return valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
 
 
-def _check_wanted(settings: Settings, rules: Rules) -> None:
-    """Reject a port that the operator or the container leaves out on purpose."""
-    ignore = settings.get("ignore", Setting())
-    if ignore.value:
-        raise Rejection(f"{shown(ignore.key)} is set", Reason.IGNORED)
-    if rules.explicit and not settings.text("name"):
-        raise Rejection("", Reason.NOT_NAMED)
-
-
-def _name(container: Container, port: Port, metadata: Metadata, *, grouped: bool) -> str:
-    setting = metadata.settings(port.private).get("name", Setting("", "its image's name"))
-    name = setting.value.strip() or default_name(container.image)
-    if not name:
-        raise Rejection(f"{METADATA_PREFIX}NAME is not set, and its image has no name")
-    if grouped and not metadata.has_own(port.private, "name"):
-        name += f"-{port.private}"
-    check_name(name, setting.key)
-    return name
-
-
-def _id(container: Container, port: Port, settings: Settings, rules: Rules) -> str:
-    """The service's id. It tells UDP from the other protocols, as in the original."""
-    if own := settings.text("id"):
-        check_name(own, settings["id"].key)
-        return own
-    suffix = ":udp" if port.protocol == "udp" else ""
-    made = f"{rules.hostname}:{container.name}:{port.private}{suffix}"
-    check_name(made, "its id, made of host, container and port,")
-    return made
-
-
-def _address(
-    container: Container,
-    port: Port,
-    settings: Settings,
-    rules: Rules,
-    peer: Container | None,
-) -> str:
-    """Where clients reach this port: the first of the ways to set it that is used."""
-    label = container.labels.get(rules.ip_label, "").partition("/")[0].strip()
-    if rules.ip_label and label:
-        return valid_ip(label, f"its label {shown(rules.ip_label)}")
-    if own := settings.text("ip"):
-        return valid_ip(own, shown(settings["ip"].key))
-    if _on_host_network(container, peer):
-        return valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
-    if _shares_network(container):
-        if peer is None:
-            raise Rejection("the container whose network it shares is not there", Reason.NO_ADDRESS)
-        return _container_ip(peer, rules, f"container {shown(peer.name)}, whose network it shares,")
-    if rules.internal:
-        return _container_ip(container, rules, "it")
-    bound = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip
-    return valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
-
-
-def _container_ip(container: Container, rules: Rules, who: str) -> str:
+def _own_ip(container: Container, rules: Rules, who: str) -> str:
     own = container.networks
     if rules.network and rules.network not in own:
         raise Rejection(f"{who} is not on the network {shown(rules.network)}", Reason.NO_ADDRESS)
