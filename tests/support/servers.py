@@ -2,13 +2,15 @@
 
 Each listens at a loopback address of its own (``127.x.y.z``), so that several runs go side by
 side; for clients at `port`, or at a free one. ``start`` returns when the server serves; ``launch``
-at once.
+at once. The programs are those on PATH, and ZooKeeper's classes those of TEST_ZOOKEEPER_JARS, so
+that `make compatibility` can run any version.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import shutil
 import socket
@@ -252,8 +254,9 @@ class ZooKeeper(Server):
     ) -> None:
         super().__init__(name, folder)
         self._java = program("java", package="default-jre-headless")
-        jar = Path("/usr/share/java/zookeeper.jar")
-        require("zookeeper", jar.exists(), "Debian's zookeeper")
+        self._jars = os.environ.get("TEST_ZOOKEEPER_JARS", "/usr/share/java/*")
+        folder_of_jars = Path(self._jars).parent
+        require("zookeeper", [*folder_of_jars.glob("zookeeper*.jar")], "Debian's zookeeper")
         client, tls, quorum, election = free_ports(self.ip, 4)
         self.address = f"{self.ip}:{port or client}"
         self.tls_address = f"{self.ip}:{tls}"
@@ -303,7 +306,7 @@ class ZooKeeper(Server):
         logging.write_text(LOG4J)
         jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *self.jvm]
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        classes = f"{self.folder}:/usr/share/java/*"
+        classes = f"{self.folder}:{self._jars}"
         return [self._java, *jvm, "-cp", classes, main, str(path)]
 
     def four_letters(self, word: str) -> str:

@@ -1,0 +1,67 @@
+"""The table of results: aligned, on the terminal and in ``docs/compatibility.md``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compatibility.recipe import ROOT
+
+DOCUMENT = ROOT / "docs" / "compatibility.md"
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
+HEAD = ("version", "number", "suite", "result", "time", "date")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table, as it is shown; `version` is the name in the table of versions."""
+
+    version: str
+    number: str
+    suite: str
+    result: str
+    time: str
+    date: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The cells in the order of `HEAD`."""
+        return (self.version, self.number, self.suite, self.result, self.time, self.date)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as aligned Markdown."""
+    lines = [HEAD, *(row.cells for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |\n"
+        for cells in lines
+    )
+
+
+def read(text: str) -> list[Row]:
+    """The rows between the marks of a document."""
+    shown = text.partition(BEGIN)[2].partition(END)[0].splitlines()[2:]
+    return [Row(*(cell.strip() for cell in line.strip("| ").split(" | "))) for line in shown]
+
+
+def merge(old: Sequence[Row], new: Sequence[Row], order: Sequence[str]) -> list[Row]:
+    """All rows in the order of the names `order`, with all rows of a version from its last run.
+
+    What is not in `order` is left out.
+    """
+    ran = {row.version for row in new}
+    kept = [row for row in old if row.version not in ran]
+    known = [row for row in (*kept, *new) if row.version in order]
+    return sorted(known, key=lambda row: order.index(row.version))
+
+
+def write(new: Sequence[Row], order: Sequence[str], document: Path = DOCUMENT) -> None:
+    """Put new rows into the document."""
+    text = document.read_text()
+    shown = table(merge(read(text), new, order))
+    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
+    document.write_text(re.sub(pattern, lambda _: BEGIN + shown + END, text, flags=re.DOTALL))

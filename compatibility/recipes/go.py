@@ -1,0 +1,34 @@
+"""Programs built from Go modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compatibility.recipe import Recipe, run
+
+
+@dataclass(frozen=True)
+class Go(Recipe):
+    """Builds `programs` (name to package) of `modules` (path and version).
+
+    A module of its own requires them, because Go ignores the ``replace`` lines of a dependency.
+    `variables` (name to value) are set in the programs by the linker.
+    """
+
+    modules: tuple[str, ...]
+    programs: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def make(self, folder: Path) -> None:
+        source = folder / "go"
+        source.mkdir()
+        # One compiler at a time, as people use the machine meanwhile.
+        settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -trimpath -buildvcs=false -p=1"}
+        run(["go", "mod", "init", "build"], source, settings)
+        run(["go", "get", *self.modules], source, settings)
+        flags = " ".join(["-s -w", *(f"-X {k}={v}" for k, v in self.variables.items())])
+        for name, package in self.programs.items():
+            target = str(folder / "bin" / name)
+            run(["go", "build", f"-ldflags={flags}", "-o", target, package], source, settings)

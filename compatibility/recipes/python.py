@@ -1,0 +1,24 @@
+"""Another Python, with this package and what its development needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compatibility.recipe import ROOT, run
+from compatibility.recipes.debian import Debian
+
+
+@dataclass(frozen=True)
+class Python(Debian):
+    """A virtual environment of the suite's Python; the suites run in it.
+
+    The one program is the interpreter.
+    """
+
+    def make(self, folder: Path) -> None:
+        super().make(folder)
+        (name,) = self.programs
+        run([str(folder / self.suite / "usr/bin" / name), "-m", "venv", str(folder)], folder)
+        pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
+        run([*pip, "install", "-q", "-e", f"{ROOT}[dev]"], folder)

@@ -1,0 +1,184 @@
+"""The table: which versions there are, how each is made, and which suites concern it.
+
+A new version is a row. A new kind of thing to make is a module in ``recipes``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compatibility.recipe import CACHE, Recipe, Unavailable, make, run
+from compatibility.recipes.debian import Debian, Podman
+from compatibility.recipes.go import Go
+from compatibility.recipes.maven import Maven
+from compatibility.recipes.python import Python
+from compatibility.suites import Suite
+
+
+@dataclass(frozen=True)
+class Version:
+    """A program of a version, as `name` tells: ``etcd-3.6.8``, or ``docker-28`` for any of 28.
+
+    `shows` is a line for the shell that prints the version. Without `recipes` the machine's own
+    program is meant.
+    """
+
+    name: str
+    shows: str
+    suites: tuple[Suite, ...]
+    recipes: tuple[Recipe, ...] = ()
+
+
+def obtain(version: Version) -> tuple[Mapping[str, str], str]:
+    """Make a version; returns the environment to use it and its full number.
+
+    Raises `Unavailable`, also where another version was got than the one wanted.
+    """
+    environment = make(version.recipes, CACHE / version.name)
+    shown = run(["sh", "-c", version.shows], CACHE, environment)
+    found = re.search(r"\d+\.\d+[.\d]*", shown)
+    if not found:
+        raise Unavailable(f"{version.shows!r} prints no version")
+    wanted = version.name.rpartition("-")[2]
+    if not f"{found[0]}.".startswith(f"{wanted}."):
+        raise Unavailable(f"what can be had is {found[0]}")
+    return environment, found[0]
+
+
+def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
+    """The suites of a registry; `kinds` selects its rows of the suites that all have in common."""
+    return (
+        Suite("contract", ("tests/contract", "-k", kinds)),
+        Suite("backend", folders),
+        Suite("common", ("tests/backends/common", "-k", kinds)),
+        Suite("faults", ("tests/faults", "-k", kinds)),
+        Suite("parity", ("tests/parity",)),
+        Suite("end-to-end", ("tests/test_end_to_end.py",)),
+    )
+
+
+ETCD = _suites("etcd or skydns2", "tests/backends/etcd")
+CONSUL = _suites("consul", "tests/backends/consul")
+ZOOKEEPER = _suites("zookeeper", "tests/backends/zookeeper")
+DOCKER = (
+    Suite("engine", ("tests/engine", "-k", "not podman")),
+    Suite("parity", ("tests/parity",)),
+    Suite("end-to-end", ("tests/test_end_to_end.py",)),
+    Suite("convergence", ("tests/sync/test_convergence.py",)),
+    Suite("image", ("tests/project/test_image.py",)),
+)
+PODMAN = (Suite("engine", ("tests/engine/test_podman.py",)),)
+PYTHON = (
+    Suite("core", ("tests/desired", "tests/sync", "tests/system", "tests/status")),
+    Suite("contract", ("tests/contract",)),
+    Suite("backends", ("tests/backends",)),
+    Suite("engine", ("tests/engine",)),
+    Suite("end-to-end", ("tests/test_end_to_end.py",)),
+)
+
+
+def _etcd(number: str) -> Version:
+    """Built from Go's modules."""
+    server, client = "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/etcdctl/v3"
+    modules = (f"{server}@v{number}", f"{client}@v{number}")
+    recipe = Go(modules, {"etcd": server, "etcdctl": client})
+    return Version(f"etcd-{number}", "etcd --version", ETCD, (recipe,))
+
+
+def _debian_etcd(number: str, suite: str) -> Version:
+    recipe = Debian(suite, ("etcd-server", "etcd-client"), ("etcd", "etcdctl"))
+    return Version(f"etcd-{number}", "etcd --version", ETCD, (recipe,))
+
+
+def _zookeeper(number: str, *recipes: Recipe) -> Version:
+    classes = f"${{{JARS}:-/usr/share/java/*}}"
+    shows = f'java -cp "{classes}" org.apache.zookeeper.version.VersionInfoMain'
+    return Version(f"zookeeper-{number}", shows, ZOOKEEPER, recipes)
+
+
+def _docker(number: str, suite: str) -> Version:
+    return Version(f"docker-{number}", "dockerd --version", DOCKER, (_engine(suite, "dockerd"),))
+
+
+def _engine(suite: str, *more: str) -> Recipe:
+    """The programs of Debian's engine, without dockerd unless it is among `more`."""
+    programs = ("docker", "docker-proxy", "containerd", "containerd-shim-runc-v2", "runc", *more)
+    return Debian(suite, ("docker.io", "docker-cli"), programs)
+
+
+def _podman(number: str, suite: str) -> Version:
+    packages = ("podman", "crun", "netavark", "aardvark-dns")
+    programs = ("podman", "conmon", "crun", "netavark", "aardvark-dns")
+    recipe = Podman(suite, packages, programs)
+    return Version(f"podman-{number}", "podman --version", PODMAN, (recipe,))
+
+
+def _python(number: str, suite: str) -> Version:
+    program = f"python{number}"
+    recipe = Python(suite, (f"{program}-venv",), (program,))
+    return Version(f"python-{number}", f"{program} --version", PYTHON, (recipe,))
+
+
+# The class path that the tests run ZooKeeper with; Debian's when it is not set.
+JARS = "TEST_ZOOKEEPER_JARS"
+
+MOBY = "github.com/moby/moby/v2"
+
+VERSIONS = (
+    Version("etcd-3.4", "etcd --version", ETCD),
+    _debian_etcd("3.5.16", "trixie"),
+    _debian_etcd("3.5.30", "forky"),
+    _etcd("3.5.35"),
+    _etcd("3.6.8"),
+    _etcd("3.6.16"),
+    _etcd("3.7.3"),
+    Version(
+        "consul-1.8.7",
+        "consul version",
+        CONSUL,
+        (Debian("bullseye", ("consul",), ("consul",)),),
+    ),
+    Version(
+        "consul-1.14.11",
+        "consul version",
+        CONSUL,
+        (Go(("github.com/hashicorp/consul@v1.14.11",), {"consul": "github.com/hashicorp/consul"}),),
+    ),
+    _zookeeper("3.8"),
+    _zookeeper(
+        "3.9.5",
+        Maven(
+            (
+                "org.apache.zookeeper:zookeeper:3.9.5",
+                "io.dropwizard.metrics:metrics-core:4.1.12.1",
+                "org.xerial.snappy:snappy-java:1.1.10.5",
+                "org.slf4j:slf4j-simple:2.0.13",
+            ),
+            JARS,
+        ),
+    ),
+    Version("docker-20.10", "dockerd --version", DOCKER),
+    _docker("26", "trixie"),
+    _docker("28", "forky"),
+    Version(
+        "docker-29",
+        "dockerd --version",
+        DOCKER,
+        (
+            Go(
+                (f"{MOBY}@v2.0.0-beta.24",),
+                {"dockerd": f"{MOBY}/cmd/dockerd"},
+                # The module does not tell its own version.
+                {f"{MOBY}/dockerversion.Version": "29.0.0+v2.0.0-beta.24"},
+            ),
+            _engine("forky"),
+        ),
+    ),
+    Version("podman-4.3", "podman --version", PODMAN),
+    _podman("5.4", "trixie"),
+    _podman("5.8", "forky"),
+    _python("3.13", "trixie"),
+    _python("3.14", "forky"),
+)
