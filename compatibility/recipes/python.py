@@ -19,6 +19,9 @@ class Python(Debian):
     def make(self, folder: Path) -> None:
         super().make(folder)
         (name,) = self.programs
-        run([str(folder / self.suite / "usr/bin" / name), "-m", "venv", str(folder)], folder)
+        root = folder / self.suite
+        # Debian's ensurepip looks for pip's wheel in a folder of the machine.
+        run([str(root / "usr/bin" / name), "-m", "venv", "--without-pip", str(folder)], folder)
+        (wheel,) = root.glob("usr/share/python-wheels/pip-*.whl")
         pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "install", "-q", "-e", f"{ROOT}[dev]"], folder)
+        run([*pip, "install", "-q", "pip", "-e", f"{ROOT}[dev]"], folder, {"PYTHONPATH": str(wheel)})
