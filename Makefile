@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .PHONY: help
 help: ## List these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 10
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 15
 
 .PHONY: setup
 setup: ## Make .venv with this package and what its development needs
@@ -65,6 +65,11 @@ faults: servers ## Random faults by seed on real clusters, and how long each fau
 .PHONY: soak
 soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
 	$(campaign) --minutes $(MINUTES)
+
+# make compatibility ONLY=etcd-3.6.8; ONLY=etcd is all of etcd.
+.PHONY: compatibility
+compatibility: servers ## Run the suites against other versions of servers, engines and Python
+	.venv/bin/python -m compatibility $(ONLY)
 
 .PHONY: bench
 bench: servers ## Measure the figures of docs/performance.md; BENCH=--quick for a look

@@ -24,4 +24,6 @@ class Python(Debian):
         run([str(root / "usr/bin" / name), "-m", "venv", "--without-pip", str(folder)], folder)
         (wheel,) = root.glob("usr/share/python-wheels/pip-*.whl")
         pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "install", "-q", "pip", "-e", f"{ROOT}[dev]"], folder, {"PYTHONPATH": str(wheel)})
+        run(
+            [*pip, "install", "-q", "pip", "-e", f"{ROOT}[dev]"], folder, {"PYTHONPATH": str(wheel)}
+        )

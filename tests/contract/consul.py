@@ -18,6 +18,9 @@ from registrator.backend import Backend
 from registrator.uri import Address
 
 NEIGHBOUR, NEIGHBOURS = "neighbour", "10.9.9.9"
+# A count of requests in the metrics: method, path, number.
+LABELLED = r'^consul_api_http_count{method="([A-Z]+)",path="([^"]*)"} (\d+)'
+NAMED = r"^consul_http_([A-Z]+)_(\w+)_count (\d+)"
 TELEMETRY: Mapping[str, Any] = {
     "telemetry": {"prometheus_retention_time": "1h", "disable_hostname": True}
 }
@@ -50,19 +53,22 @@ class OverHTTP(Registry):
         """All keys of the store."""
         yield from json.loads(self.text("kv/?recurse")[0] or "[]")
 
-    def counted(self, what: str) -> int:
+    def counted(self, methods: str) -> int:
         """Requests by the server's metrics; looking at these counts for none."""
-        counts = re.findall(
-            rf"^consul_http_({what})_count (\d+)", self.text("agent/metrics?format=prometheus")[0],
-            re.MULTILINE,
-        )  # fmt: skip
-        return sum(int(n) for path, n in counts if path != "GET_v1_agent_metrics")
+        text = self.text("agent/metrics?format=prometheus")[0]
+        # From 1.13 on the second form is off, and both are there for some versions before.
+        rows = re.findall(LABELLED, text, re.M) or re.findall(NAMED, text, re.M)
+        return sum(
+            int(number)
+            for method, path, number in rows
+            if re.fullmatch(methods, method) and path != "v1_agent_metrics"
+        )
 
     def requests(self) -> int:
-        return self.counted(r"\w+")
+        return self.counted("[A-Z]+")
 
     def writes(self) -> int:
-        return self.counted(r"PUT_\w+")
+        return self.counted("PUT")
 
     def plant(self) -> None:
         put(self.server, f"kv/{self.token}x/web/host:c0:80", "10.0.0.1:1000")

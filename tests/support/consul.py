@@ -23,7 +23,7 @@ OWNER = "7GZK:HOST"
 MASTER = "11111111-2222-3333-4444-555555555555"
 ACL: Mapping[str, Any] = {
     "primary_datacenter": "dc1",
-    "acl": {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}},
+    "acl": {"enabled": True, "default_policy": "deny", "tokens": {"initial_management": MASTER}},
 }
 
 

@@ -12,8 +12,10 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -165,15 +167,25 @@ class Consul(Server):
 
     def command(self) -> list[str]:
         path = self.folder / "consul.json"
-        path.write_text(json.dumps(self.config, indent=2))
+        text = json.dumps(self.config, indent=2)
+        if self._version() < (1, 11):
+            text = text.replace('"initial_management":', '"master":')
+        path.write_text(text)
         return [self._binary, "agent", "-config-file", str(path)]
+
+    def _version(self) -> tuple[int, ...]:
+        """Major and minor version of the program."""
+        shown = subprocess.run([self._binary, "version"], check=True, capture_output=True)
+        found = re.search(rb"v(\d+)\.(\d+)", shown.stdout)
+        assert found is not None, shown.stdout
+        return int(found[1]), int(found[2])
 
     def api(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """What a GET of ``/v1/<path>`` returns."""
         return self._get(self.address, f"/v1/{path}", headers)
 
     def ready(self) -> bool:
-        token = self.config.get("acl", {}).get("tokens", {}).get("master", "")
+        token = self.config.get("acl", {}).get("tokens", {}).get("initial_management", "")
         nodes = self.api("catalog/nodes", {"X-Consul-Token": token} if token else None)
         node = self.config["node_name"]
         known = any(each["Node"] == node for each in nodes)
