@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from compatibility.recipe import ROOT
 
@@ -59,9 +58,9 @@ def merge(old: Sequence[Row], new: Sequence[Row], order: Sequence[str]) -> list[
     return sorted(known, key=lambda row: order.index(row.version))
 
 
-def write(new: Sequence[Row], order: Sequence[str], document: Path = DOCUMENT) -> None:
+def write(new: Sequence[Row], order: Sequence[str]) -> None:
     """Put new rows into the document."""
-    text = document.read_text()
+    text = DOCUMENT.read_text()
     shown = table(merge(read(text), new, order))
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    document.write_text(re.sub(pattern, lambda _: BEGIN + shown + END, text, flags=re.DOTALL))
+    DOCUMENT.write_text(re.sub(pattern, lambda _: BEGIN + shown + END, text, flags=re.DOTALL))

@@ -52,7 +52,7 @@ def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
     return (
         Suite("contract", ("tests/contract", "-k", kinds)),
         Suite("backend", folders),
-        Suite("common", ("tests/backends/common", "-k", kinds)),
+        Suite("common", ("tests/backends/common",)),
         Suite("faults", ("tests/faults", "-k", kinds)),
         Suite("parity", ("tests/parity",)),
         Suite("end-to-end", ("tests/test_end_to_end.py",)),
@@ -109,8 +109,8 @@ def _engine(suite: str, *more: str) -> Recipe:
 
 
 def _podman(number: str, suite: str) -> Version:
-    packages = ("podman", "crun", "netavark", "aardvark-dns")
-    programs = ("podman", "conmon", "crun", "netavark", "aardvark-dns")
+    packages = ("podman", "runc", "netavark", "aardvark-dns", "nftables")
+    programs = ("podman", "conmon", "runc", "netavark", "aardvark-dns", "nft")
     recipe = Podman(suite, packages, programs)
     return Version(f"podman-{number}", "podman --version", PODMAN, (recipe,))
 

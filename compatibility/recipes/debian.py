@@ -44,7 +44,8 @@ class Podman(Debian):
         own = folder / "bin"
         (folder / "containers.conf").write_text(
             f'[engine]\nhelper_binaries_dir = ["{own}"]\nconmon_path = ["{own / "conmon"}"]\n'
-            f'runtime = "crun"\n[engine.runtimes]\ncrun = ["{own / "crun"}"]\n'
+            # New versions of crun, the other runtime, refuse a host with both cgroups v1 and v2.
+            f'runtime = "runc"\n[engine.runtimes]\nrunc = ["{own / "runc"}"]\n'
         )
 
     def environment(self, folder: Path) -> Mapping[str, str]:

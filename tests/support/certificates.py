@@ -41,6 +41,9 @@ class Authority:
         )
         return paths
 
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+
     def _sign(
         self,
         subject: x509.Name,
@@ -59,6 +62,9 @@ class Authority:
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            # Python from 3.13 on asks for both key identifiers.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
         )
         if not authority:
             names: list[x509.GeneralName] = [x509.DNSName("localhost")]

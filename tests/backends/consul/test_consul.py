@@ -378,7 +378,8 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
         return all(now[key] == status for key in followers)
 
     until(lambda: follow("critical"), "the services to turn critical", 5)
-    assert consul.api("health/service/web2?passing") == []
+    # The catalog follows the agent a little later.
+    until(lambda: consul.api("health/service/web2?passing") == [], "the catalog to follow", 15)
     again = lapsing(consul, 1)
     again.list()
     assert again.keepalive_interval == 0

@@ -1,0 +1,159 @@
+"""`make compatibility`: the table of versions, making one, and the table of results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from compatibility import __main__ as command
+from compatibility import document, recipe, suites, versions
+from compatibility.document import BEGIN, END, Row, merge, read, table
+from compatibility.recipe import Recipe, Unavailable, make
+from compatibility.suites import Outcome, Suite, read_results
+from compatibility.versions import VERSIONS, Version, obtain
+
+RESULTS = """
+<testsuites><testsuite>
+<testcase classname="a.b" name="good"/>
+<testcase classname="a.b" name="bad"><failure message="no"/></testcase>
+<testcase classname="a.b" name="broken"><error message="no"/></testcase>
+<testcase classname="a.b" name="absent"><skipped message="no"/></testcase>
+</testsuite></testsuites>
+"""
+
+
+@dataclass(frozen=True)
+class Script(Recipe):
+    """Makes a program that prints its version; a recipe with `broken` makes none."""
+
+    prints: str = "tool version 1.2.3"
+    broken: str = ""
+
+    def make(self, folder: Path) -> None:
+        with (folder / "log").open("a") as log:
+            log.write("made\n")
+        if self.broken:
+            raise Unavailable(self.broken)
+        program = folder / "bin/tool"
+        program.write_text(f"#!/bin/sh\necho {self.prints}\n")
+        program.chmod(0o755)
+
+    def environment(self, folder: Path) -> Mapping[str, str]:
+        return {"TOOL_FOLDER": str(folder)}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(versions, "CACHE", tmp_path)
+    return tmp_path
+
+
+def version(name: str, **fields: str) -> Version:
+    return Version(name, "tool", (Suite("s", ()),), (Script(**fields),))
+
+
+def test_every_version_has_a_name_of_its_own() -> None:
+    names = [each.name for each in VERSIONS]
+    assert len(set(names)) == len(names)
+    assert all(each.suites for each in VERSIONS)
+    for each in VERSIONS:
+        assert len({suite.name for suite in each.suites}) == len(each.suites)
+
+
+def test_every_suite_names_tests_that_exist() -> None:
+    for each in VERSIONS:
+        for suite in each.suites:
+            paths = [word for word in suite.arguments if word.startswith("tests/")]
+            assert paths
+            assert [path for path in paths if not (recipe.ROOT / path).exists()] == []
+
+
+def test_versions_are_chosen_by_name_or_by_its_beginning() -> None:
+    assert [each.name for each in command.choose(["etcd-3.6.8"])] == ["etcd-3.6.8"]
+    assert [each.name for each in command.choose(["etcd-3.6"])] == ["etcd-3.6.8", "etcd-3.6.16"]
+    assert {each.name.partition("-")[0] for each in command.choose(["etcd"])} == {"etcd"}
+    assert command.choose([]) == [*VERSIONS]
+    with pytest.raises(LookupError, match=r"no etcd-3\.6\.1; there are .*etcd-3\.6\.16"):
+        command.choose(["etcd-3.6.1"])
+
+
+@pytest.mark.parametrize("name", ["tool-1", "tool-1.2", "tool-1.2.3"])
+def test_a_version_is_made_and_comes_first_on_the_path(name: str, cache: Path) -> None:
+    environment, number = obtain(version(name))
+    assert number == "1.2.3"
+    assert environment["PATH"] == f"{cache / name / 'bin'}:{os.environ['PATH']}"
+    assert environment["TOOL_FOLDER"] == str(cache / name)
+
+
+def test_another_version_than_the_one_wanted_is_none(cache: Path) -> None:
+    with pytest.raises(Unavailable, match=r"what can be had is 1\.2\.3"):
+        obtain(version("tool-1.2.30"))
+    with pytest.raises(Unavailable, match="prints no version"):
+        obtain(version("tool-1", prints="hello"))
+
+
+def test_a_version_is_made_once_and_again_when_its_recipe_changes(tmp_path: Path) -> None:
+    log = tmp_path / "x/log"
+    for _ in range(2):
+        make((Script(),), tmp_path / "x")
+        assert log.read_text() == "made\n"
+    make((Script(), Script("another")), tmp_path / "x")
+    assert log.read_text() == "made\n" * 2
+
+
+def test_what_was_not_made_to_the_end_is_made_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            make((Script(broken="no network"),), tmp_path / "x")
+    assert (tmp_path / "x/log").read_text() == "made\n"
+
+
+def test_a_missing_program_and_a_failing_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no program no-such-compiler"):
+        recipe.run(["no-such-compiler", "build"], tmp_path)
+    with pytest.raises(Unavailable, match="sh -c failed: one / two"):
+        recipe.run(["sh", "-c", "echo one; echo two; exit 3"], tmp_path)
+
+
+def test_the_others_go_on_without_a_version(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = cache / "compatibility.md"
+    page.write_text(f"{BEGIN}{END}")
+    all_versions = (version("a-1", broken="no network"), version("b-1"))
+    monkeypatch.setattr(command, "VERSIONS", all_versions)
+    monkeypatch.setattr(document, "DOCUMENT", page)
+    outcome = Outcome(3, 0, 0, 60.0)
+    monkeypatch.setattr(suites, "run", lambda *_: (outcome, cache / "log"))
+    monkeypatch.setattr("sys.argv", ["compatibility"])
+    assert command.main() == 1
+    shown = [(row.version, row.number, row.result) for row in read(page.read_text())]
+    assert shown == [("a-1", "", "cannot be had: no network"), ("b-1", "1.2.3", "3 passed")]
+    assert table(read(page.read_text())) == capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["compatibility", "b-1"])
+    assert command.main() == 0
+    assert len(read(page.read_text())) == 2
+
+
+def test_what_pytest_tells() -> None:
+    outcome = read_results(RESULTS, 1.0)
+    assert str(outcome) == "2 failed, 1 passed, 1 skipped"
+    assert outcome.failures == ("a.b::bad", "a.b::broken")
+    assert not outcome.good
+    assert str(read_results("<testsuites/>", 1.0)) == "did not run"
+    assert not read_results("<testsuites/>", 1.0).good
+    assert not Outcome(0, 0, 3, 1.0).good
+
+
+def row(version: str, suite: str, result: str) -> Row:
+    return Row(version, "1.0", suite, result, "", "2026-11-01")
+
+
+def test_a_run_replaces_all_rows_of_its_version() -> None:
+    old = [row("a", "x", "old"), row("b", "x", "old"), row("b", "y", "old"), row("gone", "x", "")]
+    new = [row("b", "x", "new")]
+    assert merge(old, new, ["c", "b", "a"]) == [row("b", "x", "new"), row("a", "x", "old")]
