@@ -162,8 +162,8 @@ class Snapshot:
 class Identity:
     """Who we are in the registries.
 
-    `owner` is the Docker engine's id, since hostnames repeat across cloned machines; `hostname`
-    is the first part of service ids.
+    `owner` is the Docker engine's id, since cloned machines share a hostname. `hostname` is the
+    first part of service ids.
     """
 
     owner: str
@@ -171,7 +171,7 @@ class Identity:
 
 
 class Mark(Enum):
-    """Whose an entry is, by what the registry itself says of it."""
+    """Who owns an entry, by the mark that the registry holds with it."""
 
     OURS = "ours"
     OTHERS = "another owner's"
@@ -182,8 +182,8 @@ class Mark(Enum):
 class Entry:
     """A service as a backend would write it.
 
-    `key` is unique in the registry, `content` is what is compared with a listing. A service whose
-    key another one has takes `alternate`, where the registry's layout gives it one.
+    `key` is unique in the registry. `content` is compared with a listing. If another service has
+    the key, this one takes the `alternate` key, if the registry's layout gives it one.
     """
 
     key: str
@@ -196,9 +196,8 @@ class Entry:
 class Actual:
     """An entry as a registry holds it.
 
-    `held` is False where it would not live on with this process (its lease or session is
-    another's), so that it has to be written again. `id` and `address` are the service's,
-    as far as the registry tells.
+    `held` is False if the entry depends on the lease or session of another process. It has to be
+    written again then. `id` and `address` are those of the service, as far as the registry tells.
     """
 
     content: str
@@ -212,7 +211,7 @@ class Actual:
 class Plan:
     """The writes that turn a registry's actual state into the desired one.
 
-    `conflicts` are the desired keys that somebody else holds, with the reason; they are not
+    `conflicts` are the desired keys that somebody else holds, with the reason. They are not
     written. Backends register before they deregister, so that a renamed service has no gap.
     """
 

@@ -81,7 +81,7 @@ class Containers:
         return bool(changed)
 
     def snapshot(self, *, complete: bool, settled: bool) -> Snapshot:
-        """All services, and with them the `offers`; logs each port that is left out, once.
+        """All services, and with them the `offers`. Logs each port that is left out, once.
 
         If several services have one id, that of the container which started last is registered.
         """

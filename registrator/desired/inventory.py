@@ -31,7 +31,7 @@ from registrator.system.retry import engine_backoff, retry
 
 log = logging.getLogger("registrator.inventory")
 
-# The wait until a container that could not be inspected is tried again; it doubles each time.
+# Seconds until a container that could not be inspected is tried again. They double each time.
 RETRY_FIRST, RETRY_MAX = 0.5, 30.0
 
 # Seconds of inspections after which what is known is published. It doubles with each portion.

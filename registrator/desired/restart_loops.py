@@ -32,7 +32,7 @@ class RestartLoop:
         return not self._starts
 
     def calm_at(self, now: float) -> float:
-        """The moment at which a looping container counts as settled; 0 for one without a loop.
+        """When a looping container will count as settled, or 0 for a container without a loop.
 
         After an outage the engine tells of many starts at once. Those that were far apart by its
         own clock make no loop.

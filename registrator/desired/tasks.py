@@ -11,7 +11,7 @@ from registrator.model import LeftOut, Reason
 
 
 class Hint(NamedTuple):
-    """Something happened to a container at `time`, in ns of the engine's clock; 0 if unknown.
+    """Something happened to a container at `time`, in ns of the engine's clock (0: unknown).
 
     With `gone` it ended, and there is nothing to inspect.
     """

@@ -50,7 +50,7 @@ EVENTS = {
 
 
 class WrongVariables(EngineUnavailable):
-    """A variable that says where the engine is, is wrong. Shows no value, as it may be a secret."""
+    """A variable for the engine's address is wrong. The text has no value: it may be a secret."""
 
 
 @dataclass(frozen=True, slots=True)
