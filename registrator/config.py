@@ -39,6 +39,7 @@ class Config:
     hostname: str = ""
     deregister: str = "always"
     cleanup: bool = True
+    former_engine: tuple[str, ...] = ()
     resync: float = 60
     ttl: float = 0
     ttl_refresh: float = 0

@@ -27,7 +27,7 @@ def identify(config: Config, engine: Engine) -> Identity:
             hostname, engine.name,
         )  # fmt: skip
         hostname = engine.name
-    return Identity(engine.id or hostname, hostname)
+    return Identity(engine.id or hostname, hostname, config.former_engine)
 
 
 def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:

@@ -147,6 +147,7 @@ class Snapshot:
 
     The services are in the order in which their containers started. This host registers services
     at `addresses` only: an entry without an owner's mark at another address is never ours.
+    `host_addresses` are the host's own, without those of containers: no other host has them.
     `complete` is False until every running container was inspected once. No entry counts as
     dangling before. `settled` is False in a snapshot of a portion (see `desired.inventory`): the
     registry may be added to, but nothing that stands there may be changed or removed.
@@ -156,26 +157,51 @@ class Snapshot:
     addresses: frozenset[str] = frozenset()
     complete: bool = True
     settled: bool = True
+    host_addresses: frozenset[str] = frozenset()
+
+
+class Mark(Enum):
+    """Whose an entry is, by what the registry itself says of it.
+
+    TWIN and UNTOLD carry our engine's id. A TWIN names another host: two hosts share one engine id,
+    as cloned machines do, or this host has a new name. UNTOLD names no host: version 1.0.0 wrote
+    it, or the registry has no place for the name.
+    """
+
+    OURS = "ours"
+    TWIN = "another host's with our engine id"
+    UNTOLD = "our engine's"
+    OTHERS = "another owner's"
+    NONE = "unmarked"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who we are in the registries.
 
-    `owner` is the Docker engine's id, since cloned machines share a hostname. `hostname` is the
-    first part of service ids.
+    `owner` is the Docker engine's id, since hostnames repeat across cloned machines. `hostname` is
+    the first part of service ids. `former` are ids that this host's engine had before
+    (``-former-engine``).
     """
 
     owner: str
     hostname: str
+    former: tuple[str, ...] = ()
 
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """All owners whose entries may be this host's, the present one first."""
+        return (self.owner, *self.former)
 
-class Mark(Enum):
-    """Who owns an entry, by the mark that the registry holds with it."""
-
-    OURS = "ours"
-    OTHERS = "another owner's"
-    NONE = "unmarked"
+    def mark(self, owner: str | None, host: str | None = None) -> Mark:
+        """Whose an entry is that names this owner and this host; None if it names none."""
+        if not owner:
+            return Mark.NONE
+        if owner not in self.owners:
+            return Mark.OTHERS
+        if not host:
+            return Mark.UNTOLD
+        return Mark.OURS if host == self.hostname else Mark.TWIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +224,8 @@ class Actual:
 
     `held` is False if the entry depends on the lease or session of another process. It has to be
     written again then. `id` and `address` are those of the service, as far as the registry tells.
+    `host` is the host that a TWIN names. `facts` are for unmarked entries: what the registry tells
+    of the service, by the names of the fields of `Service`.
     """
 
     content: str
@@ -205,6 +233,8 @@ class Actual:
     held: bool = True
     id: str = ""
     address: str = ""
+    host: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,10 @@ def _word(text: str) -> str:
     return text.strip()
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_word(part) for part in text.split(","))
+
+
 def _tags(text: str) -> tuple[str, ...]:
     tags = split_tags(text)
     if any(unprintable(tag) or len(tag) > MAX_TAG for tag in tags):
@@ -126,6 +130,9 @@ OPTIONS = (
            "after a signal, or if it is gone).", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", _boolean),
+    Option("former-engine", "former_engine", "Keeping in step", "ID", "",
+           "Take over what this host wrote while its Docker engine had this id. "
+           "Separate several by commas.", _words),
     Option("resync", "resync", "Keeping in step", "SECONDS", "60",
            "List Docker and the registries again, and write the differences. "
            "0: only after a reconnect.", _seconds(0.1)),

@@ -100,7 +100,7 @@ class Containers:
                 for level, text in lines(known.container, news):
                     log.log(level, "%s", text)
         addresses = self._addresses.union(service.address for service in found.values())
-        return Snapshot(found, addresses, complete, settled)
+        return Snapshot(found, addresses, complete, settled, self._addresses)
 
 
 def _without_lost_ids(offer: Offer, winners: Mapping[str, Service]) -> Offer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -95,6 +95,18 @@ class RegistryReport(Report[RegistryRow]):
 
     def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
         super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
+        self._twins: set[str] = set()
+
+    def twins(self, hosts: Collection[str]) -> None:
+        """Note the other hosts whose entries carry our engine's id. The log tells each once."""
+        for host in sorted(set(hosts) - self._twins):
+            self._log.error(
+                "%s: host %.80r has the same Docker engine id as this host, as cloned machines do; "
+                "their entries stay, but give one of the two a new id: stop its Docker, remove "
+                "/var/lib/docker/engine-id and /etc/docker/key.json, and start Docker",
+                self.row.name, host,
+            )  # fmt: skip
+            self._twins.add(host)
 
     def listed(self, seconds: float) -> None:
         """Note a listing that took so long."""

@@ -1,42 +1,106 @@
-"""Says what to write so that a registry holds what it should: the difference, and nothing else.
+"""The difference between what a registry should hold and what it holds.
 
-| desired | the registry holds                            | the plan                        |
-| ------- | --------------------------------------------- | ------------------------------- |
-| yes     | nothing                                       | register                        |
-| yes     | our entry, same content, kept by this process | keep                            |
-| yes     | our entry, same content, of another session   | register (takes it over)        |
-| yes     | our entry, other content                      | register                        |
-| yes     | an unmarked entry at an address of this host  | register (adopts it)            |
-|         | or of the container, like the original's      |                                 |
-| yes     | an unmarked entry at another address          | conflict: warn, leave           |
-| yes     | another owner's entry                         | conflict: warn, leave           |
-| no      | our entry                                     | deregister (it is dangling)     |
-| no      | an unmarked entry at an address of this host, | deregister (it is dangling, and |
-|         | whose id has the original's form and our name | the original's)                 |
-| no      | anything else                                 | leave                           |
+"Ours" means that the entry names our engine's id, and this host. An entry that names our engine's
+id and another host is a twin. It counts as ours only at an address of this host itself, which then
+has a new name. An entry that names our engine's id and no host counts as ours if its id starts with
+our hostname, or if it is at an address of this host. "Unmarked" means that it names no owner, as
+the entries of gliderlabs/registrator do.
 
-If this process never wanted a dangling entry, the plan removes it only with cleanup.
+| desired | the registry has                              | then                              |
+| ------- | --------------------------------------------- | --------------------------------- |
+| yes     | nothing                                       | register                          |
+| yes     | ours, same content, held by this process      | keep                              |
+| yes     | ours, same content, held by another session   | register (takes it over)          |
+| yes     | ours, other content                           | register                          |
+| yes     | unmarked, the id that the original gives this | register (adopts it)              |
+|         | very service, at an address of this host or   |                                   |
+|         | of the container                              |                                   |
+| yes     | unmarked, all that the original would have    | register (adopts it)              |
+|         | written for this service                      |                                   |
+| yes     | unmarked, anything else                       | conflict: warn, leave             |
+| yes     | a twin's, another owner's                     | conflict: warn, leave             |
+| no      | ours                                          | deregister (dangling)             |
+| no      | unmarked, id of the original's form with our  | deregister (the original's,       |
+|         | hostname, at an address of this host          | dangling)                         |
+| no      | anything else                                 | leave                             |
+
+Dangling entries that this process never wanted are removed only with ``-cleanup``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from registrator.model import Actual, Entry, Mark, Plan, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This host: its name, the addresses at which it registers services, and its own addresses.
+
+    `own` has no container's address: other hosts give their containers the same ones.
+    """
+
+    hostname: str
+    addresses: frozenset[str]
+    own: frozenset[str] = frozenset()
+
+    def mark(self, found: Actual) -> Mark:
+        """Whose an entry is, as OURS, TWIN, OTHERS or NONE."""
+        if found.mark is Mark.TWIN and found.address in self.own:
+            return Mark.OURS
+        if found.mark is Mark.UNTOLD:
+            named = found.id.startswith(f"{self.hostname}:")
+            return Mark.OURS if named or found.address in self.own else Mark.OTHERS
+        return found.mark
+
+    def owns(self, found: Actual) -> bool:
+        """Whether we may remove an entry that no service stands behind."""
+        mark = self.mark(found)
+        if mark is not Mark.NONE:
+            return mark is Mark.OURS
+        return found.address in self.addresses and self._is_originals(found.id)
+
+    def adopts(self, found: Actual, service: Service) -> bool:
+        """Whether an unmarked entry is what the original wrote for this service."""
+        if found.address not in {*self.addresses, service.address, *service.former_addresses}:
+            return False
+        if self._is_originals(service.id) and found.id in ("", service.id):
+            return True
+        return bool(found.facts) and all(
+            _same(value, getattr(service, name))
+            for name, value in found.facts.items()
+            if name != "address"
+        )
+
+    def _is_originals(self, service_id: str) -> bool:
+        """Whether gliderlabs/registrator makes such an id on this host.
+
+        It calls services ``host:container:port``, with ``:udp`` for UDP. It leaves no other trace.
+        """
+        form = rf"{re.escape(self.hostname)}:[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?"
+        return re.fullmatch(form, service_id) is not None
+
+
+def _same(told: object, wanted: object) -> bool:
+    """Compare a fact. The original writes tags in an order of its own."""
+    if isinstance(told, list | tuple) and isinstance(wanted, tuple):
+        return sorted(map(str, told)) == sorted(wanted)
+    return told == wanted
 
 
 def diff(
     desired: Mapping[str, Entry],
     actual: Mapping[str, Actual],
+    here: Here,
     *,
-    dangling: Callable[[str, Actual], bool],
-    addresses: frozenset[str],
+    dangling: Callable[[str], bool],
 ) -> Plan:
     """Return the plan that turns `actual` into `desired`; both are by key.
 
-    `dangling` says whether we may remove an entry that is not desired (see `is_ours`).
-    `addresses` are those of this host.
+    `dangling` says whether the entries that are not desired, and are ours, are to be removed.
     """
     register: list[Entry] = []
     conflicts: dict[str, str] = {}
@@ -44,32 +108,34 @@ def diff(
         found = actual.get(key)
         if found is None:
             register.append(entry)
-        elif found.mark is Mark.OTHERS:
-            conflicts[key] = "another owner holds it"
-        elif found.mark is Mark.NONE and found.address not in addresses | _own(entry.service):
-            conflicts[key] = f"somebody else registered it with {found.address or 'no address'}"
-        elif found.mark is Mark.NONE or not found.held or found.content != entry.content:
+        elif why := _conflict(found, entry.service, here):
+            conflicts[key] = why
+        elif _differs(found, entry):
             register.append(entry)
     deregister = tuple(
-        key for key, found in actual.items() if key not in desired and dangling(key, found)
+        key
+        for key, found in actual.items()
+        if key not in desired and dangling(key) and here.owns(found)
     )
     return Plan(tuple(register), deregister, conflicts)
 
 
-def _own(service: Service) -> set[str]:
-    return {service.address, *service.former_addresses}
+def _differs(found: Actual, entry: Entry) -> bool:
+    """Whether our entry has to be written again: its mark, its lease or its content is not ours."""
+    marked = found.mark in (Mark.OURS, Mark.UNTOLD)
+    return not marked or not found.held or found.content != entry.content
 
 
-def is_ours(found: Actual, hostname: str, addresses: frozenset[str]) -> bool:
-    """Whether an entry belongs to this host, by its mark, or by the form of the original's ids.
-
-    gliderlabs/registrator calls its services ``host:container:port``, with ``:udp`` for UDP. It
-    leaves no other trace. The address tells two machines with the same name apart.
-    """
-    if found.mark is not Mark.NONE:
-        return found.mark is Mark.OURS
-    original = rf"{re.escape(hostname)}:[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?"
-    return found.address in addresses and re.fullmatch(original, found.id) is not None
+def _conflict(found: Actual, service: Service, here: Here) -> str:
+    """Why an entry keeps a service out of its place; empty if it does not."""
+    mark = here.mark(found)
+    if mark is Mark.TWIN:
+        return f"host {found.host}, which has the same engine id, holds it"
+    if mark is Mark.OTHERS:
+        return "another owner holds it"
+    if mark is Mark.NONE and not here.adopts(found, service):
+        return f"somebody else registered it with {found.address or 'no address'}"
+    return ""
 
 
 def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry, Entry]]]:

@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from registrator.backend import Backend, BackendError, Rejected, SessionLost
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
 from registrator.status.report import RegistryReport, Written
-from registrator.sync.plan import by_key, diff, is_ours
+from registrator.sync.plan import Here, by_key, diff
 from registrator.system.retry import BACKOFF_FIRST, backoff, retry
 
 # A server that thaws may still carry out a write that timed out. So the registry is listed again
@@ -58,6 +59,7 @@ class Reconciler:
         self._retry_now = threading.Event()
         self._latest: Snapshot | None = None
         self._listing_due = True
+        self._failed_before = False  # whether the last step failed: a write may still land
         self._next_listing = float("inf")
         self._last_keepalive = clock()
         self._actual: dict[str, Actual] = {}
@@ -105,8 +107,9 @@ class Reconciler:
             if self._list_if_due() or snapshot is not self.report.row.realised:
                 written, problems = self._realise(snapshot)
         except BackendError:
-            self._listing_due = True
+            self._listing_due = self._failed_before = True
             raise
+        self._failed_before = False
         if self.report.realised(snapshot, problems, written):
             self._next_listing = min(self._next_listing, self._clock() + SECOND_LOOK)
         return written
@@ -124,9 +127,13 @@ class Reconciler:
         if not (self._listing_due or by_time):
             return False
         self._listing_due = False
-        self._actual = dict(self._backend.list())
+        before, self._actual = self._actual, dict(self._backend.list())
+        for key, found in self._actual.items():
+            # Somebody wrote another value over our entry, and our mark went with that.
+            if found.mark is Mark.NONE and key in before and before[key].mark is Mark.OURS:
+                self._actual[key] = replace(found, mark=Mark.OURS, held=False)
         self.report.listed(self._clock() - now)
-        if by_time:
+        if by_time and not self._failed_before:
             # Only now: after a failure, an entry that is not there yet may still appear.
             self._wanted &= self._actual.keys()
         self._refused.clear()
@@ -175,13 +182,14 @@ class Reconciler:
         """What to write. Entries that the registry refused wait for the next listing."""
         writable = {key: entry for key, entry in desired.items() if not self._is_refused(entry)}
         self._wanted |= writable.keys()
-        hostname, addresses = self._identity.hostname, snapshot.addresses
+        here = Here(self._identity.hostname, snapshot.addresses, snapshot.host_addresses)
 
-        def dangling(key: str, found: Actual) -> bool:
-            due = key in self._wanted or (self._cleanup and snapshot.complete)
-            return due and is_ours(found, hostname, addresses)
+        def dangling(key: str) -> bool:
+            return key in self._wanted or (self._cleanup and snapshot.complete)
 
-        plan = diff(writable, self._actual, dangling=dangling, addresses=addresses)
+        plan = diff(writable, self._actual, here, dangling=dangling)
+        twins = {f.host for f in self._actual.values() if here.mark(f) is Mark.TWIN}
+        self.report.twins(twins)
         return plan if snapshot.settled else self._additions(plan)
 
     def _additions(self, plan: Plan) -> Plan:

@@ -12,7 +12,7 @@ from support.servers import Server
 
 from registrator.backend import Backend, Context, Rejected, load
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Service
-from registrator.sync.plan import by_key, diff, is_ours
+from registrator.sync.plan import Here, by_key, diff
 from registrator.uri import Address, parse
 
 OWNER, OTHER = "engine-1", "engine-2"
@@ -59,10 +59,8 @@ def reconcile(backend: Backend, *services: Service) -> Round:
             rejected[each.id] = str(error)
     desired, _ = by_key(entries)
 
-    def dangling(_: str, found: Actual) -> bool:
-        return is_ours(found, HOST, ADDRESSES)
-
-    plan = diff(desired, backend.list(), dangling=dangling, addresses=ADDRESSES)
+    here = Here(HOST, ADDRESSES, ADDRESSES)
+    plan = diff(desired, backend.list(), here, dangling=lambda _: True)
     return Round(plan, rejected | dict(backend.apply(plan) if plan else {}))
 
 

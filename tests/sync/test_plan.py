@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registrator.model import Actual, Entry, Mark, Plan, Service
-from registrator.sync.plan import by_key, diff, is_ours
+from registrator.sync.plan import Here, by_key, diff
 
 OUR_ADDRESS, OTHER_ADDRESS = "127.0.0.7", "127.0.0.8"
 ADDRESSES = frozenset({OUR_ADDRESS})
+HERE = Here("h", ADDRESSES, ADDRESSES)
 
 
 def entry(key: str, content: str = "new", alternate: str | None = None) -> Entry:
-    return Entry(key, content, Service(key, "web", OUR_ADDRESS, 1, 1), alternate)
+    return Entry(key, content, Service("h:web:80", "web", OUR_ADDRESS, 1, 1), alternate)
 
 
 def actual(content: str, mark: Mark, held: bool = True, address: str = OUR_ADDRESS) -> Actual:
@@ -25,8 +26,8 @@ def plan(desired: list[Entry], found: dict[str, Actual], cleanup: bool = True) -
     return diff(
         {e.key: e for e in desired},
         found,
-        dangling=lambda _, a: cleanup and is_ours(a, "h", ADDRESSES),
-        addresses=ADDRESSES,
+        HERE,
+        dangling=lambda _: cleanup,
     )
 
 
@@ -92,13 +93,65 @@ def test_not_desired(found: Actual, removed: bool) -> None:
 )
 def test_unmarked_is_ours_by_the_originals_form_of_id(service_id: str, ours: bool) -> None:
     found = Actual("", Mark.NONE, id=service_id, address=OUR_ADDRESS)
-    assert is_ours(found, "h", ADDRESSES) is ours
+    assert HERE.owns(found) is ours
+
+
+SHOP = Service("shop", "web", OUR_ADDRESS, 8080, 80, tags=("a", "b"))
+FACTS = {"name": "web", "address": OUR_ADDRESS, "port": 8080, "tags": ["b", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "adopted"),
+    [
+        (FACTS, True),
+        ({"name": "web", "port": 8080}, True),
+        ({}, False),
+        (FACTS | {"name": "db"}, False),
+        (FACTS | {"port": 80}, False),
+        (FACTS | {"tags": ["a"]}, False),
+    ],
+)
+def test_an_unmarked_entry_with_an_id_of_its_own_is_adopted_only_as_the_originals(
+    facts: dict[str, object], adopted: bool
+) -> None:
+    found = Actual("old", Mark.NONE, id="shop", address=OUR_ADDRESS, facts=facts)
+    made = plan([Entry("shop", "new", SHOP)], {"shop": found})
+    assert bool(made.register) is adopted
+    assert bool(made.conflicts) is not adopted
+
+
+@pytest.mark.parametrize(
+    ("mark", "service_id", "address", "ours"),
+    [
+        (Mark.TWIN, "twin:web:80", OTHER_ADDRESS, False),
+        (Mark.TWIN, "former:web:80", OUR_ADDRESS, True),
+        (Mark.UNTOLD, "h:web:80", OTHER_ADDRESS, True),
+        (Mark.UNTOLD, "shop", OUR_ADDRESS, True),
+        (Mark.UNTOLD, "shop", OTHER_ADDRESS, False),
+        (Mark.UNTOLD, "twin:web:80", OTHER_ADDRESS, False),
+    ],
+)
+def test_an_entry_with_our_engines_id_is_ours_only_if_it_is_this_hosts(
+    mark: Mark, service_id: str, address: str, ours: bool
+) -> None:
+    found = {"k": Actual("old", mark, id=service_id, address=address, host="twin")}
+    assert bool(plan([], found).deregister) is ours
+    made = plan([entry("k")], found)
+    assert bool(made.register) is ours
+    assert bool(made.conflicts) is not ours
+
+
+def test_a_containers_address_does_not_tell_two_hosts_apart() -> None:
+    """Docker gives the same addresses to the containers of every host."""
+    address = "172.17.0.2"
+    here = Here("h", frozenset({OUR_ADDRESS, address}), frozenset({OUR_ADDRESS}))
+    for mark in (Mark.TWIN, Mark.UNTOLD):
+        assert not here.owns(Actual("", mark, id="shop", address=address))
 
 
 def test_a_hostname_is_no_pattern() -> None:
-    assert not is_ours(
-        Actual("", Mark.NONE, id="hxa:web:80", address=OUR_ADDRESS), "h.a", ADDRESSES
-    )
+    found = Actual("", Mark.NONE, id="hxa:web:80", address=OUR_ADDRESS)
+    assert not Here("h.a", ADDRESSES).owns(found)
 
 
 def test_keys_that_clash() -> None:
@@ -137,4 +190,4 @@ def test_a_carried_out_plan_leaves_nothing_to_do(
             assert after[key] is a
     for key in wanted - set(first.conflicts):
         assert after[key].content == "new"
-        assert after[key].mark is Mark.OURS
+        assert after[key].mark in (Mark.OURS, Mark.UNTOLD)

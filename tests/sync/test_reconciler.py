@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 import pytest
 from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
 from registrator.backend import Unavailable
-from registrator.model import Entry, Identity, Problem, Reason, Service, Snapshot
+from registrator.model import Actual, Entry, Identity, Mark, Problem, Reason, Service, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.reconciler import SECOND_LOOK, GaveUp, Reconciler
 from registrator.system.retry import BACKOFF_FIRST
@@ -138,6 +139,49 @@ def test_what_was_written_late_goes_without_cleanup() -> None:
     bench.now += 100
     assert bench.reconciler.step() == Written(0, 1)
     assert bench.keys == {"h:b:80"}
+
+
+@pytest.mark.parametrize("outage", [30, 90])
+def test_what_was_written_late_goes_however_long_the_outage_was(outage: float) -> None:
+    """The listing that ends an outage longer than a resync is due by time as well."""
+    bench = Bench(cleanup=False, resync=60)
+    bench.step()
+    bench.registry.faults = [unavailable(0)]
+    with pytest.raises(Unavailable):
+        bench.step(service("a"))
+    bench.now += outage
+    bench.step()
+    bench.registry.entries["h:a:80"] = ("late", HOST.owner, service("a"))
+    bench.now += 70
+    bench.reconciler.step()
+    assert not bench.keys
+
+
+def test_an_entry_that_lost_our_mark_by_another_value_is_put_right() -> None:
+    """As after `etcdctl put` and `consul kv put`, which take away the lease or the flags."""
+    bench = Bench()
+    bench.step(service("a"))
+    ours = bench.registry.entries["h:a:80"]
+    bench.registry.entries["h:a:80"] = ("x", "", service("a", address="127.0.0.99"))
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(1, 0)
+    assert bench.registry.entries["h:a:80"] == ours
+    bench.registry.entries["h:a:80"] = ("x", "", service("a", address="127.0.0.99"))
+    bench.reconciler.wake()
+    assert bench.step() == Written(0, 1)
+
+
+def test_two_hosts_with_one_engine_id_are_told_once_and_leave_each_other_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Actual("x", Mark.TWIN, id="twin:b:80", address="127.0.0.8", host="twin")
+    found = {"twin:b:80": theirs, "shop": replace(theirs, id="shop")}
+    monkeypatch.setattr(FakeBackend, "list", lambda _: dict(found))
+    bench = Bench()
+    assert bench.step(service("a")) == Written(1, 0)
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    assert caplog.text.count("host 'twin' has the same Docker engine id as this host") == 1
 
 
 def test_what_is_known_to_be_gone_is_forgotten() -> None:

@@ -32,7 +32,7 @@ from registrator.backend import (
     Unavailable,
 )
 from registrator.model import Actual, Mark, Plan, Service
-from registrator.sync.plan import diff, is_ours
+from registrator.sync.plan import Here, diff
 
 SERVICE = Service("host:web1:80", "web", "10.0.0.1", 8080, 80, container_id="c1")
 
@@ -74,11 +74,8 @@ def plan(backend: Backend, *wanted: Service, cleanup: bool = True) -> Plan:
     """What the reconciler would do."""
     entries = {entry.key: entry for entry in map(backend.entry, wanted)}
     addresses = frozenset({"10.0.0.1"})
-
-    def dangling(_: str, found: Actual) -> bool:
-        return cleanup and is_ours(found, "host", addresses)
-
-    return diff(entries, backend.list(), dangling=dangling, addresses=addresses)
+    here = Here("host", addresses, addresses)
+    return diff(entries, backend.list(), here, dangling=lambda _: cleanup)
 
 
 def test_a_key_and_a_value_as_etcdctl_reads_them(

@@ -24,8 +24,8 @@ from support.zookeeper import Watcher, client, last_write
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
 from registrator.backends.zookeeper.sockets import Sockets
-from registrator.model import Actual, Identity, Mark, Plan, Service
-from registrator.sync.plan import by_key, diff, is_ours
+from registrator.model import Identity, Mark, Plan, Service
+from registrator.sync.plan import Here, by_key, diff
 from registrator.uri import parse
 
 OWNER = Identity("engine-1", "host")
@@ -48,10 +48,8 @@ def reconcile(backend: ZooKeeperBackend, *services: Service) -> tuple[Plan, Mapp
     """One round as the reconciler does it; returns the plan and what was rejected."""
     desired, _ = by_key(backend.entry(one) for one in services)
 
-    def dangling(_: str, found: Actual) -> bool:
-        return is_ours(found, OWNER.hostname, frozenset({ADDRESS}))
-
-    plan = diff(desired, backend.list(), dangling=dangling, addresses=frozenset({ADDRESS}))
+    here = Here(OWNER.hostname, frozenset({ADDRESS}), frozenset({ADDRESS}))
+    plan = diff(desired, backend.list(), here, dangling=lambda _: True)
     return plan, backend.apply(plan)
 
 
