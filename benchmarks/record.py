@@ -84,8 +84,7 @@ def general(answers: dict[str, Any], engine: Dockerd) -> dict[str, Any]:
     """The answers, without names and paths of this machine."""
     answers["info"] = answers["info"] | MACHINE
     text = json.dumps(answers).replace(str(engine.data), "/var/lib/docker")
-    text = text.replace(str(engine.root), "/run/docker").replace(engine.bridge, "docker0")
-    text = text.replace(engine.subnet.removesuffix("0/24"), "172.17.0.")
+    text = text.replace(str(engine.root), "/run/docker")
     version = answers["version"]["KernelVersion"]
     return dict(json.loads(re.sub(re.escape(version), MACHINE["KernelVersion"], text)))
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import RunAgent
 from support.certificates import Authority
 from support.engine import Dockerd
-from support.servers import Consul, free_ports, loopback_ip, program
+from support.servers import Consul, program
 from support.wait import until
 
 from registrator.engine.client import DockerEngine
@@ -156,11 +156,11 @@ def test_compose_reads_each_file(file: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_tls_to_a_remote_engine(tmp_path: Path, consul: Consul, agent: RunAgent) -> None:
     authority = Authority(tmp_path / "tls")
-    ip = loopback_ip()
-    cert, key = authority.issue("engine", ip)
-    address = f"tcp://{ip}:{free_ports(ip, 1)[0]}"
+    engine = Dockerd(tmp_path / "engine")
+    cert, key = authority.issue("engine", engine.ip)
+    address = f"tcp://{engine.ip}:2376"
     flags = ["--tlsverify", f"--tlscacert={authority.ca}", f"--tlscert={cert}", f"--tlskey={key}"]
-    engine = Dockerd(tmp_path / "engine", flags=[f"--host={address}", *flags])
+    engine.flags += [f"--host={address}", *flags]
     for name, file in zip(("cert", "key"), authority.issue("client"), strict=True):
         shutil.copy(file, tmp_path / "tls" / f"{name}.pem")
     environ = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path / "tls")}

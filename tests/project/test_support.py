@@ -115,24 +115,41 @@ def test_programs_end_even_when_the_tests_are_killed(tmp_path: Path) -> None:
 
 
 def test_the_engine_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = _interfaces()
     engine = Dockerd(tmp_path / "engine")
+    name = engine.network.name
     try:
         engine.start()
-        bridge = engine.bridge
         engine.api.import_image("web", expose=[80])
         engine.api.network_create("private")
         engine.api.run("one", ports={"80/tcp": 0})
         engine.api.run("two", network="private")
         engine.kill()
-        assert engine_cleanup.processes(engine.root, bridge), "containers outlive the engine"
+        assert engine_cleanup.processes(engine.root, name), "containers outlive the engine"
         assert engine_cleanup.mounts(engine.root)
     finally:
         engine.remove()
-    assert not engine_cleanup.processes(engine.root, bridge)
+    assert not engine_cleanup.processes(engine.root, name)
     assert not engine_cleanup.mounts(engine.root)
-    assert not engine_cleanup.cgroups(bridge)
-    assert {name for name in _interfaces() - before if name.startswith((bridge, "br-"))} == set()
+    assert not engine_cleanup.cgroups(name)
+    assert not Path("/run/netns", name).exists()
+
+
+def test_two_engines_never_want_the_same_port(tmp_path: Path) -> None:
+    """Each counts up from the first port of the kernel's range, and gives up after ten tries."""
+    engines = [Dockerd(tmp_path / name) for name in ("one", "two")]
+    many = {f"{port}/tcp": 0 for port in range(1, 13)}
+    try:
+        for engine in engines:
+            engine.start()
+            engine.api.import_image("web")
+            engine.api.run("many", ports=many)
+        one, two = ({engine.api.host_port("many", port) for port in many} for engine in engines)
+        assert one == two
+        with _connect(f"{engines[0].ip}:{min(one)}"):
+            pass
+    finally:
+        for engine in engines:
+            engine.remove()
 
 
 def test_containers_outlive_the_engine_only_with_live_restore(tmp_path: Path) -> None:
@@ -328,7 +345,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return ""
-
-
-def _interfaces() -> set[str]:
-    return {path.name for path in Path("/sys/class/net").iterdir()}

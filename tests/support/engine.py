@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
-import secrets
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -16,18 +13,21 @@ from pathlib import Path
 
 from support import engine_cleanup
 from support.docker_api import APIError, DockerAPI
+from support.namespace import Isolated, Namespace
 from support.process import guard
-from support.require import require
 from support.servers import Server, program
 from support.wait import until
+
+NO_PACKET_FILTER = ("--iptables=false", "--ip-masq=false", "--ip-forward=false")
 
 
 class Dockerd(Server):
     """A dockerd on a private socket, `host`; `flags` are added to its command line.
 
-    It makes no packet filter rules: the engine's own proxy serves published ports without any,
-    and all engines of a machine would share them. Killed, it leaves its containers running, as
-    any engine does; stopped, only with `live_restore`. `remove` takes all away.
+    Its network is a namespace of its own, so the ports that it publishes are free: it gives up
+    after ten that are not. From the machine they are reached at `ip`. It makes no packet filter
+    rules, since its proxy serves published ports without any. Killed, it leaves its containers
+    running, as any engine does; stopped, only with `live_restore`. `remove` takes all away.
     """
 
     def __init__(
@@ -35,21 +35,27 @@ class Dockerd(Server):
     ) -> None:
         super().__init__("dockerd", folder)
         self._binary = program("dockerd", package="docker.io")
-        program("ip", package="iproute2")
-        require("root", os.geteuid() == 0, "an engine needs it")
+        self.network, self.ip = self._make_network()
         # A socket's path has at most 107 characters, and containerd's are long. It is made by
         # `launch`, when the guard knows of it.
-        self.root = Path(tempfile.gettempdir(), f"rgt-{secrets.token_hex(4)}")
+        self.root = Path(tempfile.gettempdir(), self.network.name)
         self.data = self.root / "data"
         self.socket = self.root / "docker.sock"
         self.host = f"unix://{self.socket}"
         self.api = DockerAPI(self.socket)
-        self.bridge = ""
-        self.subnet = ""
         self.flags = [*flags, *(["--live-restore"] if live_restore else [])]
-        self._cleaning: list[str] = []
+        self._cleaning = engine_cleanup.command(self.root, self.network.name)
+
+    def _make_network(self) -> tuple[Isolated, str]:
+        """The engine's network, and its address there."""
+        made = Namespace()
+        return made, made.inner
 
     def command(self) -> list[str]:
+        return [*self.network.command, *self.words(), *NO_PACKET_FILTER]
+
+    def words(self) -> list[str]:
+        """The engine's own command line."""
         return [
             self._binary,
             f"--config-file={self._config()}",
@@ -57,12 +63,8 @@ class Dockerd(Server):
             f"--data-root={self.data}",
             f"--exec-root={self.root / 'exec'}",
             f"--pidfile={self.root / 'docker.pid'}",
-            f"--bridge={self.bridge}",
-            f"--cgroup-parent=/{self.bridge}",
+            f"--cgroup-parent=/{self.network.name}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
-            "--iptables=false",
-            "--ip-masq=false",
-            "--ip-forward=false",
             "--shutdown-timeout=5",
             *self.flags,
         ]
@@ -81,8 +83,9 @@ class Dockerd(Server):
         return path
 
     def launch(self) -> None:
-        if not self.bridge:
-            self._make_bridge()
+        if not self.root.exists():
+            guard("+command", self._cleaning)
+            self.root.mkdir(mode=0o700)
         self._forget_containerd()
         super().launch()
 
@@ -93,31 +96,6 @@ class Dockerd(Server):
             command = Path("/proc", pid_file.read_text(), "cmdline")
             until(lambda: not command.exists() or not command.read_bytes(), "containerd's end")
             pid_file.unlink(missing_ok=True)
-
-    def _make_bridge(self) -> None:
-        """Choose a subnet that no interface has; its bridge's name tells which.
-
-        An engine in another network namespace shows by its cgroups only, which are shared.
-        """
-        shown = subprocess.run(
-            ["ip", "-4", "-oneline", "address"], check=True, capture_output=True, text=True
-        )
-        number = random.choice(
-            [
-                n
-                for n in range(256)
-                if f" 172.30.{n}." not in shown.stdout and not engine_cleanup.cgroups(f"rgt{n}")
-            ]
-        )
-        self.bridge = f"rgt{number}"
-        self.subnet = f"172.30.{number}.0/24"
-        self._cleaning = engine_cleanup.command(self.root, self.bridge)
-        guard("+command", self._cleaning)
-        self.root.mkdir(mode=0o700)
-        subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
-        address = f"172.30.{number}.1/24"
-        subprocess.run(["ip", "address", "add", address, "dev", self.bridge], check=True)
-        subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
 
     def ready(self) -> bool:
         try:
@@ -136,8 +114,6 @@ class Dockerd(Server):
     def remove(self) -> None:
         """Kill it, its containers too, and take away all that it made but its log."""
         self.kill()
-        if self.bridge:
-            engine_cleanup.clean_up(self.root, self.bridge)
-            guard("-command", self._cleaning)
-            self.bridge = ""
-        shutil.rmtree(self.root, ignore_errors=True)
+        engine_cleanup.clean_up(self.root, self.network.name)
+        guard("-command", self._cleaning)
+        self.network.remove()

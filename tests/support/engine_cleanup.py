@@ -1,7 +1,8 @@
-"""Removes what an engine of the tests left: ``python engine_cleanup.py FOLDER BRIDGE``.
+"""Removes what an engine of the tests left: ``python engine_cleanup.py FOLDER CGROUP``.
 
 Stands alone, since the guard runs it when the tests themselves were killed. `FOLDER` holds the
-engine's data and sockets, `BRIDGE` is its network interface and the name of its cgroup.
+engine's data and sockets, `CGROUP` is the name of its cgroup. Interfaces end with the engine's
+network namespace.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,26 +22,24 @@ CGROUPS = Path("/sys/fs/cgroup")
 SHIM_SOCKETS = Path("/run/containerd/s")
 
 
-def command(folder: Path, bridge: str) -> list[str]:
+def command(folder: Path, name: str) -> list[str]:
     """The words that run this as a program."""
-    return [sys.executable, __file__, str(folder), bridge]
+    return [sys.executable, __file__, str(folder), name]
 
 
-def clean_up(folder: Path, bridge: str) -> None:
-    """Kill what runs, unmount, and take away interfaces, cgroups and the folder."""
+def clean_up(folder: Path, name: str) -> None:
+    """Kill what runs, unmount, and take away cgroups and the folder."""
     end = time.monotonic() + 20
-    while pids := processes(folder, bridge):
+    while pids := processes(folder, name):
         if time.monotonic() > end:
-            raise TimeoutError(f"processes of {bridge} outlive SIGKILL: {sorted(pids)}")
+            raise TimeoutError(f"processes of {name} outlive SIGKILL: {sorted(pids)}")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     for mount in mounts(folder):
         subprocess.run(["umount", "-l", mount], check=True, timeout=10)
-    for name in interfaces(folder, bridge):
-        subprocess.run(["ip", "link", "delete", name], check=True, timeout=10)
-    for group in cgroups(bridge):
+    for group in cgroups(name):
         group.rmdir()
     for path in _shim_sockets(folder):
         path.unlink(missing_ok=True)
@@ -49,9 +47,9 @@ def clean_up(folder: Path, bridge: str) -> None:
         shutil.rmtree(folder)
 
 
-def processes(folder: Path, bridge: str) -> set[int]:
+def processes(folder: Path, name: str) -> set[int]:
     """Containerd, the shims and the containers' processes, which may all outlive the engine."""
-    return {*_supervisors(folder), *_contained(bridge)}
+    return {*_supervisors(folder), *_contained(name)}
 
 
 def mounts(folder: Path) -> list[str]:
@@ -60,18 +58,9 @@ def mounts(folder: Path) -> list[str]:
     return [line.split()[4] for line in reversed(lines) if line.split()[4].startswith(f"{folder}/")]
 
 
-def interfaces(folder: Path, bridge: str) -> list[str]:
-    """The bridges: the engine's own, and user-defined networks' by the ids in its store."""
-    store = folder / "data/network/files/local-kv.db"
-    text = store.read_bytes() if store.exists() else b""
-    ids = set(re.findall(rb"docker/network/v1\.0/network/([0-9a-f]{12})", text))
-    names = [bridge, *(f"br-{found.decode()}" for found in ids)]
-    return [name for name in names if Path("/sys/class/net", name).exists()]
-
-
-def cgroups(bridge: str) -> list[Path]:
+def cgroups(name: str) -> list[Path]:
     """The engine's cgroups in every hierarchy, the deepest first."""
-    tops = [*CGROUPS.glob(bridge), *CGROUPS.glob(f"*/{bridge}")]
+    tops = [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]
     found = [path for top in tops for path in (top, *top.rglob("*")) if path.is_dir()]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
@@ -84,8 +73,8 @@ def _supervisors(folder: Path) -> Iterator[int]:
                 yield int(path.parent.name)
 
 
-def _contained(bridge: str) -> Iterator[int]:
-    for group in cgroups(bridge):
+def _contained(name: str) -> Iterator[int]:
+    for group in cgroups(name):
         with contextlib.suppress(OSError):
             yield from map(int, (group / "cgroup.procs").read_text().split())
 

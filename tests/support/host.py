@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from support.agent import READ_BY_AGENT
 from support.certificates import Authority
 from support.engine import Dockerd
-from support.process import guard
+from support.namespace import Isolated
 from support.servers import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,13 +41,21 @@ class Host(Dockerd):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._ip = program("ip", package="iproute2")
-        self._nsenter = program("nsenter", package="util-linux")
         for name in ("iptables", "curl"):
             program(name, package=name)
-        self.ip = "192.0.2.10"
         self.images: set[str] = set()
         self.flags += ["--host=unix:///run/docker.sock", "--group=2375", *self._serve_tls()]
+
+    def _make_network(self) -> tuple[Isolated, str]:
+        made, ip = Isolated(), "192.0.2.10"
+        for words in (
+            "link add eth0 type bridge",
+            f"address add {ip}/24 dev eth0",
+            "link set eth0 up",
+            "route add default via 192.0.2.1",
+        ):
+            made.inside(*words.split())
+        return made, ip
 
     def _serve_tls(self) -> list[str]:
         """At the port of remote engines too; `tls` has the authority and a client's certificate."""
@@ -61,35 +68,13 @@ class Host(Dockerd):
         return [f"--host=tcp://{self.ip}:2376", "--tlsverify", *files]
 
     def command(self) -> list[str]:
-        packet_filter = ("--iptables=", "--ip-masq=", "--ip-forward=", "--bridge=")
-        words = [word for word in super().command() if not word.startswith(packet_filter)]
-        return [*self._network, "unshare", "--mount", "sh", "-c", MOUNTS, str(ROOT), *words]
-
-    @property
-    def _network(self) -> list[str]:
-        return [self._nsenter, f"--net=/run/netns/{self.bridge}"]
+        mounts = ["unshare", "--mount", "sh", "-c", MOUNTS, str(ROOT)]
+        return [*self.network.command, *mounts, *self.words()]
 
     @property
     def inside(self) -> list[str]:
         """The words before a command that make it run on this host; it begins in ``/``."""
-        return [*self._network, f"--mount=/proc/{self.pid}/ns/mnt"]
-
-    def _make_bridge(self) -> None:
-        """The namespace; the engine makes its bridge in there by itself."""
-        self.bridge = f"rgh{random.randrange(10**6)}"
-        self._netns("add", self.bridge)
-        guard("+command", [self._ip, "netns", "delete", self.bridge])
-        for words in (
-            "link set lo up",
-            "link add eth0 type bridge",
-            f"address add {self.ip}/24 dev eth0",
-            "link set eth0 up",
-            "route add default via 192.0.2.1",
-        ):
-            subprocess.run([*self._network, self._ip, *words.split()], check=True)
-
-    def _netns(self, *words: str) -> None:
-        subprocess.run([self._ip, "netns", *words], check=True)
+        return [*self.network.command, f"--mount=/proc/{self.pid}/ns/mnt"]
 
     def environment(self) -> Mapping[str, str]:
         """This process's own, without what would lead the Docker CLI or an agent elsewhere."""
@@ -116,11 +101,3 @@ class Host(Dockerd):
         if check and done.returncode:
             raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stderr[-3000:]}")
         return done.stdout
-
-    def remove(self) -> None:
-        """As any engine's, and the namespace with it."""
-        name = self.bridge
-        super().remove()
-        if name:
-            self._netns("delete", name)
-            guard("-command", [self._ip, "netns", "delete", name])
