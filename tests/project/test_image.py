@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_parity as parity
+from parity import test_parity as parity
 from support.agent import Agent
 from support.engine import Dockerd
 from support.host import Host

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_parity as parity
 from conftest import RunAgent
+from parity import test_parity as parity
 from support.engine import Dockerd
 from support.servers import Consul
 from support.wait import until

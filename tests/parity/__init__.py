@@ -1,0 +1,1 @@
+"""The same entries as the original makes, on a real engine."""
