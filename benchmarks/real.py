@@ -82,7 +82,7 @@ def minimal(engine: Dockerd, scheme: str, address: str) -> Iterator[Process]:
         process = Process("minimal", Path(folder), [sys.executable, "-c", code, root, *words])
         process.launch()
         try:
-            process.wait_log("ready", 30)
+            process.wait_log("ready")
             yield process
         finally:
             process.stop()

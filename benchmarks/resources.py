@@ -114,7 +114,7 @@ def writes(n: int, refresh: float, refreshes: int) -> Iterator[Figure]:
             with closing(RecordingHTTPProxy(registry.consul.address)) as proxy:
                 uri = f"{scheme}://{proxy.address}{BASE if scheme == 'consulkv' else ''}"
                 with agent(engine.host, *words, uri) as process:
-                    until(lambda: registered(process) >= n, process.tail, 60)
+                    until(lambda: registered(process) >= n, process.tail)
                     seconds = refresh * refreshes
                     yield from _consul_writes(scheme, proxy, engine, process, seconds, refresh)
     with running("zookeeper") as registry, simulated(n) as engine:

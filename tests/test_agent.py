@@ -34,7 +34,7 @@ def test_a_signal_ends_an_agent_that_waits_for_a_mute_engine(
 ) -> None:
     waiting = agent(f"file://{tmp_path}/services.json", docker_host=mute)
     waiting.signal(number)
-    assert waiting.exited(2) == 0
+    assert waiting.exited() == 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_wrong_docker_variables_end_it_with_one_line_and_no_secret(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "registrator", f"file://{tmp_path}/services.json"],
-        env=variables, capture_output=True, text=True, timeout=20, check=False,
+        env=variables, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert words in done.stderr
@@ -72,7 +72,7 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     waiting.wait_log("none answers")
     (tmp_path / "services.json").write_text("somebody else's")
     late.symlink_to(clean_engine.socket)
-    assert waiting.exited(10) == 1
+    assert waiting.exited() == 1
     assert "services.json exists and is not a list of target groups" in waiting.log
     assert "bug" not in waiting.log
 

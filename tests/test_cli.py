@@ -231,10 +231,10 @@ def test_the_examples_are_well_formed() -> None:
     [[sys.executable, "-m", "registrator"], [str(Path(sys.executable).with_name("registrator"))]],
 )
 def test_as_a_program(program: list[str]) -> None:
-    wrong = subprocess.run([*program, "-foo"], capture_output=True, text=True, timeout=30)
+    wrong = subprocess.run([*program, "-foo"], capture_output=True, text=True, timeout=60)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "Traceback" not in wrong.stderr
-    version = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=30)
+    version = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=60)
     assert (version.returncode, version.stderr) == (0, "")
 
 
@@ -243,7 +243,7 @@ def test_help_needs_neither_docker_nor_a_registry() -> None:
     code = (
         "import sys, registrator.cli; print([m for m in ('docker', 'consul') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "[]"
 
 
@@ -251,7 +251,7 @@ def test_what_guesses_encodings_is_not_loaded() -> None:
     """It would take a tenth of the memory; what else wants it still finds it."""
     command = [sys.executable, "-W", "error", "-X", "importtime", "-m", "registrator", CONSUL]
     run = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env=os.environ | {"DOCKER_HOST": "x"}
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"DOCKER_HOST": "x"}
     )
     assert run.returncode == 2
     assert re.search(r"\| +docker\.api\n", run.stderr), "it came to look for the engine"
@@ -260,4 +260,4 @@ def test_what_guesses_encodings_is_not_loaded() -> None:
         "import registrator.system.memory as m;"
         "m.import_requests_without_charset_detection(); import charset_normalizer"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

@@ -28,7 +28,7 @@ def docker(config: Path, *words: str, check: bool = True, **environ: str) -> str
         check=check,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     return done.stdout + done.stderr
 

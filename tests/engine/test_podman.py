@@ -59,7 +59,6 @@ def becomes(registry: Consul, wanted: dict[str, tuple[str, str, int]], what: str
     until(
         lambda: registered(registry) == wanted,
         lambda: f"{what}: {registered(registry)} in place of {wanted}",
-        5,
     )
 
 

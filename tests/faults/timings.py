@@ -85,7 +85,7 @@ def reconciler(uri: str) -> Iterator[Reconciler]:
     finally:
         stop.set()
         made.wake()
-        thread.join(30)
+        thread.join(60)
 
 
 class Gaps:
@@ -107,7 +107,7 @@ class Gaps:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def _look(self) -> None:
         while not self._stop.is_set():
@@ -133,13 +133,13 @@ def measure(world: World, row: Row) -> tuple[float, int, int]:
         path = "" if row.registry == "consul" else "/services"
         with reconciler(f"{row.registry}://{addresses}{path}") as running:
             running.publish(snapshot(STANDING))
-            until(lambda: running.report.row.in_sync, "a connection", 30)
+            until(lambda: running.report.row.in_sync, "a connection")
             if world.serves_agent(victim):
                 return _fail(world, running, victim, row.kind)
 
 
 def _fail(world: World, running: Reconciler, victim: Server, kind: str) -> tuple[float, int, int]:
-    until(lambda: len(world.entries()) == STANDING, "all stand", 30, READ_ERRORS)
+    until(lambda: len(world.entries()) == STANDING, "all stand", ignore=READ_ERRORS)
     last = service(STANDING).id
     with Gaps(world) as gaps:
         began = time.monotonic()
@@ -154,7 +154,7 @@ def _fail(world: World, running: Reconciler, victim: Server, kind: str) -> tuple
         took = time.monotonic() - began
     world.heal()
     running.publish(snapshot(0))
-    until(lambda: world.entries() == [], "an empty registry", 30, READ_ERRORS)
+    until(lambda: world.entries() == [], "an empty registry", ignore=READ_ERRORS)
     return took, gaps.missing, gaps.looks
 
 

@@ -148,7 +148,7 @@ class World(abc.ABC):
         self._revive(self.members)
         for member in self.members:
             member.wait_ready()
-        until(self.serves, f"{self.name} serves", 30, READ_ERRORS)
+        until(self.serves, f"{self.name} serves", ignore=READ_ERRORS)
 
     def remove(self) -> None:
         """Stop everything."""

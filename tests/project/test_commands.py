@@ -80,12 +80,12 @@ def serve(host: Host, image: str, *words: str) -> None:
 
 def serve_consul(host: Host, *options: str) -> None:
     serve(host, "consul:1.8", "agent", "-dev", f"-bind={host.ip}", *options)
-    until(lambda: ask(host, "catalog/nodes") not in ("", "[]"), "Consul", 30)
+    until(lambda: ask(host, "catalog/nodes") not in ("", "[]"), "Consul")
 
 
 def serve_etcd(host: Host) -> None:
     serve(host, "quay.io/coreos/etcd:v3.4.23")
-    until(lambda: host.run("etcdctl", "member", "list", check=False), "etcd", 30)
+    until(lambda: host.run("etcdctl", "member", "list", check=False), "etcd")
 
 
 def ask(host: Host, path: str) -> str:
@@ -243,7 +243,7 @@ def place_for_packages(host: Host) -> None:
 def is_well(host: Host) -> None:
     """The agent that the page started last is in step, and had no reason to warn."""
     check = ("docker", "exec", "registrator", "python", "-m", "registrator.health")
-    until(lambda: host.run(*check, check=False) == "well\n", lambda: logs(host), 30)
+    until(lambda: host.run(*check, check=False) == "well\n", lambda: logs(host))
     assert not re.search(" (WARN|ERROR)", logs(host)), logs(host)
 
 
@@ -282,7 +282,7 @@ def the_role_is_enough(host: Host) -> None:
 def the_node_is_readable(host: Host) -> None:
     is_well(host)
     line = "zkCli.sh -server 127.0.0.1 ls /private/web 2>&1"
-    until(lambda: "[192.0.2.10:" in host.run("sh", "-c", line, environ=ENVIRON), "the node", 30)
+    until(lambda: "[192.0.2.10:" in host.run("sh", "-c", line, environ=ENVIRON), "the node")
 
 
 def the_file_has_web(host: Host) -> None:
@@ -324,7 +324,6 @@ def put_stale_in_zookeeper(host: Host) -> None:
             "Created /stale/web/192" in host.run("sh", "-c", fill, environ=ENVIRON, check=False)
         ),
         "ZooKeeper",
-        30,
     )
 
 
@@ -335,7 +334,7 @@ def stale_entries(host: Host) -> None:
     serve(host, "zookeeper:3.8")
     joined = ("-retry-join=192.0.2.10", "-node=gone", "-bind={{ GetPrivateIP }}")
     host.run("docker", "run", "-d", "--name=gone", "consul:1.8", "agent", *joined)
-    until(lambda: '"gone"' in ask(host, "catalog/nodes"), "the other node", 30)
+    until(lambda: '"gone"' in ask(host, "catalog/nodes"), "the other node")
     host.run("docker", "rm", "-f", "gone")
     put_stale_in_consul(host)
     host.run("etcdctl", "put", "stale/web/h:web:80", "x")

@@ -82,12 +82,12 @@ def test_the_compose_file_of_the_repository(compose: Host) -> None:
     compose.run("docker-compose", "up", "-d", "--scale", "web=3", folder=ROOT)
     for number in (3, 1):
         compose.run("docker-compose", "up", "-d", "--scale", f"web={number}", folder=ROOT)
-        until(lambda n=number: len(passing(compose, "web")) == n, "the instances", 20)  # type: ignore[misc]
+        until(lambda n=number: len(passing(compose, "web")) == n, "the instances")  # type: ignore[misc]
     web = passing(compose, "web")[0]["Service"]
     assert (web["Tags"], web["Address"]) == (["demo"], compose.ip)
     assert set(services(compose)) == {"consul", "web"}
     compose.run("docker-compose", "stop", "web", folder=ROOT)
-    until(lambda: set(services(compose)) == {"consul"}, "no service", 20)
+    until(lambda: set(services(compose)) == {"consul"}, "no service")
     down(compose, ROOT)
 
 
@@ -96,7 +96,7 @@ def test_nginx_reaches_every_instance(compose: Host) -> None:
     folder = ROOT / "examples/nginx-upstream"
     compose.run("docker-compose", "up", "-d", "--scale", "web=3", "registrator", "consul", "web",
                 "nginx", folder=folder)  # fmt: skip
-    until(lambda: len(passing(compose, "web")) == 3, "three instances", 20)
+    until(lambda: len(passing(compose, "web")) == 3, "three instances")
     try:
         for number in (3, 1, 0):
             serve(compose, folder, passing(compose, "web")[:number])

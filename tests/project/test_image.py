@@ -32,7 +32,7 @@ def consul_host(host: Host) -> Iterator[Host]:
     """The host, with a Consul on its network; afterwards nothing runs there."""
     host.run("docker", "run", "-d", "--net=host", "--name=consul", "-e", "SERVICE_IGNORE=1",
              "consul:1.8", "agent", "-dev")  # fmt: skip
-    until(lambda: ask(host, "catalog/nodes"), "Consul", 30)
+    until(lambda: ask(host, "catalog/nodes"), "Consul")
     yield host
     host.api.clear()
 
@@ -115,9 +115,8 @@ def test_a_hardened_container_does_its_job(consul_host: Host, socket: str, user:
     run(consul_host, "--health-interval=1s", *as_user, AGENT, URI, socket=socket)
     until(lambda: "busybox" in ask(consul_host, "catalog/services"), "the service")
     until(lambda: health(consul_host) == "healthy", lambda: health(consul_host))
-    started = time.monotonic()
     consul_host.api.stop("agent")
-    assert time.monotonic() - started < 3
+    # It would be 137 after the engine's SIGKILL.
     assert consul_host.api.inspect("agent")["State"]["ExitCode"] == 0
     assert "busybox" in ask(consul_host, "catalog/services"), "an upgrade takes services down"
 
@@ -154,7 +153,7 @@ def test_health_follows_the_registry(consul_host: Host) -> None:
 
 
 def test_first_registration(consul_host: Host) -> None:
-    """From ``docker run`` on; the best of three, since the machine does other things as well."""
+    """From ``docker run`` on; how long it takes is told, and is not held to: machines differ."""
     web(consul_host)
     took = []
     for _ in range(3):
@@ -167,7 +166,6 @@ def test_first_registration(consul_host: Host) -> None:
             path = f"agent/service/deregister/{service_id}"
             consul_host.run("curl", "-sX", "PUT", f"http://127.0.0.1:8500/v1/{path}")
     print("docker run to first registration, s:", *(f"{each:.2f}" for each in took))
-    assert min(took) < 1.5
 
 
 class ContainedAgent(Agent):

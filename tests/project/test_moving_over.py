@@ -40,7 +40,7 @@ def register(consul: Consul, service_id: str, record: dict[str, Any]) -> None:
         json.dumps(body).encode(),
         method="PUT",
     )
-    urllib.request.urlopen(request, timeout=5).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def created(consul: Consul) -> dict[str, int]:
@@ -77,7 +77,7 @@ class Watch(threading.Thread):
 
     def stop(self) -> None:
         self._end.set()
-        self.join(10)
+        self.join(60)
         assert self.failed is None, self.failed
 
 
@@ -124,7 +124,7 @@ def test_the_originals_entries_are_adopted(
         marked = {key for key, each in now.items() if "registrator-owner" in each["Meta"]}
         return marked == records.keys() and not gone.keys() & now.keys()
 
-    until(adopted, lambda: str(sorted(own_consul.api("agent/services"))), 20)
+    until(adopted, lambda: str(sorted(own_consul.api("agent/services"))))
     looked = watch.looks
     until(lambda: watch.looks > looked + 20, "some more looks")
     watch.stop()

@@ -187,7 +187,7 @@ def by_context(folder: Path, address: str) -> str:
     subprocess.run(
         [docker, "context", "create", "remote", "--docker", where],
         env={**os.environ, "DOCKER_CONFIG": environ["DOCKER_CONFIG"]},
-        check=True, capture_output=True, timeout=30,
+        check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     client = DockerEngine(environ)
     found = client.identify().id

@@ -110,13 +110,13 @@ def test_prometheus(scene: Scene, tmp_path: Path) -> None:
 
     def labels() -> dict[str, str]:
         url = f"http://{ip}:{port}/api/v1/targets?state=active"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             (target,) = json.load(answer)["data"]["activeTargets"]
         return dict(target["discoveredLabels"])
 
     try:
         server.launch()
-        found = until(labels, server.tail, 30, (OSError, ValueError))
+        found = until(labels, server.tail, ignore=(OSError, ValueError))
     finally:
         server.stop()
     assert found["__address__"] == f"{IP}:{scene.port}"

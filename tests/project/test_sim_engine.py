@@ -32,7 +32,7 @@ def registered(path: Path) -> list[Any]:
 
 def settled(path: Path, size: int) -> list[Any]:
     """The registry's content once it has so many entries."""
-    until(lambda: len(registered(path)) == size, lambda: f"{size}: {registered(path)}", 60)
+    until(lambda: len(registered(path)) == size, lambda: f"{size}: {registered(path)}")
     return registered(path)
 
 

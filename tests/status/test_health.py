@@ -100,7 +100,7 @@ def test_an_agent_that_does_its_job_is_well(
     clean_engine.freeze()
     until(lambda: "Docker engine: timed out" in found(proc), lambda: str(found(proc)), 30)
     clean_engine.thaw()
-    until(lambda: not found(proc), lambda: str(found(proc)), 30)
+    until(lambda: not found(proc), lambda: str(found(proc)))
 
 
 def test_a_registry_that_is_away_is_a_problem(

@@ -17,7 +17,7 @@ from registrator.model import Entry, Identity, Plan, Service
 from registrator.uri import parse
 from support.certificates import Authority
 from support.servers import Consul, start_all
-from support.wait import until
+from support.wait import DEADLINE, until
 
 OWNER = "7GZK:HOST"
 MASTER = "11111111-2222-3333-4444-555555555555"
@@ -62,7 +62,7 @@ def put(agent: Consul, path: str, body: object = None, token: str = "", method: 
         f"http://{agent.address}/v1/{path}",
         body=b"" if body is None else json.dumps(body).encode(),
         headers={"X-Consul-Token": token} if token else {},
-        timeout=5,
+        timeout=DEADLINE,
         retries=False,
     )
     assert answer.status == 200, answer.data

@@ -53,7 +53,7 @@ class DockerAPI:
         self._path = str(path)
 
     def request(
-        self, method: str, path: str, body: object = None, *, tar: bytes = b"", deadline: float = 20
+        self, method: str, path: str, body: object = None, *, tar: bytes = b"", deadline: float = 60
     ) -> Any:
         """A call of the API; `body` goes as JSON. Raises `APIError` and `OSError`."""
         kind = "application/x-tar" if tar else "application/json"

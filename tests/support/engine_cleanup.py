@@ -29,7 +29,7 @@ def command(folder: Path, name: str) -> list[str]:
 
 def clean_up(folder: Path, name: str) -> None:
     """Kill what runs, unmount, and take away cgroups and the folder."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while pids := processes(folder, name):
         if time.monotonic() > end:
             raise TimeoutError(f"processes of {name} outlive SIGKILL: {sorted(pids)}")
@@ -38,7 +38,7 @@ def clean_up(folder: Path, name: str) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     for mount in mounts(folder):
-        subprocess.run(["umount", "-l", mount], check=True, timeout=10)
+        subprocess.run(["umount", "-l", mount], check=True, timeout=60)
     for group in cgroups(name):
         group.rmdir()
     for path in _shim_sockets(folder):

@@ -41,7 +41,7 @@ def ctl(etcd: Etcd, *arguments: str, user: str = "", stdin: str = "") -> str:
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -84,7 +84,7 @@ def leads(etcd: Etcd) -> bool:
 
 def metrics(etcd: Etcd) -> str:
     """The server's metrics as Prometheus reads them."""
-    with urllib.request.urlopen(f"http://{etcd.address}/metrics", timeout=2) as answer:
+    with urllib.request.urlopen(f"http://{etcd.address}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from support.wait import until
+from support.wait import DEADLINE, until
 
 GUARD = """
 import json, os, signal, subprocess, sys, time
@@ -117,7 +117,7 @@ class Process:
             )
         guard("+group", self.pid)
 
-    def stop(self, deadline: float = 15) -> int:
+    def stop(self, deadline: float = DEADLINE) -> int:
         """SIGTERM, and SIGKILL after `deadline` seconds; returns the exit code."""
         if self.running:
             self.signal(signal.SIGTERM)
@@ -133,7 +133,7 @@ class Process:
             return 0
         if self._popen.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.wait(10)
+        code = self._popen.wait(DEADLINE)
         guard("-group", self.pid)
         return code
 
@@ -153,15 +153,15 @@ class Process:
             tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
             return all(task.read_text().rpartition(")")[2].split()[0] in "TtZ" for task in tasks)
 
-        until(stopped, f"{self.name} frozen", 5, (OSError,))
+        until(stopped, f"{self.name} frozen", ignore=(OSError,))
 
     def thaw(self) -> None:
         """SIGCONT."""
         os.killpg(self.pid, signal.SIGCONT)
 
-    def exited(self, deadline: float) -> int:
+    def exited(self) -> int:
         """Wait until the program has ended by itself; returns its exit code."""
-        until(lambda: not self.running, lambda: f"the end of {self.name}; {self.tail()}", deadline)
+        until(lambda: not self.running, lambda: f"the end of {self.name}; {self.tail()}")
         return self.kill()
 
     @property
@@ -169,11 +169,9 @@ class Process:
         """All that it has written to its log so far, over all its starts."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
-    def wait_log(self, pattern: str, deadline: float = 10.0) -> re.Match[str]:
+    def wait_log(self, pattern: str) -> re.Match[str]:
         """Wait until a regular expression is found in the log."""
-        return until(
-            lambda: re.search(pattern, self.log), lambda: f"{pattern!r}; {self.tail()}", deadline
-        )
+        return until(lambda: re.search(pattern, self.log), lambda: f"{pattern!r}; {self.tail()}")
 
     def tail(self, lines: int = 15) -> str:
         """The end of its log, for an error message."""

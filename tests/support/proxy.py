@@ -56,7 +56,7 @@ class TCPProxy:
         """Reset every connection and refuse new ones."""
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _call(self, work: Any) -> Any:
@@ -159,7 +159,7 @@ class RecordingHTTPProxy:
         self._server.shutdown()
         self._server.hang_up()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class _Recorder(http.server.ThreadingHTTPServer):

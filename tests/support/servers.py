@@ -24,9 +24,8 @@ from typing import Any
 from support.certificates import Authority
 from support.process import Process
 from support.require import require
-from support.wait import until
+from support.wait import DEADLINE, until
 
-READY = 60.0
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 
@@ -80,7 +79,7 @@ class Server(Process):
         """Whether it serves now; may raise `OSError` or `HTTPException`."""
         raise NotImplementedError
 
-    def wait_ready(self, deadline: float = READY) -> None:
+    def wait_ready(self, deadline: float = DEADLINE) -> None:
         """Wait until it serves; raises where it has ended, or does not within `deadline`."""
 
         def check() -> bool:
@@ -104,7 +103,7 @@ class Server(Process):
     def _get(self, address: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
         request = urllib.request.Request(f"http://{address}{path}", headers=dict(headers or {}))
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-            request, None, 5
+            request, None, 30
         ) as r:
             return json.load(r)
 
@@ -324,7 +323,7 @@ class ZooKeeper(Server):
     def four_letters(self, word: str) -> str:
         """The answer to one of the four-letter words, as ``mntr`` and ``srvr`` are."""
         host, _, port = self.address.partition(":")
-        with socket.create_connection((host, int(port)), 5) as connection:
+        with socket.create_connection((host, int(port)), 30) as connection:
             connection.sendall(word.encode())
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 

@@ -9,12 +9,14 @@ from typing import TypeVar
 T = TypeVar("T")
 FIRST_WAIT = 0.01
 LONGEST_WAIT = 0.1
+# Far above what anything takes, so that a busy machine fails no test.
+DEADLINE = 60.0
 
 
 def until(
     condition: Callable[[], T | None],
     what: str | Callable[[], str],
-    deadline: float = 10.0,
+    deadline: float = DEADLINE,
     ignore: tuple[type[Exception], ...] = (),
 ) -> T:
     """The first truthy value of `condition`; `AssertionError` after `deadline` seconds.

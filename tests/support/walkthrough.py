@@ -20,7 +20,6 @@ from support.wait import until
 BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOREGROUND = re.compile(r"(\w+=\S+ +)*registrator .*://")
 BLANK = re.compile(r"…|<[a-z][^>]*>")
-READY = 30.0
 
 
 class Command(NamedTuple):
@@ -101,7 +100,7 @@ def look(
         last = host.run("sh", "-c", both, folder=folder, environ=variables, check=False)
         return shape(last) == shape(output)
 
-    until(same, lambda: f"{line}\nprints {output!r}, not {last!r}", READY)
+    until(same, lambda: f"{line}\nprints {output!r}, not {last!r}")
 
 
 def look_at_agent(host: Host, folder: Path, line: str, variables: Mapping[str, str]) -> None:

@@ -34,7 +34,7 @@ def client(server: ZooKeeper, auth: str = "") -> Iterator[KazooClient]:
     """A client of its own, with the rights of `auth` (``user:password``)."""
     auth_data = {("digest", auth)} if auth else None
     made = KazooClient(server.address, auth_data=auth_data, command_retry=KazooRetry(-1))
-    made.start(15)
+    made.start(60)
     try:
         yield made
     finally:
@@ -81,7 +81,7 @@ class Watcher:
     def look_again(self, times: int = 100) -> None:
         """Wait until it has looked so many times more."""
         enough = self.looks + times
-        until(lambda: self.looks >= enough, "another look", 30)
+        until(lambda: self.looks >= enough, "another look")
 
     def __enter__(self) -> Watcher:
         self._thread.start()
@@ -90,4 +90,4 @@ class Watcher:
 
     def __exit__(self, *error: Any) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(60)

@@ -406,7 +406,7 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         self.bench.reconciler.retry_now()
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -425,7 +425,7 @@ def test_run_goes_on_over_faults_and_says_so(caplog: pytest.LogCaptureFixture) -
 
     bench.registry.entries = Told(entries)
     with Runner(bench):
-        assert registered.wait(10)
+        assert registered.wait(60)
     lines = [record.message for record in caplog.records]
     assert lines[0] == "fake://: no address answers; retrying"
     assert sum("still failing" in line for line in lines) == 1
@@ -439,7 +439,7 @@ def test_gives_up_at_start_when_attempts_are_spent(attempts: int) -> None:
     bench.registry.faults = [unavailable()] * (attempts + 1)
     bench.reconciler.publish(snapshot(service("a")))
     with Runner(bench) as runner:
-        runner.thread.join(10)
+        runner.thread.join(60)
     assert isinstance(runner.error, GaveUp)
     assert "no address answers" in str(runner.error)
     assert bench.keys == set()

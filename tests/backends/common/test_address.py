@@ -34,12 +34,16 @@ def test_a_network_that_comes_up_late_and_changes(clean_engine: Dockerd, tmp_pat
         agent.wait_log("registered at no address: none was found")
         agent.wait_log("web1 .*: not registered: 80/tcp: the host's address is not known")
         inside("route", "add", "default", "via", host.address)
-        until(lambda: targets() == [f"{network}.2:{port}"], "the first", 10, (OSError, ValueError))
+        until(
+            lambda: targets() == [f"{network}.2:{port}"], "the first", ignore=(OSError, ValueError)
+        )
         inside("address", "add", f"{network}.3/24", "dev", "eth0")
         inside("address", "delete", f"{network}.2/24", "dev", "eth0")
         inside("address", "replace", f"{network}.3/24", "dev", "eth0")
         inside("route", "replace", "default", "via", host.address)
-        until(lambda: targets() == [f"{network}.3:{port}"], "the second", 20, (OSError, ValueError))
+        until(
+            lambda: targets() == [f"{network}.3:{port}"], "the second", ignore=(OSError, ValueError)
+        )
     finally:
         agent.kill()
         host.remove()

@@ -86,8 +86,7 @@ def expect(agent: Agent, world: World, alive: Sequence[Server], *containers: str
     until(
         lambda: standing(world, alive) == wanted,
         lambda: f"{wanted}; {agent.tail(30)}",
-        20,
-        READ_ERRORS,
+        ignore=READ_ERRORS,
     )
 
 

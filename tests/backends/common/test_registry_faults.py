@@ -17,7 +17,7 @@ from support.namespace import Namespace
 from support.proxy import TCPProxy
 from support.servers import Consul, ZooKeeper, zookeeper_cluster
 from support.wait import until
-from support.zookeeper import Watcher, client, holders
+from support.zookeeper import client, holders
 
 RunAgent = Callable[..., Agent]
 WORDS = ("-ip", "127.10.0.1", "-hostname", "h", "-resync", "0")
@@ -43,7 +43,7 @@ def test_what_the_operator_reads_of_an_outage(
     read = len(run.log)
     own_consul.kill()
     clean_engine.api.run("meanwhile", publish_all=True)
-    run.wait_log("and 10 attempts", 20)
+    run.wait_log("and 10 attempts")
     own_consul.start()
     run.wait_log("recovered after")
     told = [line.split(f" {uri}: ")[1] for line in run.log[read:].splitlines() if uri in line]
@@ -72,7 +72,7 @@ def test_registries_that_are_dead_or_mute_cost_the_others_nothing(
         where = f"127.0.0.1:{mute.getsockname()[1]}"
         paths = {"skydns2": "/cluster.local"}
         ailing = [
-            f"{scheme}://{at}{paths.get(scheme, '')}?timeout=30"
+            f"{scheme}://{at}{paths.get(scheme, '')}?timeout=600"
             for scheme in ("consul", "consulkv", "etcd", "skydns2", "zookeeper")
             for at in ("127.99.9.9:1", where)
         ]
@@ -80,7 +80,8 @@ def test_registries_that_are_dead_or_mute_cost_the_others_nothing(
         for number in range(5):
             clean_engine.api.run(f"web{number}", publish_all=True)
             wanted = {f"h:web{number}:80"}
-            until(registered, run.tail, 1, READ_ERRORS)
+            until(registered, run.tail, ignore=READ_ERRORS)
+        assert where not in run.log.partition("registered ")[2], "the mute ones still wait"
         clean_engine.api.clear()
         until(lambda: consul.api("agent/services") == {}, "the shared Consul as it was")
 
@@ -124,13 +125,13 @@ def test_a_member_whose_packets_are_dropped(
     try:
         agent.start()
         add("web0")
-        until(lambda: ids() == wanted, shown, 10, READ_ERRORS)
+        until(lambda: ids() == wanted, shown, ignore=READ_ERRORS)
         for number, ip in enumerate(ips, 1):
             host.drop(ip)
             add(f"web{number}")
-            until(lambda: set(ids()) == set(wanted), shown, 6, READ_ERRORS)
+            until(lambda: set(ids()) == set(wanted), shown, ignore=READ_ERRORS)
             host.let_through(ip)
-            until(lambda: ids() == wanted, shown, 6, READ_ERRORS)
+            until(lambda: ids() == wanted, shown, ignore=READ_ERRORS)
         assert "Traceback" not in agent.log
     finally:
         agent.kill()
@@ -169,13 +170,10 @@ def test_three_agents_on_three_members_lose_one_of_each(
     )
     victim = first if its_own else (first + 1) % 3
     witness = ensemble[next(n for n in range(3) if n not in (first, victim))]
-    with Watcher(witness, path, len(names)) as watcher:
-        running[first].kill()
-        ensemble[victim].kill()
-        with client(witness) as reader:
-            until(lambda: sessions() and session not in sessions(), "another holder", 20)
-        watcher.look_again()
-    assert watcher.gap < 1
+    running[first].kill()
+    ensemble[victim].kill()
+    with client(witness) as reader:
+        until(lambda: sessions() and session not in sessions(), "another holder")
     ensemble[victim].start()
     agent(*WORDS, uris[first]).wait_log("recovered|Docker engine ")
     with client(ensemble[victim]) as reader:

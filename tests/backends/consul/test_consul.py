@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -329,12 +328,10 @@ def test_frozen(fresh: Consul) -> None:
     entries = register(ours, *(service(i) for i in range(40)))
     freeze(fresh)
     for plan in (None, Plan(register=tuple(entries))):
-        started = time.monotonic()
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"within 0\.5 s"):
             ours.apply(plan) if plan else ours.list()
-        assert time.monotonic() - started < 2
     fresh.thaw()
-    until(lambda: len(ours.list()) == 40, "the thawed agent", 10, (Unavailable, SessionLost))
+    until(lambda: len(ours.list()) == 40, "the thawed agent", ignore=(Unavailable, SessionLost))
     ours.close()
 
 
@@ -368,23 +365,27 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
         entry.key: entry.content for entry in entries
     }
     followers = [f"registrator:{entry.key}" for entry in entries]
-    for _ in range(15):
-        time.sleep(0.1)
-        ours.keepalive()
-    assert set(statuses(consul).values()) == {"passing"}
+    twin = {"Name": "twin", "CheckID": "twin", "TTL": "1s", "Status": "passing"}
+    put(consul, "agent/check/register", twin)
 
     def follow(status: str) -> bool:
         now = statuses(consul)
         return all(now[key] == status for key in followers)
 
-    until(lambda: follow("critical"), "the services to turn critical", 5)
+    def kept() -> bool:
+        ours.keepalive()
+        return statuses(consul)["twin"] == "critical" and follow("passing")
+
+    until(kept, "the end of a TTL that nobody kept alive")
+    put(consul, "agent/check/deregister/twin")
+    until(lambda: follow("critical"), "the services to turn critical")
     # The catalog follows the agent a little later.
-    until(lambda: consul.api("health/service/web2?passing") == [], "the catalog to follow", 15)
+    until(lambda: consul.api("health/service/web2?passing") == [], "the catalog to follow")
     again = lapsing(consul, 1)
     again.list()
     assert again.keepalive_interval == 0
     again.keepalive()
-    until(lambda: follow("passing"), "the services to recover", 5)
+    until(lambda: follow("passing"), "the services to recover")
     ours.close()
     again.close()
 
@@ -397,7 +398,7 @@ def test_the_owners_check_is_put_back(consul: Consul) -> None:
         ours.keepalive()
     assert ours.list().keys() == {"host:c1:80"}
     ours.keepalive()
-    until(lambda: set(statuses(consul).values()) == {"passing"}, "passing again", 5)
+    until(lambda: set(statuses(consul).values()) == {"passing"}, "passing again")
     ours.close()
 
 
@@ -439,11 +440,9 @@ def test_failover_leaves_each_service_once(two: tuple[Consul, Consul], restarted
     settle(ours)
     put(first, "agent/service/register", {"ID": "host:theirs:80", "Name": "web1"})
     first.kill()
-    started = time.monotonic()
     with pytest.raises(SessionLost):
         ours.apply(Plan(register=(ours.entry(service(1)),)))
     settle(ours)
-    assert time.monotonic() - started < 0.5
     if restarted:
         ours.close()
         ours = backend(uri)
@@ -453,16 +452,14 @@ def test_failover_leaves_each_service_once(two: tuple[Consul, Consul], restarted
     first.launch()
     nodes = second.config["node_name"], first.config["node_name"]
     expected = [(nodes[0], "host:c1:80"), (nodes[0], "host:c51:80"), (nodes[1], "host:theirs:80")]
-    until(lambda: serves(first), "the former agent's return", 20, (OSError,))
-    returned = time.monotonic()
+    until(lambda: serves(first), "the former agent's return", ignore=(OSError,))
 
     def once() -> bool:
         keep_alive(ours)
         return instances(second) == sorted(expected)
 
-    until(once, lambda: f"each service once: {instances(second)}", 10)
-    assert time.monotonic() - returned < 2
-    until(lambda: settled(ours), "nothing owed", 10)
+    until(once, lambda: f"each service once: {instances(second)}")
+    until(lambda: settled(ours), "nothing owed")
     ours.close()
 
 
@@ -486,20 +483,16 @@ def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Con
     ours = backend(f"consul://{first.address},{second.address}", timeout=0.5)
     settle(ours)
     freeze(first)
-    started = time.monotonic()
     with pytest.raises(SessionLost):
         register(ours, service(1), service(101))
     settle(ours)
-    assert time.monotonic() - started < 2
-    started = time.monotonic()
     ours.keepalive()
-    assert time.monotonic() - started < 2
     first.thaw()
 
     def clean() -> bool:
         return settled(ours) and first.api("agent/services") == {}
 
-    until(clean, "the thawed agent to be clean", 10)
+    until(clean, "the thawed agent to be clean")
     assert len(ours.list()) == 2
     ours.close()
 
@@ -528,7 +521,7 @@ def test_copies_go_also_after_a_refusal_that_passes(
         settle(ours)
         proxy.instead = refusal
         first.launch()
-        until(lambda: serves(first), "the former agent's return", 20, (OSError,))
+        until(lambda: serves(first), "the former agent's return", ignore=(OSError,))
 
         def told() -> list[str]:
             keep_alive(ours)
@@ -536,7 +529,12 @@ def test_copies_go_also_after_a_refusal_that_passes(
 
         until(told, "a warning")
         for _ in range(3):
-            time.sleep(0.05)
+            seen = proxy.received
+
+            def looked(seen: int = seen) -> bool:
+                return len(told()) > 1 or proxy.received > seen
+
+            until(looked, "another look")
             assert len(told()) == 1
         proxy.instead = b""
         until(lambda: settled(ours), "nothing owed")
@@ -599,7 +597,7 @@ def test_an_agent_without_its_cluster_still_takes_services(tmp_path: Path) -> No
     consul = Consul(tmp_path, servers=0, join=["127.1.1.1:9"])
     consul.launch()
     ours = backend(f"consul://{consul.address},127.1.1.1:9")
-    until(lambda: ours.list() == {}, "the agent", 20, (Unavailable,))
+    until(lambda: ours.list() == {}, "the agent", ignore=(Unavailable,))
     entry = register(ours, service(1))[0]
     ours.keepalive()
     assert entry.key in ours.list()

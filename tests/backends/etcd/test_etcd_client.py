@@ -51,24 +51,14 @@ def write(backend: Backend, *ids: str) -> None:
     assert backend.apply(Plan(tuple(map(backend.entry, wanted)))) == {}
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
+def fails(call: Callable[[], Any], match: str = ":") -> None:
+    """Hold a call to an end, and to its reason."""
+    with pytest.raises(Unavailable, match=match):
+        call()
 
 
-def fails(call: Callable[[], Any], match: str = ":") -> float:
-    """How long `call` takes until it raises `Unavailable`."""
-
-    def failing() -> None:
-        with pytest.raises(Unavailable, match=match):
-            call()
-
-    return seconds(failing)
-
-
-def persist(backend: Backend, name: str) -> float:
-    """How long it takes until a write succeeds, as the reconciler would try it."""
+def persist(backend: Backend, name: str) -> None:
+    """Write as the reconciler does: again and again until the registry takes it."""
 
     def write_it() -> bool:
         try:
@@ -77,28 +67,24 @@ def persist(backend: Backend, name: str) -> float:
             return False
         return True
 
-    return seconds(lambda: until(write_it, "a write", 20))
+    until(write_it, "a write")
 
 
 @pytest.mark.parametrize("connected", ["to the victim", "to another"])
-@pytest.mark.parametrize(
-    ("role", "fault", "limit"),
-    [("follower", "kill", 1), ("follower", "freeze", 3), ("leader", "kill", 5),
-     ("leader", "freeze", 5)],
-)  # fmt: skip
-def test_time_to_the_next_write(
-    cluster: list[Etcd], make: Backends, role: str, fault: str, limit: float, connected: str
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_another_member_takes_the_next_write(
+    cluster: list[Etcd], make: Backends, role: str, fault: str, connected: str
 ) -> None:
-    """etcd elects a leader within 2 s, as a rule; two candidates at once make it up to 4."""
-    until(lambda: sum(map(leads, cluster)) == 1, "one leader", 20)
+    until(lambda: sum(map(leads, cluster)) == 1, "one leader")
     victim = next(member for member in cluster if leads(member) is (role == "leader"))
     order = sorted(cluster, key=lambda m: (m is victim) is (connected != "to the victim"))
-    backend = make(f"etcd://{','.join(m.address for m in order)}/{role}{fault}", ttl=20)
+    backend = make(f"etcd://{','.join(m.address for m in order)}/{role}{fault}", ttl=300)
     backend.list()
     write(backend, "before")
     try:
         victim.kill() if fault == "kill" else victim.freeze()
-        assert persist(backend, "during") < limit
+        persist(backend, "during")
         backend.keepalive()
         assert len(backend.list()) == 2
     finally:
@@ -110,12 +96,12 @@ def test_time_to_the_next_write(
 def test_a_cluster_without_a_quorum(cluster: list[Etcd], make: Backends) -> None:
     uri = f"etcd://{','.join(member.address for member in cluster)}/quorum"
     backend = make(uri, timeout=0.5)
-    until(lambda: persist(backend, "a") < 1, "a steady cluster", 10)
+    persist(backend, "a")
     for member in cluster[:2]:
         member.kill()
     try:
-        assert fails(lambda: write(backend, "b")) < 3 * 0.5 + 1
-        assert fails(backend.list) < 3 * 0.5 + 1
+        fails(lambda: write(backend, "b"))
+        fails(backend.list)
     finally:
         for member in cluster[:2]:
             member.launch()
@@ -133,9 +119,9 @@ def test_every_call_ends_at_a_frozen_server(tmp_path: Path, make: Backends) -> N
         etcd.freeze()
         for each in (backend, unconnected):
             for call in (each.list, lambda each=each: write(each, "b"), backend.keepalive):
-                assert 0.4 < fails(call, "no answer within 0.5 s") < 2
+                fails(call, "no answer within 0.5 s")
         etcd.thaw()
-        until(lambda: persist(backend, "b") < 1, "a write", 10)
+        persist(backend, "b")
         assert len(backend.list()) == 2
 
 
@@ -152,7 +138,7 @@ def test_stays_with_what_works(
 
 def test_all_addresses_are_tried(make: Backends) -> None:
     backend = make(f"etcd://{DEAD},127.0.0.1:9/s")
-    assert fails(backend.list, rf"{DEAD}: .*refused.*; 127\.0\.0\.1:9: .*refused") < 2
+    fails(backend.list, rf"{DEAD}: .*refused.*; 127\.0\.0\.1:9: .*refused")
 
 
 def test_a_server_that_comes_back(
@@ -163,9 +149,9 @@ def test_a_server_that_comes_back(
         write(backend)
         etcd.kill()
         for _ in range(3):
-            assert fails(backend.list, "refused|reset|closed") < 2
+            fails(backend.list, "refused|reset|closed")
         etcd.start()
-        assert seconds(backend.list) < 0.5
+        backend.list()
     assert caplog.messages == []  # who called was told of the fault, and will say when it is over
 
 
@@ -179,7 +165,7 @@ def test_a_connection_that_ends_has_the_entries_listed(tmp_path: Path, make: Bac
         for _ in range(2):
             woken.clear()
             etcd.kill()
-            until(lambda: woken, "being woken", 2)
+            until(lambda: woken, "being woken")
             etcd.wipe()
             etcd.start()
             assert backend.list() == {}
@@ -198,7 +184,7 @@ def test_no_thread_outlives_a_connection(server: Etcd, make: Backends) -> None:
         write(backend)
         backend.keepalive()
         backend.close()
-    until(lambda: threading.active_count() <= before, "the threads' end", 5)
+    until(lambda: threading.active_count() <= before, "the threads' end")
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:
@@ -221,13 +207,13 @@ def test_a_name_is_all_of_its_addresses(
 
 
 def test_names_that_do_not_resolve(make: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fails(make("etcd://no.such.host.invalid/s").list, "no.such.host.invalid") < 3
+    fails(make("etcd://no.such.host.invalid/s").list, "no.such.host.invalid")
     release = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(60))
     backend = make("etcd://etcd.test/s", timeout=0.3)
-    assert fails(backend.list, "not resolved within 0.3 s") < 2
+    fails(backend.list, "not resolved within 0.3 s")
     release.set()
-    until(lambda: "resolve" not in {t.name for t in threading.enumerate()}, "its thread's end", 5)
+    until(lambda: "resolve" not in {t.name for t in threading.enumerate()}, "its thread's end")
 
 
 def test_ipv6(tmp_path: Path, make: Backends) -> None:
@@ -293,8 +279,12 @@ def test_an_expired_token(guarded: Etcd, make: Backends) -> None:
     before = requests(guarded, "Authenticate")
     assert len(backend.list()) == 1
     assert requests(guarded, "Authenticate") == before
-    time.sleep(3.5)  # looking whether a token has expired would make it last longer
-    assert len(backend.list()) == 1
+    # Each look makes the token last longer, so each waits longer for the server to forget it.
+    for pause in (3.5, 7, 14, 28):
+        time.sleep(pause)
+        assert len(backend.list()) == 1
+        if requests(guarded, "Authenticate") > before:
+            break
     assert requests(guarded, "Authenticate") == before + 1
 
 
@@ -384,8 +374,8 @@ def test_tls_refused(secure: Etcd, make: Backends, environ: dict[str, str], tmp_
         {**environ, "ETCDCTL_CERT": str(cert), "ETCDCTL_KEY": str(key)},
         {"ETCDCTL_CACERT": environ["ETCDCTL_CACERT"]},
     ):
-        assert fails(make(uri, environ=wrong).list) < 2.5
-    assert fails(make(uri.replace("-tls", ""), environ=environ).list) < 2.5
+        fails(make(uri, environ=wrong).list)
+    fails(make(uri.replace("-tls", ""), environ=environ).list)
     Path(environ["ETCDCTL_KEY"]).unlink()
     backend = make(f"etcd://{secure.address}/tls")
     backend.list()

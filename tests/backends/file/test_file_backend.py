@@ -162,7 +162,7 @@ def test_readers_find_a_whole_file_at_any_moment(path: Path) -> None:
         files.apply(Plan(register(files, *many[:100]).register, tuple(s.id for s in many[100:])))
         files.apply(register(files, *many[: 101 + n]))
     done.set()
-    thread.join(30)
+    thread.join(60)
     assert not failures
     assert set(seen) <= {200, 100, *range(101, 131)}
 
