@@ -171,7 +171,14 @@ class Process:
 
     def wait_log(self, pattern: str) -> re.Match[str]:
         """Wait until a regular expression is found in the log."""
-        return until(lambda: re.search(pattern, self.log), lambda: f"{pattern!r}; {self.tail()}")
+
+        def found() -> re.Match[str] | None:
+            ended = not self.running
+            match = re.search(pattern, self.log)
+            assert match or not ended, f"{self.name} has ended without {pattern!r}; {self.tail()}"
+            return match
+
+        return until(found, lambda: f"{pattern!r}; {self.tail()}")
 
     def tail(self, lines: int = 15) -> str:
         """The end of its log, for an error message."""

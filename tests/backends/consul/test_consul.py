@@ -365,7 +365,7 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
         entry.key: entry.content for entry in entries
     }
     followers = [f"registrator:{entry.key}" for entry in entries]
-    twin = {"Name": "twin", "CheckID": "twin", "TTL": "1s", "Status": "passing"}
+    twin = {"Name": "twin", "ID": "twin", "TTL": "1s", "Status": "passing"}
     put(consul, "agent/check/register", twin)
 
     def follow(status: str) -> bool:
