@@ -586,7 +586,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         self.inventory.resync()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def until(self, error: str) -> None:
@@ -595,7 +595,6 @@ class Running:
         until(
             lambda: report.row.last_success and report.row.error == error,
             lambda: str(report.row),
-            20,
         )
 
 
@@ -634,4 +633,4 @@ def test_changes_are_found_while_there_are_no_events(running: Running) -> None:
     running.inventory.events_lost("forbidden")
     running.engine.start(container("b"))
     running.inventory.events_lost("forbidden")
-    until(lambda: container("b").id in running.board.offers, "b's offer", 20)
+    until(lambda: container("b").id in running.board.offers, "b's offer")

@@ -128,7 +128,7 @@ def test_a_restart_loop_floods_no_registry_and_starves_nobody(
         clean_engine.api.remove("loop")
         until(lambda: "h:loop:80" not in consul.api("agent/services"), "the loop's end")
         clean_engine.api.clear()
-        until(lambda: consul.api("agent/services") == {}, "an empty Consul", 5)
+        until(lambda: consul.api("agent/services") == {}, "an empty Consul")
     finally:
         proxy.close()
 
@@ -188,7 +188,7 @@ def test_a_restart_with_live_restore_writes_nothing(
             until(lambda: run.log.count("Docker engine: recovered") == number, run.tail)  # noqa: B023
             assert len(proxy.writes) == number
             engine.api.run(f"more{number}", publish_all=True)
-            until(lambda: f"h:more{number}:80" in consul.api("agent/services"), run.tail, 3)  # noqa: B023
+            until(lambda: f"h:more{number}:80" in consul.api("agent/services"), run.tail)  # noqa: B023
     finally:
         proxy.close()
         engine.remove()

@@ -148,8 +148,7 @@ def _fail(world: World, running: Reconciler, victim: Server, kind: str) -> tuple
         until(
             lambda: any(record[0] == last for record in world.entries()),
             "the next write",
-            30,
-            READ_ERRORS,
+            ignore=READ_ERRORS,
         )
         took = time.monotonic() - began
     world.heal()

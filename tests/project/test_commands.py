@@ -254,7 +254,7 @@ def logs(host: Host) -> str:
 def writes(host: Host) -> None:
     """A service that starts now is registered by the agent that the page started last."""
     run_web(host)
-    until(lambda: ": registered " in logs(host), lambda: logs(host), 30)
+    until(lambda: ": registered " in logs(host), lambda: logs(host))
     is_well(host)
 
 

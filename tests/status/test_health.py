@@ -98,7 +98,7 @@ def test_an_agent_that_does_its_job_is_well(
     put(proc, running.pid)
     until(lambda: notes(proc) and not found(proc), lambda: str(found(proc)))
     clean_engine.freeze()
-    until(lambda: "Docker engine: timed out" in found(proc), lambda: str(found(proc)), 30)
+    until(lambda: "Docker engine: timed out" in found(proc), lambda: str(found(proc)))
     clean_engine.thaw()
     until(lambda: not found(proc), lambda: str(found(proc)))
 

@@ -1,7 +1,7 @@
-"""`make unit` runs every test but those that ask for a server, a program or root.
+"""The rules for the tests themselves: what `make unit` runs, and that no test asserts a duration.
 
-A test asks by `require`, and is skipped there. So a new test is part of `make unit` by itself, and
-the only way to leave it out is to ask for a part.
+A test asks for a server, a program or root by `require`, and `make unit` skips it there. So a new
+test is part of `make unit` by itself, and the only way to leave it out is to ask for a part.
 """
 
 from __future__ import annotations
@@ -20,6 +20,19 @@ def test_only_require_skips_tests() -> None:
     names = {path.name for path in files - {Path(__file__)}}
     # The first is `require`. Debian lacks a program that one of the examples shows.
     assert names == {"require.py", "test_examples.py"}
+
+
+def test_no_test_asserts_a_duration() -> None:
+    """A busy machine would miss it; `make bench` and `make faults` measure durations."""
+    clock = r"(monotonic|perf_counter|process_time)\(\) - \w+ <"
+    short = r"until\([^#\n]*, [1-5]?\d(\)|, [(A-Z])|join\([1-5]?\d\)"
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in TESTS.rglob("test_*.py")
+        for line in path.read_text().splitlines()
+        if re.search(f"{clock}|{short}", line) and path != Path(__file__)
+    ]
+    assert found == []
 
 
 def test_what_asks_for_no_part_runs_and_the_rest_says_what_it_asks_for() -> None:
