@@ -86,7 +86,11 @@ class Containers:
         If several services have one id, that of the container which started last is registered.
         """
         found: dict[str, Service] = {}
-        for known in sorted(self._known.values(), key=lambda known: known.container.started_at):
+        # Each run decides a tie in the same way.
+        by_start = sorted(
+            self._known.values(), key=lambda each: (each.container.started_at, each.container.id)
+        )
+        for known in by_start:
             for service in known.offer.services:
                 found.pop(service.id, None)
                 found[service.id] = service

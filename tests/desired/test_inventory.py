@@ -284,6 +284,15 @@ def test_the_last_started_has_a_contested_id_in_whatever_order_a_listing_has_the
     assert stock.published[-1].services["one"].port == 20
 
 
+@pytest.mark.parametrize("names", ["abc", "cab", "bca"])
+def test_the_order_of_a_listing_decides_nothing_but_who_is_looked_at_first(names: str) -> None:
+    """All three started at the same moment and claim one id."""
+    stock = Stock(*(container(name, env={"SERVICE_ID": "one"}) for name in names))
+    assert stock.step() == {"one"}
+    assert stock.published[-1].services["one"].container_name == "c"
+    assert [found[:1] for found in stock.engine.inspected] == list(names)
+
+
 def test_a_shared_network_follows_its_peer() -> None:
     peer = container("peer", env={"SERVICE_IGNORE": "1"})
     guest = container("guest", ports=(Port(80, "tcp"),), network_mode=f"container:{peer.id}")

@@ -138,7 +138,7 @@ class Host(RuleBasedStateMachine):
             self._work()
         running = {c.id: c for c in self.engine.containers.values() if c.exit_code is None}
         wanted = {}
-        for c in sorted(running.values(), key=lambda c: c.started_at):
+        for c in sorted(running.values(), key=lambda c: (c.started_at, c.id)):
             wanted[c.env.get("SERVICE_ID") or f"h:{c.name}:80"] = c.ports[0].host_port
         entries = {key: value[2] for key, value in self.registry.entries.items() if value != THEIRS}
         assert {key: service.port for key, service in entries.items() if service} == wanted
