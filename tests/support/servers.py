@@ -313,11 +313,10 @@ class ZooKeeper(Server):
         ]
         path = self.folder / "zoo.cfg"
         path.write_text("\n".join(lines) + "\n")
-        logging = self.folder / "log4j.properties"
-        logging.write_text(LOG4J)
-        jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *self.jvm]
+        jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *LOGGING, *self.jvm]
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        classes = f"{self.folder}:{self._jars}"
+        # Debian installs many bindings of ZooKeeper's logging. The first one on the path is taken.
+        classes = f"/usr/share/java/slf4j-simple.jar:{self._jars}"
         return [self._java, *jvm, "-cp", classes, main, str(path)]
 
     def four_letters(self, word: str) -> str:
@@ -331,12 +330,10 @@ class ZooKeeper(Server):
         return "Mode:" in self.four_letters("srvr")
 
 
-LOG4J = """\
-log4j.rootLogger=INFO, OUT
-log4j.appender.OUT=org.apache.log4j.ConsoleAppender
-log4j.appender.OUT.layout=org.apache.log4j.PatternLayout
-log4j.appender.OUT.layout.ConversionPattern=%d{ISO8601} %-5p %c{1} - %m%n
-"""
+LOGGING = (
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
 
 
 def consul_cluster(
