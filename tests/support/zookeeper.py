@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,21 @@ def client(server: ZooKeeper, auth: str = "") -> Iterator[KazooClient]:
     finally:
         made.stop()
         made.close()
+
+
+def wait_whole(members: Sequence[ZooKeeper]) -> None:
+    """Wait until each member takes writes, and the leader has all others in step.
+
+    A member that was frozen calls itself a follower until it finds that its leader has dropped it.
+    If that leader freezes while the member joins it again, no member serves anybody: the joining
+    one waits for the leader for ``initLimit`` ticks, and the third one finds no majority.
+    """
+    for member in members:
+        member.wait_ready()
+        with client(member) as writer:
+            writer.retry(writer.create, "/whole-", ephemeral=True, sequence=True)
+    in_step = f"zk_synced_followers\t{len(members) - 1}\n"
+    until(lambda: any(in_step in each.four_letters("mntr") for each in members), in_step)
 
 
 def holders(reader: KazooClient, path: str) -> dict[str, int]:

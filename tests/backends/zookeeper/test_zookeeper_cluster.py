@@ -18,7 +18,7 @@ from kazoo.client import KazooClient
 from support.certificates import Authority
 from support.servers import ZooKeeper, zookeeper_cluster
 from support.wait import until
-from support.zookeeper import Watcher, client, holders, mode
+from support.zookeeper import Watcher, client, holders, mode, wait_whole
 
 from registrator.backend import BackendError, ConfigError, Context, Unavailable
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
@@ -59,8 +59,7 @@ def members(cluster: list[ZooKeeper]) -> Iterator[list[ZooKeeper]]:
             member.thaw()
         else:
             member.launch()
-    for member in cluster:
-        member.wait_ready()
+    wait_whole(cluster)
 
 
 def of(members: Sequence[ZooKeeper], role: str) -> ZooKeeper:
