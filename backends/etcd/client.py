@@ -17,7 +17,6 @@ from registrator.uri import Address, resolve
 
 from ..common.in_use import InUse
 from .rpc import (
-    REFUSALS,
     Code,
     Refused,
     Rpc,
@@ -26,6 +25,7 @@ from .rpc import (
     grpc,
     reason,
     refusal,
+    refuses,
     unary,
     wants_login,
 )
@@ -89,7 +89,7 @@ class EtcdClient:
                     self._connect(server, deadline)
                 return self._send(rpc, request, deadline)
             except grpc.RpcError as error:
-                if error.code() in REFUSALS:
+                if refuses(error):
                     raise Refused(error.code(), f"{server.ip}: {refusal(error)}") from None
                 if error.code() is Code.DEADLINE_EXCEEDED:
                     self._mute[server] = time.monotonic() + self._timeout
@@ -147,13 +147,12 @@ class EtcdClient:
         try:
             self._client = self._open(server)
             self._login(deadline)
-            status = self._send(unary("maintenancestub.Status"), etcdrpc.StatusRequest(), deadline)
+            details = self._version(deadline)
         except BaseException:
             self.close()
             raise
         self._server = server
         self._notice_the_end()
-        details = f"etcd {status.version}, leader {status.leader:x}"
         self._in_use.connected(str(server.ip), details, self._end_to_log)
         self._end_to_log = ""
 
@@ -169,6 +168,17 @@ class EtcdClient:
         except OSError as error:
             raise Unavailable(f"a certificate or key cannot be read: {error}") from None
 
+    def _version(self, deadline: float) -> str:
+        """The server's version and leader for the log. Some versions tell them to root alone."""
+        request = etcdrpc.StatusRequest()
+        try:
+            status = self._send(unary("maintenancestub.Status"), request, deadline)
+        except grpc.RpcError as error:
+            if not refuses(error):
+                raise
+            return "etcd"
+        return f"etcd {status.version}, leader {status.leader:x}"
+
     def _notice_the_end(self) -> None:
         """Wake the reconciler when this connection ends, because the server may have been wiped.
 
@@ -182,7 +192,7 @@ class EtcdClient:
             yield from ()
 
         def over(stream: Any) -> None:
-            if not ended.is_set() and stream.code() not in REFUSALS:
+            if not ended.is_set() and not refuses(stream):
                 ended.set()
                 self._context.wake()
 
@@ -216,7 +226,7 @@ class EtcdClient:
         except grpc.RpcError as error:
             if "authentication is not enabled" in (error.details() or ""):
                 return
-            if error.code() in REFUSALS:
+            if refuses(error):
                 raise Unavailable(f"etcd refuses user {user!r}: {error.details()}") from None
             raise
         self._metadata = (*_REQUIRE_LEADER, ("token", answer.token))

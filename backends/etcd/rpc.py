@@ -28,8 +28,9 @@ with warnings.catch_warnings():
 Rpc = Callable[..., Any]
 Code = grpc.StatusCode
 
-# The answers of a server that understood the request. Any other server would answer the same.
-REFUSALS = frozenset(
+# The answers of a server that understood the request. Any other server would answer the same,
+# except for a learner.
+_REFUSALS = frozenset(
     {
         Code.ALREADY_EXISTS,
         Code.FAILED_PRECONDITION,
@@ -69,6 +70,15 @@ class Refused(Unavailable):
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def refuses(call: Any) -> bool:
+    """Whether a server refused a call, so that any other server would refuse it, too.
+
+    A learner refuses almost everything. Its code is UNAVAILABLE up to etcd 3.5, and
+    FAILED_PRECONDITION from 3.6 on.
+    """
+    return call.code() in _REFUSALS and "not supported for learner" not in (call.details() or "")
 
 
 def unary(path: str) -> Rpc:

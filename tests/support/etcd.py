@@ -32,6 +32,19 @@ def running(folder: Path, *flags: str, **options: Any) -> Iterator[Etcd]:
         etcd.remove()
 
 
+@contextmanager
+def guarding(folder: Path) -> Iterator[Etcd]:
+    """A server whose user ``agent`` may write below ``/s/``, with tokens that last a second."""
+    with running(folder, "--auth-token-ttl=1", "--bcrypt-cost=4") as etcd:
+        for command in (
+            "user add root:r00t", "role add root", "user grant-role root root",
+            "user add agent:s3cret", "role add agent", "user grant-role agent agent",
+            "role grant-permission agent readwrite --prefix=true /s/", "auth enable",
+        ):  # fmt: skip
+            ctl(etcd, *command.split())
+        yield etcd
+
+
 def ctl(etcd: Etcd, *arguments: str, user: str = "", stdin: str = "") -> str:
     """What etcdctl prints."""
     who = [f"--user={user}"] if user else []

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.certificates import Authority
-from support.etcd import Backends, ctl, keys, leads, requests, running
+from support.etcd import Backends, ctl, guarding, keys, leads, requests, running
 from support.require import require
 from support.servers import Etcd, etcd_cluster, free_ports, loopback_ip
 from support.wait import until
@@ -240,14 +240,7 @@ def test_proxies_are_not_asked(
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Etcd]:
-    """A server whose user ``agent`` may write below ``/s/``, with tokens that last a second."""
-    with running(tmp_path, "--auth-token-ttl=1", "--bcrypt-cost=4") as etcd:
-        for command in (
-            "user add root:r00t", "role add root", "user grant-role root root",
-            "user add agent:s3cret", "role add agent", "user grant-role agent agent",
-            "role grant-permission agent readwrite --prefix=true /s/", "auth enable",
-        ):  # fmt: skip
-            ctl(etcd, *command.split())
+    with guarding(tmp_path) as etcd:
         yield etcd
 
 
