@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from registrator.engine import follower as follower_module
 from registrator.engine.client import Engine
 from registrator.engine.follower import Follower
 from registrator.model import EngineUnavailable, Event
@@ -90,7 +91,16 @@ def test_the_end_of_the_agent_ends_the_wait() -> None:
     assert follower(Streams(ENGINE), Board(), stop).await_engine() is None
 
 
-def test_tells_of_events_over_reconnects_each_from_where_it_was() -> None:
+def test_tells_of_events_over_reconnects_each_from_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[int] = []
+
+    def no_wait(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0
+
+    monkeypatch.setattr(follower_module, "engine_backoff", no_wait)
     first = [None, Event("a", "start", 7), EngineUnavailable("broke off")]
     engine = Streams(first, [EngineUnavailable("refused")], [None, Event("a", "die", 9)])
     told = Told(faults=3)
@@ -101,6 +111,7 @@ def test_tells_of_events_over_reconnects_each_from_where_it_was() -> None:
         "connected", "die", "the event stream ended",
     ]  # fmt: skip
     assert engine.asked == [None, 7, 7]
+    assert attempts == [1, 2, 1], "a stream that stood begins the waits anew"
 
 
 def test_an_end_of_the_agent_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
