@@ -1,1 +1,1 @@
-"""What several backends need: TLS, values, transaction sizes, and the log of the server in use."""
+"""What several backends need: TLS, values, transaction sizes, keep-alives, the server in use."""
