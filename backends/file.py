@@ -3,8 +3,11 @@
 The format is that of Prometheus' file-based discovery: a list of groups with ``targets`` and
 ``labels``, with one group per service. The backend replaces the whole file, so a reader finds the
 old or the new one. The file stays when the agent ends. The backend does not touch groups of
-others. Ours carry the owner in a label that starts with ``__``, which Prometheus drops after
-relabelling.
+others. Ours carry the owner and the host in labels that start with ``__``, which Prometheus drops
+after relabelling.
+
+Another tool may write the file in place. Then it is half written for a moment. The backend never
+replaces a file that it cannot read as a whole.
 
 Nothing here expires, so ``-ttl`` has no effect. File systems have no time limit either.
 """
@@ -14,9 +17,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,13 +35,28 @@ from registrator.uri import Address
 
 from .common.values import encode
 
-log = logging.getLogger(__name__)
-
 OWNER = "__meta_registrator_owner"
+HOST = "__meta_registrator_host"
 MODE = 0o644
+
+# A file that is wrong or empty may be one that another tool writes now, if it changed within this
+# many seconds.
+FRESH = 5.0
 
 Group = dict[str, Any]
 Groups = list[Group]
+
+
+class _Unreadable(Unavailable):
+    """The file is no list of groups; `why` tells. `fresh` means that it changed just now."""
+
+    def __init__(self, path: Path, why: str, fresh: bool) -> None:
+        super().__init__(
+            f"{path} is not a list of target groups ({why}). Another tool may have half written"
+            " it. Registrator leaves it as it is and tries again; mend it, or move it away"
+        )
+        self.why = why
+        self.fresh = fresh
 
 
 class FileBackend:
@@ -47,15 +65,18 @@ class FileBackend:
     keepalive_interval: float | None = None
 
     def __init__(self, context: Context) -> None:
-        self._owner = context.identity.owner
+        self._identity = context.identity
         self._path = _path(context)
-        # At start, the file might be anybody's, so we do not touch an unknown format. Later we know
-        # that it is ours, and repair it.
+        self._seen: dict[str, Actual] = {}
         try:
             self._read()
-        except ValueError as error:
+        except _Unreadable as error:
+            # A path that names some other file is a mistake. A file that changed just now may be
+            # half written, and then another end with 2 would be for good.
+            if error.fresh:
+                return
             raise ConfigError(
-                f"{self._path} exists and is not a list of target groups ({error});"
+                f"{self._path} exists and is not a list of target groups ({error.why});"
                 " move it away, or name another file"
             ) from error
         except Unavailable as error:
@@ -69,7 +90,8 @@ class FileBackend:
             "container": service.container_name,
             **({"tags": f",{','.join(service.tags)},"} if service.tags else {}),
             **attribute_labels(service.attrs),
-            OWNER: self._owner,
+            OWNER: self._identity.owner,
+            HOST: self._identity.hostname,
         }
         target = str(Address(service.address, service.port))
         content = _canonical({"targets": [target], "labels": labels})
@@ -77,38 +99,73 @@ class FileBackend:
         return Entry(service.id, content, service)
 
     def list(self) -> Mapping[str, Actual]:
-        """Every group that has an id."""
-        return {
-            group["labels"]["id"]: Actual(
-                _canonical(group),
-                self._mark(group),
-                id=group["labels"]["id"],
-                address=_address(group),
-            )
-            for group in self._groups()
-            if "id" in group["labels"]
-        }
+        """Every group that has an id. If several have one id, ours counts."""
+        found: dict[str, Actual] = {}
+        for group in self._read():
+            key = group["labels"].get("id")
+            if key is not None and (key not in found or found[key].mark is not Mark.OURS):
+                found[key] = self._actual(key, group)
+        self._seen = found
+        return dict(found)
+
+    def _actual(self, key: str, group: Group) -> Actual:
+        labels = group["labels"]
+        return Actual(
+            _canonical(group),
+            self._identity.mark(labels.get(OWNER), labels.get(HOST)),
+            id=key,
+            address=_address(group),
+            host=labels.get(HOST, ""),
+        )
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write the file once, or not at all if nothing changes.
 
-        Rejects an id that another owner took since the listing.
+        Rejects an id that somebody else took since the listing.
         """
-        wanted = {entry.key: json.loads(entry.content) for entry in plan.register}
+        wanted = {entry.key: entry for entry in plan.register}
+        planned = {*plan.deregister, *wanted}
         with self._locked() as folder_fd:
-            before = self._groups(repairing=True)
-            theirs = [group for group in before if self._mark(group) is Mark.OTHERS]
-            taken = wanted.keys() & {group["labels"].get("id") for group in theirs}
-            gone = {*plan.deregister, *wanted}
-            after = [
-                group for group in before
-                if group["labels"].get("id") not in gone or group in theirs
-            ]  # fmt: skip
-            after += [group for key, group in wanted.items() if key not in taken]
-            after.sort(key=lambda group: group["labels"].get("id", ""))
-            if after != before:
-                self._write(after, folder_fd)
-        return dict.fromkeys(taken, "another owner holds it")
+            before = self._read()
+            theirs = self._theirs([g for g in before if g["labels"].get("id") in planned])
+            refused = {g["labels"]["id"]: self._why(g) for g in theirs}
+            after = [g for g in before if g["labels"].get("id") not in planned or g in theirs]
+            after += [json.loads(wanted[key].content) for key in wanted if key not in refused]
+            if _sorted(after) != _sorted(before):
+                self._write(_sorted(after), folder_fd)
+        for key in planned - refused.keys():
+            self._seen.pop(key, None)
+            if key in wanted:
+                self._seen[key] = Actual(wanted[key].content)
+        return {key: why for key, why in refused.items() if key in wanted}
+
+    def _theirs(self, groups: Groups) -> Groups:
+        """The groups that must stay: another owner's, and those that the plan does not know.
+
+        A group that was ours at the last look, and has lost our labels, is ours.
+        """
+        found = [(group, self._actual(group["labels"]["id"], group)) for group in groups]
+        held = {now.id for _, now in found if now.mark is Mark.OURS}
+
+        def stays(now: Actual) -> bool:
+            if now.mark in (Mark.OURS, Mark.OTHERS):
+                return now.mark is Mark.OTHERS
+            seen = self._seen.get(now.id)
+            if seen is None or seen.content == now.content:
+                return seen is None
+            return now.mark is not Mark.NONE or seen.mark is not Mark.OURS or now.id in held
+
+        return [group for group, now in found if stays(now)]
+
+    def _why(self, group: Group) -> str:
+        """Why a group of somebody else keeps ours out."""
+        labels = group["labels"]
+        mark = self._identity.mark(labels.get(OWNER), labels.get(HOST))
+        if mark is Mark.NONE:
+            return f"somebody else registered it with {_address(group) or 'no address'}"
+        if mark is Mark.TWIN:
+            return f"host {labels[HOST]}, which has the same engine id, holds it"
+        return "another owner holds it"
 
     def keepalive(self) -> None:
         """Do nothing, because entries do not expire."""
@@ -116,29 +173,22 @@ class FileBackend:
     def close(self) -> None:
         """Do nothing, because the file is not kept open."""
 
-    def _mark(self, group: Group) -> Mark:
-        owner = group["labels"].get(OWNER)
-        if owner is None:
-            return Mark.NONE
-        return Mark.OURS if owner == self._owner else Mark.OTHERS
-
-    def _groups(self, *, repairing: bool = False) -> Groups:
-        try:
-            return self._read()
-        except ValueError as error:
-            if repairing:
-                log.warning("%s is damaged (%s); writing it again", self._path, error)
-            return []
-
     def _read(self) -> Groups:
-        """The file's groups. Raises `ValueError` if it has another form."""
+        """The file's groups. Raises `Unavailable` if it has another form."""
         try:
             text = self._path.read_bytes()
+            age = time.time() - self._path.stat().st_mtime
         except FileNotFoundError:
             return []
         except OSError as error:
             raise Unavailable(f"cannot read {self._path}: {error.strerror}") from error
-        return _parse(text)
+        fresh = 0 <= age < FRESH
+        if fresh and not text.strip():
+            raise _Unreadable(self._path, "it is empty", fresh)
+        try:
+            return _parse(text)
+        except (ValueError, RecursionError) as error:
+            raise _Unreadable(self._path, str(error), fresh) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -157,13 +207,13 @@ class FileBackend:
 
     def _write(self, groups: Groups, folder_fd: int) -> None:
         """Replace the file. The new file is complete and on disk before it replaces the old one."""
-        lines = ",\n".join(_canonical(group) for group in groups)
+        lines = b",\n".join(_line(group) for group in groups)
         scratch = self._path.with_name(f".{self._path.name}.tmp")
         scratch.unlink(missing_ok=True)
         try:
             with scratch.open("xb") as file:
                 os.fchmod(file.fileno(), MODE)
-                file.write(f"[\n{lines}\n]\n".encode())
+                file.write(b"[\n" + lines + b"\n]\n")
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(self._path)
@@ -231,6 +281,18 @@ def _parse(text: bytes) -> Groups:
 
 def _canonical(group: Group) -> str:
     return json.dumps(group, ensure_ascii=False, sort_keys=True)
+
+
+def _sorted(groups: Groups) -> Groups:
+    return sorted(groups, key=lambda group: str(group["labels"].get("id", "")))
+
+
+def _line(group: Group) -> bytes:
+    """The group as it stands in the file. A group of others may hold what UTF-8 cannot."""
+    try:
+        return _canonical(group).encode()
+    except UnicodeEncodeError:
+        return json.dumps(group, sort_keys=True).encode()
 
 
 def _address(group: Group) -> str:

@@ -27,6 +27,7 @@ def registered(path: Path) -> list[Any]:
     groups = json.loads(path.read_text()) if path.exists() else []
     for group in groups:
         assert group["labels"].pop("__meta_registrator_owner")
+        assert group["labels"].pop("__meta_registrator_host")
     return sorted(groups, key=str)
 
 

@@ -1,12 +1,14 @@
 """The file registry: readable at any moment, written only for a change, and nobody else's."""
 
+import dataclasses
 import fcntl
 import json
-import logging
 import os
 import stat
 import subprocess
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from support.require import require
 
 from registrator.backend import Backend, ConfigError, Context, Unavailable, load
-from registrator.backends.file import OWNER, FileBackend, attribute_labels
+from registrator.backends.file import HOST, OWNER, FileBackend, attribute_labels
 from registrator.model import Identity, Mark, Plan, Service
+from registrator.sync.plan import Here, diff
 from registrator.uri import parse
 
 SERVICE = Service(
@@ -38,9 +41,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "services.json"
 
 
-def backend(path: Path, owner: str = "me") -> Backend:
+def backend(path: Path, owner: str = "me", *former: str, host: str = "host") -> Backend:
     uri = parse(f"file://{path}")
-    return load(uri.scheme)(Context(uri, Identity(owner, "host")))
+    return load(uri.scheme)(Context(uri, Identity(owner, host, former)))
 
 
 def register(target: Backend, *services: Service) -> Plan:
@@ -68,14 +71,14 @@ def test_the_format(path: Path) -> None:
             "targets": ["[2001:db8::1]:53"],
             "labels": {
                 "id": "host:dns:53:udp", "service": "dns", "container": "", "tags": ",udp,",
-                OWNER: "me",
+                OWNER: "me", HOST: "host",
             },
         },
         {
             "targets": ["192.0.2.1:8080"],
             "labels": {
                 "id": "host:web1:80", "service": "web", "container": "web1", "tags": ",a,b,",
-                "attr_region": "eu", OWNER: "me",
+                "attr_region": "eu", OWNER: "me", HOST: "host",
             },
         },
     ]  # fmt: skip
@@ -183,6 +186,153 @@ def test_what_a_killed_agent_left_behind_is_no_hindrance(path: Path) -> None:
     assert names(path.parent) == [path.name]
 
 
+# Whose a group is
+
+
+def plan_for(files: Backend, *services: Service) -> Plan:
+    """What the core does about the groups that it finds."""
+    here = Here("host", frozenset({"192.0.2.1"}), frozenset({"192.0.2.1"}))
+    desired = {each.id: files.entry(each) for each in services}
+    return diff(desired, files.list(), here, dangling=lambda _: True)
+
+
+def test_a_clone_of_the_host_is_told_apart(path: Path) -> None:
+    """Two hosts have one engine id and share a file: neither touches a group of the other."""
+    there = dataclasses.replace(SERVICE, address="192.0.2.9")
+    clone = backend(path, host="clone")
+    clone.apply(register(clone, there))
+    files = backend(path)
+    found = files.list()[SERVICE.id]
+    assert (found.mark, found.host) == (Mark.TWIN, "clone")
+    before = path.read_bytes()
+    assert not plan_for(files)
+    plan = plan_for(files, SERVICE)
+    assert "host clone" in plan.conflicts[SERVICE.id]
+    assert not plan
+    assert path.read_bytes() == before
+    # At this host's own address it is the host itself, under the name that it had.
+    clone.apply(register(clone, SERVICE))
+    files.apply(plan_for(files, SERVICE))
+    assert files.list()[SERVICE.id].mark is Mark.OURS
+    assert len(read(path)) == 1
+
+
+def test_what_came_since_the_listing_is_not_touched(path: Path) -> None:
+    files, clone = backend(path), backend(path, host="clone")
+    both = Plan(register(files, SERVICE).register, (OTHER.id,))
+    assert files.list() == {}
+    clone.apply(register(clone, SERVICE, OTHER))
+    before = path.read_bytes()
+    assert "host clone" in files.apply(both)[SERVICE.id]
+    static = [{"targets": ["192.0.2.50:1"], "labels": {"id": each}} for each in both_ids(both)]
+    assert path.read_bytes() == before
+    path.write_text(json.dumps(static))
+    assert "192.0.2.50" in files.apply(both)[SERVICE.id]
+    assert read(path) == static
+
+
+def test_a_group_that_changed_hands_since_the_listing(path: Path) -> None:
+    """Ours became a clone's, or a stranger changed his own."""
+    files, clone = backend(path), backend(path, host="clone")
+    files.apply(register(files, SERVICE))
+    path.write_text("[]")
+    clone.apply(register(clone, SERVICE))
+    assert "host clone" in files.apply(register(files, SERVICE))[SERVICE.id]
+    for port in (1, 2):
+        static = [{"targets": [f"192.0.2.50:{port}"], "labels": {"id": SERVICE.id}}]
+        path.write_text(json.dumps(static))
+        if port == 1:
+            files.list()
+    assert files.apply(Plan(deregister=(SERVICE.id,))) == {}
+    assert read(path) == static
+
+
+def both_ids(plan: Plan) -> list[str]:
+    return [plan.register[0].key, *plan.deregister]
+
+
+def test_a_group_without_a_host_is_of_version_1_0_0(path: Path) -> None:
+    files = backend(path)
+    files.apply(register(files, SERVICE))
+    (group,) = read(path)
+    del group["labels"][HOST]  # type: ignore[attr-defined]
+    path.write_text(json.dumps([group]))
+    assert files.list()[SERVICE.id].mark is Mark.UNTOLD
+    files.apply(plan_for(files, SERVICE))
+    assert files.list()[SERVICE.id].mark is Mark.OURS
+    assert not plan_for(files, SERVICE)
+
+
+def test_groups_of_the_engine_that_this_host_had_before(path: Path) -> None:
+    former = backend(path, "before")
+    former.apply(register(former, SERVICE, OTHER))
+    files = backend(path, "me", "before")
+    plan = plan_for(files, SERVICE)
+    assert (len(plan.register), plan.deregister) == (1, (OTHER.id,))
+    files.apply(plan)
+    assert {key: found.mark for key, found in backend(path).list().items()} == {
+        SERVICE.id: Mark.OURS
+    }
+
+
+def test_a_group_that_lost_our_labels_is_put_right(path: Path) -> None:
+    """Somebody wrote it anew with another address, before or after the listing."""
+    files = backend(path)
+    files.apply(register(files, SERVICE))
+    edited = [{"targets": ["192.0.2.50:1"], "labels": {"id": SERVICE.id}}]
+    for listed in (False, True):
+        path.write_text(json.dumps(edited))
+        if listed:
+            assert files.list()[SERVICE.id].mark is Mark.NONE
+        assert files.apply(register(files, SERVICE)) == {}
+        assert files.list()[SERVICE.id].mark is Mark.OURS
+
+
+def test_a_static_group_with_the_id_of_a_container_is_not_taken(path: Path) -> None:
+    """The original writes no files, so it cannot have written a group with an id of choice."""
+    static = {"targets": ["192.0.2.1:5432"], "labels": {"id": "postgres", "service": "postgres"}}
+    path.write_text(json.dumps([static]))
+    files = backend(path)
+    custom = Service("postgres", "postgres", "192.0.2.1", 5432, 5432)
+    plan = plan_for(files, custom)
+    assert "somebody else" in plan.conflicts["postgres"]
+    assert not plan
+    assert not plan_for(files)
+
+
+def test_two_groups_with_one_id(path: Path) -> None:
+    """Ours is kept in order, and the other one stays."""
+    files = backend(path)
+    files.apply(register(files, SERVICE))
+    static = {"targets": ["192.0.2.50:1"], "labels": {"id": SERVICE.id}}
+    for groups in ([static, *read(path)], [*read(path), static]):
+        path.write_text(json.dumps(groups))
+        assert files.list()[SERVICE.id].mark is Mark.OURS
+        assert files.apply(Plan(deregister=(SERVICE.id,))) == {}
+        assert read(path) == [static]
+
+
+def test_the_least_rights(path: Path) -> None:
+    """A user other than root needs to write in the folder and nothing else."""
+    require("root", os.geteuid() == 0, "changing the user needs it")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        files = backend(folder / "services.json")
+        files.apply(register(files, SERVICE))
+        os.seteuid(65534)
+        try:
+            with pytest.raises(Unavailable, match="Permission denied"):
+                files.apply(register(files, OTHER))
+            os.seteuid(0)
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+            files.apply(register(files, OTHER))
+        finally:
+            os.seteuid(0)
+        assert len(files.list()) == 2
+
+
 # Faults
 
 
@@ -192,29 +342,66 @@ def test_what_a_killed_agent_left_behind_is_no_hindrance(path: Path) -> None:
 )  # fmt: skip
 def test_a_file_of_somebody_elses_is_not_touched(path: Path, text: str) -> None:
     path.write_bytes(text.encode("latin-1"))
+    age(path)
     with pytest.raises(ConfigError, match="move it away"):
         backend(path)
     assert path.read_bytes() == text.encode("latin-1")
 
 
-def test_a_registry_that_is_spoilt_later_is_mended(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    "text", ["", " ", "[{]", '[{"targets": ["192.0.2.50:9100"]', "{}", "[" * 99999]
+)
+def test_a_half_written_file_is_never_replaced(path: Path, text: str) -> None:
+    """Another tool writes in place: it cuts the file and writes into it bit by bit."""
     files = backend(path)
     files.apply(register(files, SERVICE))
-    path.write_text("[{]")
-    with caplog.at_level(logging.WARNING):
-        assert files.list() == {}
-        files.apply(register(files, SERVICE))
-    (line,) = caplog.messages
-    assert "writing it again" in line
-    assert len(read(path)) == 1
+    path.write_text(text)
+    before = path.stat().st_ino
+    with pytest.raises(Unavailable, match="half written"):
+        files.list()
+    for plan in (register(files, SERVICE, OTHER), Plan(deregister=(SERVICE.id,))):
+        with pytest.raises(Unavailable, match="half written"):
+            files.apply(plan)
+    assert (path.read_text(), path.stat().st_ino) == (text, before)
+    path.write_text(json.dumps([THEIRS]))
+    assert files.list() == {}
+    files.apply(register(files, SERVICE))
+    assert THEIRS in read(path)
+    assert list(files.list()) == [SERVICE.id]
+
+
+def test_an_agent_starts_while_another_tool_writes(path: Path) -> None:
+    """With systemd, an end with 2 would be for good."""
+    path.write_text('[{"targets": [')
+    files = backend(path)
+    with pytest.raises(Unavailable, match="half written"):
+        files.list()
+
+
+def test_an_empty_or_missing_file_has_no_groups(path: Path) -> None:
     path.write_text("")
-    assert backend(path).list() == {}
+    age(path)
+    files = backend(path)
+    assert files.list() == {}
+    files.apply(register(files, SERVICE))
     path.unlink()
     assert files.list() == {}
     files.apply(register(files, SERVICE))
     assert len(read(path)) == 1
+
+
+def age(path: Path) -> None:
+    """Make the last change of a file one of a minute ago."""
+    then = time.time() - 60
+    os.utime(path, (then, then))
+
+
+def test_text_that_only_json_can_hold_stays(path: Path) -> None:
+    """Half of a surrogate pair in somebody else's group has no UTF-8."""
+    path.write_text('[{"targets": ["\\ud800:1"], "labels": {"x": "\\udc00"}}]')
+    files = backend(path)
+    files.apply(register(files, SERVICE))
+    assert {"targets": ["\ud800:1"], "labels": {"x": "\udc00"}} in read(path)
 
 
 @pytest.mark.parametrize(
