@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from registrator.backend import ConfigError
@@ -22,6 +23,34 @@ def file(environ: Mapping[str, str], *variables: str) -> File:
     return File(*next(found, (variables[0], "")))
 
 
+@dataclass(frozen=True)
+class Client:
+    """A client's files for TLS. Operators replace them, so every handshake reads them again.
+
+    They are read once at the start, to find mistakes. Raises `ConfigError`. Without `verify`, any
+    server is accepted.
+    """
+
+    authority: File
+    certificate: File
+    key: File
+    verify: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        client_context(self.authority, self.certificate, self.key)
+
+    def handshake(self) -> ssl.SSLContext:
+        """The context for one handshake. Raises `ssl.SSLError` if the files are of no use now."""
+        try:
+            context = client_context(self.authority, self.certificate, self.key)
+        except ConfigError as error:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(error)) from None
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
 def client_context(authority: File, certificate: File, key: File) -> ssl.SSLContext:
     """A context that verifies the server's certificate and host name. Raises `ConfigError`.
 
@@ -35,6 +64,10 @@ def client_context(authority: File, certificate: File, key: File) -> ssl.SSLCont
     except OSError as error:
         what = _what(error, "the file contains no certificate in PEM format")
         raise ConfigError(f"{authority.variable} {authority.path}: {what}") from None
+    # Python 3.13 made its own defaults stricter than those of the registries' clients, which take
+    # certificates without key identifiers, and authorities that are not self-signed.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if certificate.path:
         try:
             # Without a password here, ssl would ask for one at the terminal.
@@ -65,4 +98,4 @@ def reason(error: ssl.SSLError | ssl.CertificateError) -> str:
     if "ALERT" in what:
         details = what.partition("ALERT_")[2].replace("_", " ").lower()
         return f"TLS: the server refuses our certificate, or requires one ({details})"
-    return f"TLS: {what.replace('_', ' ').lower() or error}"
+    return f"TLS: {what.replace('_', ' ').lower() or error.strerror or error}"

@@ -6,7 +6,6 @@ The variables are those of Consul's own clients. Proxy variables have no effect.
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -74,7 +73,7 @@ class Settings:
     timeout: float
     token: Token = field(repr=False)
     socket_path: str = ""
-    tls: ssl.SSLContext | None = None
+    tls: tls.Client | None = None
     server_name: str = ""
 
     @classmethod
@@ -94,7 +93,7 @@ class Settings:
         )
 
 
-def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+def _tls(environ: Mapping[str, str]) -> tls.Client:
     """The TLS settings, from the variables of Consul's own clients.
 
     The original's documentation names ``CONSUL_TLSCERT`` and ``CONSUL_TLSKEY``.
@@ -102,13 +101,12 @@ def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
     verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "") or "true"
     if verify.lower() not in ("1", "t", "true", "0", "f", "false"):
         raise ConfigError("CONSUL_HTTP_SSL_VERIFY must be true or false")
-    context = tls.client_context(
+    files = tls.Client(
         tls.file(environ, "CONSUL_CACERT"),
         tls.file(environ, "CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"),
         tls.file(environ, "CONSUL_CLIENT_KEY", "CONSUL_TLSKEY"),
+        verify=verify.lower() in ("1", "t", "true"),
     )
-    if verify.lower() in ("0", "f", "false"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    if not files.verify:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return context
+    return files

@@ -18,12 +18,12 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 from consul import base
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Timeout, is_connection_dropped
 
 from registrator.uri import Address
 
-from ..common.tls import reason
+from ..common import tls
 from .errors import Cut, NoAnswer, failure
 from .settings import Endpoint, Settings
 
@@ -68,6 +68,22 @@ class _UnixPool(urllib3.HTTPConnectionPool):
     ConnectionCls = _UnixConnection
 
 
+class _TLSConnection(HTTPSConnection):
+    """HTTP over TLS. Each handshake reads the `files` again."""
+
+    def __init__(self, host: str, *args: Any, files: tls.Client, **options: Any) -> None:
+        super().__init__(host, *args, **options)
+        self._files = files
+
+    def connect(self) -> None:
+        self.ssl_context = self._files.handshake()
+        super().connect()
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
 class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
     """The transport to one server: python-consul2's interface over a urllib3 pool.
 
@@ -84,17 +100,19 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         host, ip, port = self.endpoint
         if not ip:
             return _UnixPool("localhost", maxsize=WORKERS, retries=False, socket_path=host)
-        if self._settings.tls is None:
+        files = self._settings.tls
+        if files is None:
             return urllib3.HTTPConnectionPool(ip, port, maxsize=WORKERS, retries=False)
         name = self._settings.server_name or host
-        return urllib3.HTTPSConnectionPool(
+        return _TLSPool(
             ip,
             port,
             maxsize=WORKERS,
             retries=False,
-            ssl_context=self._settings.tls,
+            files=files,
+            cert_reqs="CERT_REQUIRED" if files.verify else "CERT_NONE",
             server_hostname=name,
-            assert_hostname=name if self._settings.tls.check_hostname else False,
+            assert_hostname=name if files.verify else False,
         )
 
     def dropped(self) -> bool:
@@ -205,5 +223,5 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
             return f"no answer within {self._timeout:g} s"
         if isinstance(error, errors.SSLError):
             cause = error.args[0]
-            return reason(cause) if isinstance(cause, ssl.SSLError) else f"TLS: {cause}"
+            return tls.reason(cause) if isinstance(cause, ssl.SSLError) else f"TLS: {cause}"
         return None

@@ -62,7 +62,8 @@ class EtcdClient:
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
-        self._tls = certificates(context.environ) if tls else {}
+        self._tls = tls
+        self._certificates()
         self._user = credentials(context)[0]
         self._metadata = _REQUIRE_LEADER
         self._client: Any = None
@@ -164,9 +165,14 @@ class EtcdClient:
         if server.name != ip.host:
             options.append(("grpc.ssl_target_name_override", server.name))
         try:
-            return etcd3.Etcd3Client(host=host, port=ip.port, grpc_options=options, **self._tls)
-        except OSError as error:
-            raise Unavailable(f"a certificate or key cannot be read: {error}") from None
+            files = self._certificates()
+            return etcd3.Etcd3Client(host=host, port=ip.port, grpc_options=options, **files)
+        except (ConfigError, OSError) as error:
+            raise Unavailable(str(error)) from None
+
+    def _certificates(self) -> dict[str, str]:
+        """The files for TLS, which fit each other: gRPC aborts the process for an empty key."""
+        return certificates(self._context.environ) if self._tls else {}
 
     def _version(self, deadline: float) -> str:
         """The server's version and leader for the log. Some versions tell them to root alone."""

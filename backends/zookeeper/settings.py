@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,15 +30,15 @@ class Settings:
     session_timeout: float
     credential: str = field(repr=False)
     acl: list[Any] | None
-    tls: ssl.SSLContext | None
+    tls: tls.Client | None
 
 
 def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
     """Read the settings. Raises `ConfigError`."""
     require_known_options(uri, "session-timeout", "acl")
     credential = _credential(uri, environ)
-    context = _tls(environ) if uri.scheme == "zookeeper-tls" else None
-    return Settings(_session_timeout(uri), credential, _acl(uri, credential), context)
+    files = _tls(environ) if uri.scheme == "zookeeper-tls" else None
+    return Settings(_session_timeout(uri), credential, _acl(uri, credential), files)
 
 
 def base_path(uri: RegistryURI) -> str:
@@ -99,6 +98,9 @@ def _acl(uri: RegistryURI, credential: str) -> list[Any] | None:
     return [*CREATOR_ALL_ACL, *(READ_ACL_UNSAFE if choice == "world-read" else ())]
 
 
-def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
-    names = ("ZOOKEEPER_CACERT", "ZOOKEEPER_CERT", "ZOOKEEPER_KEY")
-    return tls.client_context(*(tls.file(environ, name) for name in names))
+def _tls(environ: Mapping[str, str]) -> tls.Client:
+    return tls.Client(
+        tls.file(environ, "ZOOKEEPER_CACERT"),
+        tls.file(environ, "ZOOKEEPER_CERT"),
+        tls.file(environ, "ZOOKEEPER_KEY"),
+    )

@@ -18,7 +18,7 @@ from kazoo.handlers.utils import selector_select
 
 from registrator.uri import Address
 
-from ..common.tls import reason
+from ..common.tls import Client, reason
 
 # The fault of a connection that a member accepted and then did not serve, or closed.
 MUTE = "connected, but not served: it is frozen, has no quorum, or is not a ZooKeeper"
@@ -40,7 +40,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
     the connections that were opened.
     """
 
-    def __init__(self, timeout: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, timeout: float, tls: Client | None) -> None:
         super().__init__()
         self.error = ""
         self.opened = 0
@@ -71,7 +71,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, **_: object
     ) -> socket.socket:
-        """Connect for kazoo. This ignores kazoo's TLS options and uses our own context."""
+        """Connect for kazoo. This ignores kazoo's TLS options and uses our own."""
         address = Address(*address)
         with self._lock:
             shunned, self._shunned = self._shunned, None
@@ -131,7 +131,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         if self._tls is None:
             return plain
         try:
-            return self._tls.wrap_socket(plain, server_hostname=hostname)
+            return self._tls.handshake().wrap_socket(plain, server_hostname=hostname)
         except BaseException:
             plain.close()
             raise

@@ -23,7 +23,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.authority = Authority(folder / "authority")
+        self.authority = Authority(folder / "authority", identifiers=False)
         self._files = (self.authority.ca, *self.authority.issue("agent"))
         self._running: list[Server] = []
 

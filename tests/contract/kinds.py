@@ -12,6 +12,7 @@ CONSULKV = ("consulkv", "consulkv-json", "consulkv-tls", "consulkv-unix")
 ETCD = ("etcd", "etcd-json", "etcd-tls", "etcd-user", "etcd-tls-user", "skydns2", "skydns2-tls")
 ZOOKEEPER = ("zookeeper", "zookeeper-acl", "zookeeper-tls", "zookeeper-tls-acl")
 SERVERS = (*CONSUL, *CONSULKV, *ETCD, *ZOOKEEPER)
+TLS = ("consul-tls", "consulkv-tls", "etcd-tls", "skydns2-tls", "zookeeper-tls")
 # Each layout and protocol once: for what does not depend on how the server is reached.
 PLAIN = ("consul", "consulkv", "etcd", "skydns2", "zookeeper")
 

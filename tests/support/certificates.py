@@ -15,21 +15,31 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Issues certificates, for servers and clients alike; `ca` is its own, as PEM."""
+    """Issues certificates, for servers and clients alike; `ca` is its own, as PEM.
 
-    def __init__(self, folder: Path, name: str = "test authority") -> None:
+    Without `identifiers` they have no key identifiers, as many private authorities make them.
+    """
+
+    def __init__(
+        self, folder: Path, name: str = "test authority", *, identifiers: bool = True
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._identifiers = identifiers
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _common_name(name)
         self.ca = folder / "ca.pem"
         cert = self._sign(self._name, self._key.public_key(), authority=True, ips=())
         self.ca.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *ips: str) -> tuple[Path, Path]:
-        """A certificate for `name`, localhost and the addresses `ips`: paths of it and its key."""
+    def issue(self, name: str, *ips: str, lasts: datetime.timedelta = DAY) -> tuple[Path, Path]:
+        """A certificate for `name`, localhost and the addresses `ips`: paths of it and its key.
+
+        It `lasts` so long from now on.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        cert = self._sign(_common_name(name), key.public_key(), authority=False, ips=ips)
+        subject = _common_name(name)
+        cert = self._sign(subject, key.public_key(), authority=False, ips=ips, lasts=lasts)
         paths = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
         paths[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         paths[1].write_bytes(
@@ -51,6 +61,7 @@ class Authority:
         *,
         authority: bool,
         ips: tuple[str, ...],
+        lasts: datetime.timedelta = DAY,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -60,12 +71,14 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_after(now + lasts)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            # Python from 3.13 on asks for both key identifiers.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(self._key_identifier(), critical=False)
         )
+        if self._identifiers:
+            # Python's own default from 3.13 on is to ask for both.
+            own = x509.SubjectKeyIdentifier.from_public_key(key)
+            builder = builder.add_extension(own, critical=False)
+            builder = builder.add_extension(self._key_identifier(), critical=False)
         if not authority:
             names: list[x509.GeneralName] = [x509.DNSName("localhost")]
             names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]

@@ -31,8 +31,11 @@ def files(tmp_path: Path) -> Mapping[str, str]:
 
 def context(files: Mapping[str, str], authority: str, cert: str, key: str) -> ssl.SSLContext:
     environ = {"A": files[authority], "C": files[cert], "K": files[key]}
-    made: ssl.SSLContext = tls.client_context(*(tls.file(environ, name) for name in "ACK"))
-    return made
+    return client(environ).handshake()
+
+
+def client(environ: Mapping[str, str], *, verify: bool = True) -> tls.Client:
+    return tls.Client(*(tls.file(environ, name) for name in ("A", "C", "K")), verify=verify)
 
 
 @pytest.mark.parametrize("named", ["ca cert key", "ca both ", " cert key", "ca  "])
@@ -67,3 +70,26 @@ def test_mistakes_name_the_variable_and_the_file(
 def test_the_first_variable_that_is_set_counts() -> None:
     assert tls.file({"B": "/b", "A": ""}, "A", "B") == ("B", "/b")
     assert tls.file({}, "A", "B") == ("A", "")
+
+
+def test_every_handshake_reads_the_files_again(files: Mapping[str, str]) -> None:
+    made = client({"C": files["cert"], "K": files["key"]})
+    assert made.handshake() is not made.handshake()
+    Path(files["key"]).write_text("")
+    with pytest.raises(ssl.SSLError) as caught:
+        made.handshake()
+    assert tls.reason(caught.value).startswith("TLS: C ")
+    assert "no certificate with its key" in tls.reason(caught.value)
+
+
+def test_without_verification_any_server_is_accepted(files: Mapping[str, str]) -> None:
+    made = client({"A": files["ca"]}, verify=False).handshake()
+    assert not made.check_hostname
+    assert made.verify_mode is ssl.CERT_NONE
+
+
+def test_no_more_is_asked_of_a_certificate_than_the_registries_clients_ask() -> None:
+    """Whatever this Python's own defaults are."""
+    flags = client({}).handshake().verify_flags
+    assert not flags & ssl.VERIFY_X509_STRICT
+    assert flags & ssl.VERIFY_X509_PARTIAL_CHAIN
