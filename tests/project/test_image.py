@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from support.agent import Agent
 from support.engine import Dockerd
 from support.host import Host
 from support.images import AGENT, ROOT
+from support.namespace import Namespace
+from support.proxy import TCPProxy
 from support.servers import Consul, Etcd, ZooKeeper, program
 from support.wait import until
 
@@ -169,7 +172,28 @@ def test_first_registration(consul_host: Host) -> None:
 
 
 class ContainedAgent(Agent):
-    """The agent as a container on the host's network, attached to."""
+    """The agent as a container on its engine's network, attached to.
+
+    That network is not the machine's, so it reaches the registries over proxies at `gateway`.
+    """
+
+    gateway = ""
+
+    def __init__(self, folder: Path, words: Sequence[str], docker_host: str) -> None:
+        self._proxies: list[TCPProxy] = []
+
+        def reachable(uri: re.Match[str]) -> str:
+            self._proxies.append(TCPProxy(uri[1], self.gateway))
+            return f"://{self._proxies[-1].address}"
+
+        words = [re.sub(r"://([\d.]+:\d+)", reachable, word) for word in words]
+        super().__init__(folder, words, docker_host)
+
+    def kill(self) -> int:
+        for proxy in self._proxies:
+            proxy.close()
+        self._proxies.clear()
+        return super().kill()
 
     def command(self) -> list[str]:
         words = super().command()[3:]
@@ -204,6 +228,8 @@ def test_parity_from_inside(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert isinstance(loaded.network, Namespace)
+    monkeypatch.setattr(ContainedAgent, "gateway", loaded.network.address)
     monkeypatch.setattr(parity, "Agent", ContainedAgent)
     for options in parity.GROUPS:
         parity.test_the_originals_records(options, loaded, consul, zookeeper, etcd, tmp_path)
