@@ -9,7 +9,11 @@ import json
 from typing import Any
 
 from registrator.backend import ConfigError, Rejected
+from registrator.model import Identity, Service
 from registrator.uri import RegistryURI
+
+# The fields of a JSON value that tell whose it is. ``host`` is SkyDNS's word for the address.
+OWNER, HOST = "owner", "host_name"
 
 
 def encode(text: str) -> bytes:
@@ -26,6 +30,12 @@ def wants_json(uri: RegistryURI) -> bool:
     if choice not in ("plain", "json"):
         raise ConfigError(f"the option value must be plain or json, not {choice!r}")
     return choice == "json"
+
+
+def as_json(service: Service, identity: Identity) -> str:
+    """The whole service, with its owner and host."""
+    marks = {OWNER: identity.owner, HOST: identity.hostname}
+    return json.dumps(service.record | marks, sort_keys=True)
 
 
 def json_in(value: str) -> dict[str, Any]:
@@ -45,3 +55,9 @@ def address_in(value: str) -> str:
         document = json_in(value)
         return str(document.get("address") or document.get("host") or "")
     return value.rpartition(":")[0].strip("[]")
+
+
+def host_in(value: str) -> str:
+    """The name of the host that wrote a JSON value. Empty if it tells none."""
+    host = json_in(value).get(HOST)
+    return host if isinstance(host, str) else ""

@@ -3,12 +3,11 @@
 A service is the key ``<prefix>/<name>/<id>``. Its value is ``ip:port``, as in
 gliderlabs/registrator, or the whole service with ``?value=json``. A plain value has no place for
 an owner. So the key's flags contain a hash of the owner: 0 means that an entry has no mark, and
-any other number belongs to somebody else.
+any other number belongs to somebody else (see `kv_owners`).
 
 With ``-ttl``, one session locks every key. Consul deletes the keys when the session is not
-renewed. The session depends on its TTL alone, not on the health of an agent, so it survives a
-failover. Consul takes between one and two TTLs to end it. Keys of a predecessor are released and
-locked in one transaction, so they are never missing.
+renewed (see `kv_session`). Consul takes between one and two TTLs to end it. Keys of a predecessor
+are released and locked in one transaction, so they are never missing.
 
 The store belongs to the whole cluster. If a call finds its server dead, it continues at the next
 address, and nothing must be written again.
@@ -16,8 +15,6 @@ address, and nothing must be written again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -34,9 +31,11 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from ..common.values import address_in, wants_json
+from ..common.values import address_in, as_json, wants_json
 from .api import Api
-from .errors import NoAnswer, Refused, explain_denial
+from .errors import Refused, explain_denial
+from .kv_owners import Owners, facts
+from .kv_session import Session, anywhere
 from .kv_transaction import MOVED_ON, Stored, Write, operations, transactions
 from .servers import Servers
 from .settings import Settings
@@ -61,23 +60,22 @@ class ConsulKVBackend:
         if context.ttl and not 10 <= context.ttl <= 86400:
             raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
         socket_path, self._prefix = _place(uri)
-        self._owner = context.identity.owner
-        # 63 bits, because some programs that read flags take no more. Never 0.
-        digest = hashlib.sha256(self._owner.encode()).digest()
-        self._flags = int.from_bytes(digest[:8], "big") >> 1 or 1
+        self._identity = context.identity
+        self._owners = Owners(context.identity)
         self._ttl = context.ttl
-        self._interval = context.ttl_refresh if context.ttl else WATCH
+        self._interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
         self._wake = context.wake
-        self._session = ""
         self._seen: dict[str, Stored] = {}
         self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
         if self._ttl:
             self._rules += ' and session_prefix "" { policy = "write" }'
-        self._servers = Servers(uri, Settings.read(context, socket_path), log, need_leader=True)
+        settings = Settings.read(context, socket_path)
+        self._session = Session(context, settings)
+        self._servers = Servers(uri, settings, log, need_leader=True)
 
     @property
     def keepalive_interval(self) -> float | None:
-        """The refresh interval, or one second without ``-ttl``, to notice a restarted server."""
+        """At most a second, to notice a restarted server or an agent that left."""
         return self._interval
 
     def entry(self, service: Service) -> Entry:
@@ -89,7 +87,7 @@ class ConsulKVBackend:
         _require_legal(key.removeprefix(self._prefix))
         content = str(Address(service.address, service.port))
         if self._json:
-            content = json.dumps(service.record | {"owner": self._owner}, sort_keys=True)
+            content = as_json(service, self._identity)
         if not content.isprintable():
             raise Rejected(f"the address {service.address[:80]!r} is not printable")
         if len(content) > MAX_VALUE:
@@ -99,38 +97,59 @@ class ConsulKVBackend:
     def list(self) -> Mapping[str, Actual]:
         """Every key under the prefix, whoever wrote it."""
         self._seen = self._call(self._read_all)
-        return {
-            key: Actual(
-                stored.value,
-                self._mark(stored),
-                held=stored.session == self._session and bool(stored.session) == bool(self._ttl),
-                id=key.rpartition("/")[2],
-                address=address_in(stored.value),
-            )
-            for key, stored in self._seen.items()
-        }
+        if self._ttl:
+            sessions = {
+                stored.session for stored in self._seen.values() if self._is_foreign(stored)
+            }
+            self._call(partial(self._session.learn_hosts, sessions=sessions))
+        return {key: self._actual(key, stored) for key, stored in self._seen.items()}
+
+    def _is_foreign(self, stored: Stored) -> bool:
+        """Whether another process of our engine's holds the key."""
+        return stored.session not in ("", self._session.id) and self._owners.are_ours(stored)
+
+    def _actual(self, key: str, stored: Stored) -> Actual:
+        mark, host = self._owners.mark(key, stored, self._session.host(stored.session))
+        return Actual(
+            stored.value,
+            mark,
+            held=self._is_held(stored),
+            id=key.rpartition("/")[2],
+            address=address_in(stored.value),
+            host=host,
+            facts=facts(stored.value) if mark is Mark.NONE else {},
+        )
+
+    def _is_held(self, stored: Stored) -> bool:
+        """Whether the key has our present owner's flags and, with ``-ttl``, our session."""
+        locked = stored.session == self._session.id and bool(stored.session) == bool(self._ttl)
+        return locked and stored.flags == self._owners.flags
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Write the plan in transactions. Rejects a key that another owner took meanwhile."""
-        if plan.register and self._ttl and not self._session:
-            self._session = self._call(self._open_session)
-        writes = [Write(entry.key, entry.content, entry.service.address) for entry in plan.register]
+        """Write the plan in transactions. Rejects a key that somebody else took meanwhile."""
+        if plan.register and self._ttl and not self._session.id:
+            self._call(self._session.open)
+        writes = [Write(entry.key, entry.content) for entry in plan.register]
         writes += [Write(key) for key in plan.deregister]
         rejected: dict[str, str] = {}
+        writes = [
+            write
+            for write in writes
+            if not (seen := self._seen.get(write.key))
+            or not self._blocked(write, seen, seen, rejected)
+        ]
         for transaction in transactions(writes):
             self._commit(transaction, rejected)
         return rejected
 
     def keepalive(self) -> None:
-        """Renew the session by one request. Without ``-ttl``, check the connection by none."""
+        """Renew the session by one request if it is due. Otherwise look at the connection."""
         api = self._servers.current
-        if self._session:
-            try:
-                self._call(lambda api: api.session.renew(self._session))
-            except Refused as error:
-                self._session = ""
-                raise SessionLost(f"the session in Consul ended ({error})") from error
-        elif api is not None and api.http.dropped():
+        dropped = api is not None and api.http.dropped()
+        if self._session.id:
+            if dropped or self._session.due:
+                self._call(self._session.renew)
+        elif api is not None and dropped:
             self._call(Api.ping)
             if self._servers.current is api:
                 raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
@@ -139,22 +158,13 @@ class ConsulKVBackend:
 
     def close(self) -> None:
         """Close the connection; Consul deletes the session's keys when its TTL has passed."""
+        self._session.forget()
         self._servers.close()
 
     def _call(self, function: Callable[[Api], T]) -> T:
         """Make one call at the first address that works. Raises `Unavailable` after one pass."""
         with explain_denial(self._rules):
-            api = self._servers.use()
-            for _ in self._servers.known[1:]:
-                try:
-                    return function(api)
-                except NoAnswer as error:
-                    api = self._servers.move(error)
-            try:
-                return function(api)
-            except NoAnswer:
-                self._servers.close()
-                raise
+            return anywhere(self._servers, function)
 
     def _read_all(self, api: Api) -> dict[str, Stored]:
         return self._read(api, self._prefix, recurse=True)
@@ -170,31 +180,14 @@ class ConsulKVBackend:
             rows = found or () if recurse else [found]
             return {row["Key"]: Stored.read(row) for row in rows}
 
-    def _open_session(self, api: Api) -> str:
-        """Open a session that only its TTL ends. It has no checks, so no agent's death ends it."""
-        session: str = api.session.create(
-            f"registrator {self._owner}",
-            checks=[],
-            lock_delay=0,
-            behavior="delete",
-            ttl=self._ttl,
-        )
-        return session
-
-    def _mark(self, stored: Stored) -> Mark:
-        if stored.flags == self._flags:
-            return Mark.OURS
-        return Mark.OTHERS if stored.flags else Mark.NONE
-
     def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
-        """Carry out all writes except those that Consul or another owner's key forbids."""
+        """Carry out all writes except those that Consul or somebody else's key forbids."""
         for _ in range(MAX_ATTEMPTS):
-            writes = [write for write in writes if not self._refused(write, rejected)]
             planned = [
                 (write, operation)
                 for write in writes
                 for operation in operations(
-                    write, self._seen.get(write.key), self._flags, self._session
+                    write, self._seen.get(write.key), self._owners.flags, self._session.id
                 )
             ]
             if not planned:
@@ -212,22 +205,6 @@ class ConsulKVBackend:
             writes = [write for write in writes if write not in settled]
         raise Unavailable(f"the keys under {self._prefix} change faster than they are written")
 
-    def _refused(self, write: Write, rejected: dict[str, str]) -> bool:
-        """Whether the key, as last seen, must not be touched. A removal is then skipped."""
-        stored = self._seen.get(write.key)
-        if stored is None or self._mark(stored) is Mark.OURS:
-            return False
-        address = address_in(stored.value)
-        if self._mark(stored) is Mark.OTHERS:
-            reason = "another owner holds it"
-        elif write.value is None or address == write.address:
-            return False
-        else:
-            reason = f"somebody else registered it with {address or 'no address'}"
-        if write.value is not None:
-            rejected[write.key] = reason
-        return True
-
     def _note(self, writes: Sequence[Write], results: Sequence[Mapping[str, Any]]) -> None:
         """Remember the keys as the transaction left them."""
         values = {write.key: write.value for write in writes}
@@ -241,7 +218,7 @@ class ConsulKVBackend:
 
     def _require_session(self, reasons: Iterable[str]) -> None:
         if any("invalid session" in reason for reason in reasons):
-            self._session = ""
+            self._session.forget()
             raise SessionLost("the session in Consul ended, and every entry with it")
 
     def _settle(self, write: Write, what: str, rejected: dict[str, str]) -> bool:
@@ -256,10 +233,33 @@ class ConsulKVBackend:
         before = self._seen.pop(write.key, None)
         if now is None:
             return write.value is None
+        if self._blocked(write, now, before, rejected):
+            return True
         self._seen[write.key] = now
-        # The caller may remove the unmarked entry that it saw, but not one that came later.
-        same = before is not None and before.value == now.value
-        return write.value is None and not same and self._mark(now) is not Mark.OURS
+        return False
+
+    def _blocked(
+        self, write: Write, now: Stored, before: Stored | None, rejected: dict[str, str]
+    ) -> bool:
+        """Whether a key must not be touched. A removal is then skipped."""
+        why = self._obstacle(write.key, now, before)
+        if why and write.value is not None:
+            rejected[write.key] = why
+        return bool(why)
+
+    def _obstacle(self, key: str, now: Stored, before: Stored | None) -> str:
+        """Why a key must not be touched; empty if it may be. The plan knows it as `before`."""
+        actual = self._actual(key, now)
+        if actual.mark is Mark.OTHERS:
+            return "another owner holds it"
+        same = before is not None and (before.value, before.flags) == (now.value, now.flags)
+        if same or actual.mark is Mark.OURS:
+            return ""
+        if actual.mark is not Mark.NONE:
+            return f"host {actual.host or 'unknown'}, which has the same engine id, holds it"
+        if before is not None and self._owners.are_ours(before):
+            return ""  # Somebody wrote another value over our key, and our flags went with that.
+        return f"somebody else registered it with {actual.address or 'no address'}"
 
 
 def _place(uri: RegistryURI) -> tuple[str, str]:

@@ -40,11 +40,10 @@ class Stored(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A key to set, or to delete if `value` is None. `address` is the service's."""
+    """A key to set, or to delete if `value` is None."""
 
     key: str
     value: str | None = None
-    address: str = ""
 
 
 def operations(

@@ -121,9 +121,11 @@ def diff(
 
 
 def _differs(found: Actual, entry: Entry) -> bool:
-    """Whether our entry has to be written again: its mark, its lease or its content is not ours."""
-    marked = found.mark in (Mark.OURS, Mark.UNTOLD)
-    return not marked or not found.held or found.content != entry.content
+    """Whether our entry has to be written again: its mark, its lease or its content is not ours.
+
+    A twin's has another content or lease. If it has neither, the mark cannot become another one.
+    """
+    return found.mark is Mark.NONE or not found.held or found.content != entry.content
 
 
 def _conflict(found: Actual, service: Service, here: Here) -> str:

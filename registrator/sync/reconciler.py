@@ -128,10 +128,8 @@ class Reconciler:
             return False
         self._listing_due = False
         before, self._actual = self._actual, dict(self._backend.list())
-        for key, found in self._actual.items():
-            # Somebody wrote another value over our entry, and our mark went with that.
-            if found.mark is Mark.NONE and key in before and before[key].mark is Mark.OURS:
-                self._actual[key] = replace(found, mark=Mark.OURS, held=False)
+        for key in before.keys() & self._actual.keys():
+            self._actual[key] = _still_ours(before[key], self._actual[key])
         self.report.listed(self._clock() - now)
         if by_time and not self._failed_before:
             # Only now: after a failure, an entry that is not there yet may still appear.
@@ -187,6 +185,11 @@ class Reconciler:
         def dangling(key: str) -> bool:
             return key in self._wanted or (self._cleanup and snapshot.complete)
 
+        for key in writable.keys() & self._actual.keys():
+            found = self._actual[key]
+            if found.mark is Mark.UNTOLD and found.content == writable[key].content:
+                # Nobody can tell more: it is what this host would write.
+                self._actual[key] = replace(found, mark=Mark.OURS)
         plan = diff(writable, self._actual, here, dangling=dangling)
         twins = {f.host for f in self._actual.values() if here.mark(f) is Mark.TWIN}
         self.report.twins(twins)
@@ -252,6 +255,20 @@ class Reconciler:
         if interval is not None:
             due = min(due, self._last_keepalive + interval)
         return None if due == float("inf") else max(0.0, due - self._clock())
+
+
+def _still_ours(before: Actual, found: Actual) -> Actual:
+    """The entry as found, with the mark that it has by what this process held at the last look."""
+    if before.mark is not Mark.OURS:
+        return found
+    if found.mark is Mark.NONE:
+        # Somebody wrote another value over our entry, and our mark went with that.
+        return replace(found, mark=Mark.OURS, held=False)
+    engines = found.mark in (Mark.TWIN, Mark.UNTOLD)
+    if engines and found.held and found.content == before.content:
+        # It is as it was. The registry may have no place for the host in it.
+        return replace(found, mark=Mark.OURS)
+    return found
 
 
 def _problem(reason: Reason, why: str, entry: Entry) -> Problem:

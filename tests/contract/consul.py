@@ -146,7 +146,8 @@ class ConsulAgent(OverHTTP):
 class ConsulKV(OverHTTP):
     """``consulkv``: keys in the store; `option` is appended to the URI."""
 
-    leased: Mapping[str, float] = {"ttl": 10, "ttl_refresh": 3}
+    # Each look is due to renew the session.
+    leased: Mapping[str, float] = {"ttl": 10, "ttl_refresh": 1}
     rewrites = True
     # 64 operations a transaction, two an entry under a session.
     most_writes, most_reads = 33, 1

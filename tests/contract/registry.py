@@ -19,6 +19,7 @@ OWNER, OTHER = "engine-1", "engine-2"
 # Both owners have one hostname, as cloned machines do: only the marks tell them apart.
 HOST = "host"
 ADDRESSES = frozenset({"10.0.0.1", "10.0.0.2", "fd00::1"})
+HERE = Here(HOST, ADDRESSES, ADDRESSES)
 
 
 def service(number: int = 0, name: str = "web", **changes: Any) -> Service:
@@ -58,15 +59,14 @@ def reconcile(backend: Backend, *services: Service) -> Round:
         except Rejected as error:
             rejected[each.id] = str(error)
     desired, _ = by_key(entries)
-
-    here = Here(HOST, ADDRESSES, ADDRESSES)
-    plan = diff(desired, backend.list(), here, dangling=lambda _: True)
+    plan = diff(desired, backend.list(), HERE, dangling=lambda _: True)
     return Round(plan, rejected | dict(backend.apply(plan) if plan else {}))
 
 
 def ours(backend: Backend) -> dict[str, Actual]:
-    """What the backend says is its own."""
-    return {key: found for key, found in backend.list().items() if found.mark is Mark.OURS}
+    """What is this host's own by what the backend says."""
+    listed = backend.list().items()
+    return {key: found for key, found in listed if HERE.mark(found) is Mark.OURS}
 
 
 class Registry(ABC):

@@ -171,6 +171,42 @@ def test_an_entry_that_lost_our_mark_by_another_value_is_put_right() -> None:
     assert bench.step() == Written(0, 1)
 
 
+CONTAINERS = "172.17.0.2"
+
+
+@pytest.mark.parametrize("mark", [Mark.UNTOLD, Mark.TWIN])
+def test_what_this_process_wrote_is_its_own_where_the_registry_cannot_name_the_host(
+    mark: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain value in Consul's key-value store, with an id and an address that tell no host."""
+    bench = Bench()
+    custom = Service("twin:a:80", "a", CONTAINERS, 80, 80)
+    read = FakeBackend.list
+
+    def untold(backend: FakeBackend) -> dict[str, Actual]:
+        return {key: replace(each, mark=mark, host="twin") for key, each in read(backend).items()}
+
+    monkeypatch.setattr(FakeBackend, "list", untold)
+    bench.step(custom)
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(0, 0)
+    assert not bench.report.row.problems
+    # Somebody else's, as soon as it changed.
+    ours = bench.registry.entries[custom.id]
+    bench.registry.entries[custom.id] = ("x", *ours[1:])
+    bench.reconciler.wake()
+    assert bench.reconciler.step() == Written(0, 0)
+    assert bench.report.row.problems.keys() == {custom.id}
+    bench.registry.entries[custom.id] = ours
+    bench.reconciler.wake()
+    bench.reconciler.step()
+    if mark is Mark.UNTOLD:
+        # And ours again, as after a restart, since it is just what we would write.
+        assert not bench.report.row.problems
+        bench.reconciler.wake()
+        assert bench.step() == Written(0, 1)
+
+
 def test_two_hosts_with_one_engine_id_are_told_once_and_leave_each_other_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

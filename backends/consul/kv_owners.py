@@ -1,0 +1,58 @@
+"""Whose a key in Consul's store is: a plain value has no place for an owner and a host."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from registrator.model import Identity, Mark
+
+from ..common.values import address_in, host_in
+from .kv_transaction import Stored
+
+# The ids that gliderlabs/registrator makes: ``host:container:port``, with ``:udp`` for UDP.
+_DEFAULT_ID = re.compile(r"([^:]+):[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?")
+
+
+class Owners:
+    """Tells owners by the keys' flags, and hosts by what else Consul knows of a key.
+
+    `flags` are those of our keys. They are a hash of the owner only, because version 1.0.0 knows
+    no others.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._owners = {_flags(owner): owner for owner in identity.owners}
+        self.flags = _flags(identity.owner)
+
+    def are_ours(self, stored: Stored) -> bool:
+        """Whether a key has our engine's flags, or those of a former engine of this host."""
+        return stored.flags in self._owners
+
+    def mark(self, key: str, stored: Stored, session_host: str) -> tuple[Mark, str]:
+        """Whose a key is, and the host that it names. `session_host` is that of its session."""
+        if not stored.flags:
+            return Mark.NONE, ""
+        if not self.are_ours(stored):
+            return Mark.OTHERS, ""
+        host = host_in(stored.value) or session_host
+        if not host and (found := _DEFAULT_ID.fullmatch(key.rpartition("/")[2])):
+            host = found[1]
+        return self._identity.mark(self._owners[stored.flags], host), host
+
+
+def _flags(owner: str) -> int:
+    """63 bits, because some programs that read flags take no more. Never 0, which is no mark."""
+    digest = hashlib.sha256(owner.encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1 or 1
+
+
+def facts(value: str) -> Mapping[str, Any]:
+    """What a value of the original tells of its service. Empty if the value has another form."""
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not host or value.startswith("{"):
+        return {}
+    return {"address": address_in(value), "port": int(port)}
