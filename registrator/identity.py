@@ -1,4 +1,4 @@
-"""Who this host is in the registries, and where its ports are registered."""
+"""Finds out who this host is in the registries: the owner of its entries, and its hostname."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the backend of a registry URI: what joins the operator's settings and the backends."""
+"""Makes the backend for each registry URI, with the time limit that the URI sets."""
 
 from __future__ import annotations
 

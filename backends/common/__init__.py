@@ -1,1 +1,1 @@
-"""What several backends need: TLS, values, transaction sizes, keep-alives, the server in use."""
+"""Code that several backends share: TLS, values, batches, keep-alives, log lines about servers."""

@@ -1,4 +1,4 @@
-"""Values of entries: their encoding, the option ``value``, and what a stored value says.
+"""Values of entries: how to write them (``?value=json``), and how to read what is stored.
 
 Anybody may have stored a value, so it may contain anything.
 """

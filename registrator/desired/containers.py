@@ -1,4 +1,6 @@
-"""The containers that run, and the services that follow from them.
+"""Keeps the inspected containers, and derives their services and the snapshot.
+
+`inventory` decides which container is inspected when, and this module keeps the answers.
 
 If a container shares the network of another (``--network container:…``), its services follow from
 both, and are derived anew when either changes.

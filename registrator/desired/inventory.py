@@ -1,4 +1,4 @@
-"""What this host's engine runs: hints about containers go in, a `Snapshot` comes out.
+"""Decides which container to inspect when, and publishes a `Snapshot` after each change.
 
 The guarantees:
 

@@ -1,4 +1,4 @@
-"""Words the log lines about ports that are not registered: one form for all reasons."""
+"""Writes the log lines about ports that are not registered, in one form for all reasons."""
 
 from __future__ import annotations
 

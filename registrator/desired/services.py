@@ -1,4 +1,4 @@
-"""What a container offers: the services that follow from its ports and metadata. Pure.
+"""Derives the services of one container from its ports and metadata. Pure functions.
 
 The rules are those of gliderlabs/registrator, made deterministic. ``docs/services.md`` states them
 for users. A port that breaks a rule is left out, with the reason, and the others go on.

@@ -1,4 +1,4 @@
-"""What is to be done about one container, and why."""
+"""The note that the inventory keeps on one container: what is to be done, when, and why."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keeps what the agent knows of itself: the board, which log lines and health note read."""
+"""Keeps what the agent knows of itself, logs its changes, and serves the health note."""

@@ -1,4 +1,4 @@
-"""The addresses of this host, by its own name, its routes and its kernel."""
+"""Finds this host's address for published ports, and follows its changes."""
 
 from __future__ import annotations
 
