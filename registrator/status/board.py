@@ -1,6 +1,6 @@
-"""What the agent knows of itself: the one state behind log lines, health note and all that asks.
+"""The board: all that the agent knows of its engine and its registries, in one place.
 
-The core fills the board through its reports. Everything else reads it, and reads nothing else.
+The core fills the board through its reports. The health note reads it, and reads nothing else.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class Board:
         """What keeps the registries from being in sync now, a line each, without secrets."""
         engine = self.engine.row
         if not engine.last_success:
-            return [f"{engine.name}: has not answered yet"]
-        # One line, whatever an engine answers.
-        found = [f"{engine.name}: {' '.join(engine.error.split())}"] if engine.failures else []
+            return [_line(engine.name, "has not answered yet", engine.error)]
+        found = [_line(engine.name, engine.error)] if engine.failures else []
         rows = [report.row for report in self.registries]
-        return found + [f"{row.name}: not in sync" for row in rows if not row.in_sync]
+        return found + [_line(r.name, "not in sync", r.error) for r in rows if not r.in_sync]
+
+
+def _line(name: str, what: str, why: str = "") -> str:
+    """One line, whatever an engine or a registry answers."""
+    return " ".join(f"{name}: {what}{why and f' ({why})'}".split())

@@ -1,4 +1,4 @@
-"""The pens of the board: a report replaces its row, and logs what changed for the operator.
+"""The reports that fill the board: each replaces its row, and logs what the operator must know.
 
 Only one thread at a time writes a report. Any thread may read its `row` and its `counters`.
 """
@@ -102,7 +102,7 @@ class RegistryReport(Report[RegistryRow]):
         for host in sorted(set(hosts) - self._twins):
             self._log.error(
                 "%s: host %.80r has the same Docker engine id as this host, as cloned machines do; "
-                "their entries stay, but give one of the two a new id: stop its Docker, remove "
+                "its entries stay; give one of the two a new id: stop its Docker, remove "
                 "/var/lib/docker/engine-id and /etc/docker/key.json, and start Docker",
                 self.row.name, host,
             )  # fmt: skip

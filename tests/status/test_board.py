@@ -12,16 +12,16 @@ def test_the_engine_first_then_each_registry() -> None:
     other = board.add_registry("etcd://h:2379")
     assert board.problems() == ["Docker engine: has not answered yet"]
     board.engine.failed("connection refused")
-    assert board.problems() == ["Docker engine: has not answered yet"]
+    assert board.problems() == ["Docker engine: has not answered yet (connection refused)"]
     board.engine.succeeded(version="20.10")
     registry.realised(Snapshot(), {})
     assert board.problems() == ["etcd://h:2379: not in sync"]
     board.engine.failed("timed\nout")
     other.realised(Snapshot(), {})
-    registry.failed("away")
+    registry.failed("no\nanswer")
     assert board.problems() == [
         "Docker engine: timed out",
-        "consul://h:8500: not in sync",
+        "consul://h:8500: not in sync (no answer)",
     ]
     board.engine.succeeded()
     registry.realised(Snapshot(), {})
