@@ -1,7 +1,7 @@
 """Services in ZooKeeper: an ephemeral node ``<base>/<name>/<ip>:<port>`` each, with JSON in it.
 
 URIs are ``zookeeper://[user:password@]host[:2181][,host…][/base]`` and ``zookeeper-tls://…``. The
-layout is gliderlabs/registrator's, with two more fields at its end: ``ID`` and ``Owner``.
+layout is gliderlabs/registrator's, with more fields at its end: ``ID``, ``Owner`` and ``Host``.
 
 Options: ``session-timeout`` (seconds, 10 by default, within the ensemble's limits), and, if there
 is a user, ``acl``. ``acl=private`` is the default: only that user may read the nodes. With
@@ -61,10 +61,10 @@ class ZooKeeperBackend:
     def __init__(self, context: Context) -> None:
         chosen = settings(context.uri, context.environ)
         self._base = base_path(context.uri)
-        self._owner = context.identity.owner
+        self._identity = context.identity
         self._session = Session(context, chosen)
         self._interval = chosen.session_timeout / 5
-        self._tree = Tree(self._session, self._base, self._owner)
+        self._tree = Tree(self._session, self._base, context.identity)
         self._name = str(context.uri)
         self._different: list[str] = []
         self._former = 0
@@ -90,7 +90,7 @@ class ZooKeeperBackend:
         if service.name == "zookeeper" and not self._base:
             raise Rejected("ZooKeeper keeps /zookeeper for its own use")
         key = f"{self._base}/{service.name}/{instance}"
-        content = json.dumps(record(service, self._owner), ensure_ascii=False)
+        content = json.dumps(record(service, self._identity), ensure_ascii=False)
         size = len(encode(key)) + len(encode(content)) + OVERHEAD
         if size > MAX_BYTES:
             raise Rejected(f"its node would have {size} bytes, more than {MAX_BYTES}")
@@ -148,7 +148,7 @@ class ZooKeeperBackend:
 
     def _actual(self, path: str, node: Node) -> Actual:
         held = node.session == self._session.id or self._is_sibling(path, node)
-        return Actual(node.content, node.mark, held, node.id, node.address)
+        return Actual(node.content, node.mark, held, node.id, node.address, node.host, node.facts)
 
     def _is_sibling(self, path: str, node: Node) -> bool:
         """Whether another live agent of this host holds the node."""
@@ -180,6 +180,7 @@ class ZooKeeperBackend:
         """Write these nodes, or remove those with None. Adds what is refused to `rejected`."""
         todo = dict(wanted)
         failed: dict[str, Exception] = {}
+        seen = {key: self._tree.nodes.get(key) for key in wanted}
         self._tree.read(
             client, [k for k, entry in todo.items() if not (entry or k in self._tree.nodes)]
         )
@@ -187,12 +188,21 @@ class ZooKeeperBackend:
             if attempt:
                 self._tree.read(client, todo)
                 self._tree.make_parents(client, [key for key, entry in todo.items() if entry])
-            todo = {k: entry for k, entry in todo.items() if self._is_due(k, entry, rejected)}
+            refused = {key: why for key in todo if (why := self._refusal(key, seen[key]))}
+            rejected |= refused
+            for key in refused:
+                # The next plan must not take it for a node that it decided over.
+                self._tree.nodes.pop(key, None)
+            todo = {
+                key: entry
+                for key, entry in todo.items()
+                if key not in refused and self._is_due(key, entry, fresh=attempt > 0)
+            }
             failed = self._tree.commit(client, todo, together=not attempt)
             if attempt:
-                refused = {k: e for k, e in failed.items() if not isinstance(e, CHANGED)}
-                rejected |= {key: reason_for(error) for key, error in refused.items()}
-                failed = {key: error for key, error in failed.items() if key not in refused}
+                final = {k: e for k, e in failed.items() if not isinstance(e, CHANGED)}
+                rejected |= {key: reason_for(error) for key, error in final.items()}
+                failed = {key: error for key, error in failed.items() if key not in final}
             todo = {key: wanted[key] for key in failed}
             if not todo:
                 break
@@ -201,12 +211,28 @@ class ZooKeeperBackend:
         rejected |= dict.fromkeys(failed, "the node above it is missing and cannot be made")
         self._tree.watch(client, [k for k in wanted if wanted[k] and k in self._tree.nodes])
 
-    def _is_due(self, key: str, entry: Entry | None, rejected: dict[str, str]) -> bool:
-        """Whether to write the node. Not if it is done already, or belongs to somebody else."""
+    def _refusal(self, key: str, seen: Node | None) -> str:
+        """Why a node is not to be written or removed. Empty if it may be.
+
+        The plan decided over the nodes that were `seen`. Another owner's node is never touched,
+        and one that is not surely ours only as it was.
+        """
         node = self._tree.nodes.get(key)
-        if node is None:
-            return entry is not None
+        if node is None or node.mark is Mark.OURS:
+            return ""
         if node.mark is Mark.OTHERS:
-            rejected[key] = "another owner holds it"
-            return False
-        return entry is None or not self._is_sibling(key, node)
+            return "another owner holds it"
+        if seen is None or (seen.mark, seen.content) != (node.mark, node.content):
+            return "somebody else registered it meanwhile"
+        return ""
+
+    def _is_due(self, key: str, entry: Entry | None, *, fresh: bool) -> bool:
+        """Whether to write or remove the node: not if it is done, or a live sibling has it.
+
+        A node that was read just now, `fresh`, is not written again if it stands already.
+        """
+        node = self._tree.nodes.get(key)
+        if node is None or entry is None:
+            return (node is None) is not (entry is None)
+        stands = node.session == self._session.id and node.content == entry.content
+        return not ((fresh and stands) or self._is_sibling(key, node))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kazoo import exceptions as errors
 
-from registrator.model import Entry, Mark, Service
+from registrator.model import Entry, Identity, Mark, Service
 
 from ..common.batches import batches
 from ..common.values import json_in
@@ -33,7 +33,10 @@ INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it was last seen. `session` is 0 for a persistent one."""
+    """A node as it was last seen. `session` is 0 for a persistent one.
+
+    `host` and `facts` are those of `Actual`.
+    """
 
     content: str
     mark: Mark
@@ -41,9 +44,11 @@ class Node:
     version: int
     id: str = ""
     address: str = ""
+    host: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def record(service: Service, owner: str) -> dict[str, Any]:
+def record(service: Service, identity: Identity) -> dict[str, Any]:
     """The JSON of a node: gliderlabs/registrator's fields in its order, then our own."""
     return {
         "Name": service.name,
@@ -54,22 +59,39 @@ def record(service: Service, owner: str) -> dict[str, Any]:
         "Tags": [*service.tags],
         "Attrs": {**service.attrs},
         "ID": service.id,
-        "Owner": owner,
+        "Owner": identity.owner,
+        "Host": identity.hostname,
     }
 
 
-def read_node(path: str, data: bytes, stat: Any, owner: str) -> Node:
-    """A node as it was read. Anybody may have written anything to it."""
+def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: int) -> Node:
+    """A node as it was read. Anybody may have written anything to it.
+
+    What hangs on our own `session` is ours. ZooKeeper says so itself, whatever the content is.
+    """
     content = data.decode(errors="replace")
     fields = json_in(content)
     name = INSTANCE.fullmatch(path.rpartition("/")[2])
     address = str(fields.get("IP") or (name[1] if name else ""))
-    marked = fields.get("Owner")
-    if marked is None:
-        return Node(content, Mark.NONE, stat.ephemeralOwner, stat.version, "", address)
-    mark = Mark.OURS if marked == owner else Mark.OTHERS
-    shown = str(fields.get("ID", ""))
-    return Node(content, mark, stat.ephemeralOwner, stat.version, shown, address)
+    holder, host = stat.ephemeralOwner, str(fields.get("Host") or "")
+    mark = identity.mark(str(fields.get("Owner") or ""), host)
+    if session and holder == session:
+        mark = Mark.OURS
+    if mark is Mark.NONE:
+        return Node(content, mark, holder, stat.version, address=address, facts=_facts(fields))
+    shown = str(fields.get("ID") or "")
+    return Node(content, mark, holder, stat.version, shown, address, host)
+
+
+def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the original's node tells of a service. A value of None is a field that is missing."""
+    return {
+        "name": fields.get("Name"),
+        "port": fields.get("PublicPort"),
+        "private_port": fields.get("PrivatePort"),
+        "container_hostname": fields.get("ContainerID"),
+        "tags": fields.get("Tags"),
+    }
 
 
 def parent_of(path: str) -> str:

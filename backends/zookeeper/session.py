@@ -29,7 +29,7 @@ from registrator.backend import Context, SessionLost, Unavailable
 
 from ..common.in_use import InUse
 from .settings import Settings
-from .sockets import MUTE, Sockets
+from .sockets import MALFORMED, MUTE, Sockets, malformed
 
 log = logging.getLogger("registrator.zookeeper")
 
@@ -48,6 +48,14 @@ ANSWERS = (
 )
 
 ENDED = "the session in ZooKeeper ended, and every entry with it"
+
+BROKE = "the connection broke"
+
+# The code is of SASL, but any scheme in the server's ``enforce.auth.schemes`` may be meant.
+LOGIN_NEEDED = (
+    "it serves only clients with a login that it accepts; set ZOOKEEPER_AUTH_FILE,"
+    " and allow the scheme digest in the server's enforce.auth.schemes"
+)
 
 # Seconds between two passes over the members while none accepts us, as during an election.
 FIRST_PAUSE, MAX_PAUSE = 0.05, 0.4
@@ -82,6 +90,8 @@ class Session:
             "default_acl": settings.acl,
             "auth_data": {("digest", credential)} if credential else None,
         }
+        # Why a connection ended, as far as the last answer of a member tells.
+        self._broke = BROKE
         self._open: tuple[KazooClient, Sockets, threading.Event] | None = None
         self._lock = threading.Lock()
         self._watched: dict[str, int] = {}
@@ -106,7 +116,7 @@ class Session:
         self._alive = time.monotonic()
         identity = client.client_id
         if identity is None:
-            raise self._unavailable("the connection broke")
+            raise self._unavailable(self._broke)
         former, self.id = self.id, identity[0]
         self._report(sockets)
         if former and former != self.id:
@@ -146,6 +156,7 @@ class Session:
         for answer in list(answers):
             try:
                 got.append(answer.get(timeout=self._timeout))
+                self._broke = BROKE
             except ANSWERS as error:
                 got.append(error)
             except KazooTimeoutError as error:
@@ -154,10 +165,16 @@ class Session:
                 why = f"{member}: no answer within {self._timeout:g} s"
                 raise self._unavailable(why) from error
             except (errors.ConnectionClosedError, errors.ConnectionLoss) as error:
-                raise self._unavailable(f"{member}: the connection broke") from error
+                raise self._unavailable(f"{member}: {self._broke}") from error
             except errors.SessionExpiredError as error:
                 self._error_raised = True
                 raise SessionLost(ENDED) from error
+            except MALFORMED as error:
+                raise self._unavailable(f"{member}: {malformed(error)}") from error
+            except errors.SessionClosedRequireSaslError as error:
+                # The member closes the connection. That may be the answer to the next request.
+                self._broke = LOGIN_NEEDED
+                raise self._unavailable(f"{member}: {self._broke}") from error
             except errors.ZookeeperError as error:
                 raise self._unavailable(f"{member}: {type(error).__name__}") from error
         return got

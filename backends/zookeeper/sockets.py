@@ -23,6 +23,9 @@ from ..common.tls import Client, reason
 # The fault of a connection that a member accepted and then did not serve, or closed.
 MUTE = "connected, but not served: it is frozen, has no quorum, or is not a ZooKeeper"
 
+# What kazoo raises when it reads an answer that it does not understand.
+MALFORMED = (struct.error, LookupError, RuntimeError, ValueError)
+
 # kazoo waits four times per request, each time with a new selector. This kind needs no system call
 # to make. That saves a third of a request's processor time.
 CHEAP = SimpleNamespace(
@@ -30,6 +33,11 @@ CHEAP = SimpleNamespace(
     EVENT_READ=selectors.EVENT_READ,
     EVENT_WRITE=selectors.EVENT_WRITE,
 )
+
+
+def malformed(error: Exception) -> str:
+    """What to say of such an error."""
+    return f"its answer is not in ZooKeeper's format ({type(error).__name__}: {error})"
 
 
 class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
@@ -59,11 +67,10 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         def guarded() -> None:
             try:
                 func(*args, **kwargs)
-            except (struct.error, LookupError, RuntimeError, ValueError) as error:
+            except MALFORMED as error:
                 if self._address is None:
                     raise
-                what = f"its answer is not in ZooKeeper's format ({type(error).__name__}: {error})"
-                self._note(self._address, what)
+                self._note(self._address, malformed(error))
 
         thread: threading.Thread = super().spawn(guarded)
         return thread

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kazoo.client import KazooClient, TransactionRequest
-from kazoo.exceptions import NoNodeError
+from kazoo.exceptions import NoAuthError, NoNodeError
 from kazoo.protocol.states import ZnodeStat
 
-from registrator.model import Entry, Mark
+from registrator.backend import Unavailable
+from registrator.model import Entry, Identity, Mark
 
 from ..common.batches import chunks
-from .nodes import INSTANCE, Node, above, failure, read_node, transactions
+from .nodes import INSTANCE, Node, above, failure, parent_of, read_node, transactions
 from .session import Session
 
 # The number of requests for nodes that wait for an answer at the same time. Each takes memory. At a
@@ -23,21 +24,17 @@ AT_ONCE = 1000
 class Tree:
     """The nodes two levels below the base path. `nodes` holds them by path, as last seen."""
 
-    def __init__(self, session: Session, base: str, owner: str) -> None:
+    def __init__(self, session: Session, base: str, identity: Identity) -> None:
         self.nodes: dict[str, Node] = {}
         self._session = session
         self._base = base
-        self._owner = owner
+        self._identity = identity
         # The persistent nodes that are known to exist.
         self._parents: set[str] = set()
 
     def list(self, client: KazooClient) -> None:
-        """Read every node whose name has our form."""
-        # Without a sync, a member may answer with an older state than others know already.
-        synced = client.sync_async(self._base or "/")
-        names = self._children(client, [self._base or "/"])
-        self._session.gather([synced])
-        services = [f"{self._base}/{name}" for name in names[0] or () if self._is_service(name)]
+        """Read every node whose name has our form. Raises `Unavailable` if the base is closed."""
+        services = self._services(client)
         instances = self._children(client, services)
         paths = [
             f"{service}/{name}"
@@ -45,9 +42,28 @@ class Tree:
             for name in found or ()
             if INSTANCE.fullmatch(name)
         ]
+        # Somebody else's node does not show its children, but we may read those that we made.
+        closed = {s for s, found in zip(services, instances, strict=True) if found is None}
+        paths += [path for path in self.nodes if parent_of(path) in closed]
         self.nodes = {path: self.nodes[path] for path in paths if path in self.nodes}
-        self._parents = set() if names[0] is None else {*above([f"{self._base}/"]), *services}
         self.read(client, paths)
+
+    def _services(self, client: KazooClient) -> Sequence[str]:
+        """The paths of the nodes under the base path. None if there is no base yet."""
+        top = self._base or "/"
+        # Without a sync, a member may answer with an older state than others know already.
+        _, names = self._session.gather([client.sync_async(top), client.get_children_async(top)])
+        if isinstance(names, NoAuthError):
+            raise Unavailable(
+                f"{top} may not be read; give this agent's user the rights to read and create"
+                " there (setAcl in zkCli.sh), or choose another base"
+            )
+        if isinstance(names, Exception):
+            self._parents = set()
+            return ()
+        services = [f"{self._base}/{name}" for name in names if self._is_service(name)]
+        self._parents = {*above([f"{self._base}/"]), *services}
+        return services
 
     def _is_service(self, name: str) -> bool:
         return bool(self._base) or name != "zookeeper"
@@ -77,7 +93,7 @@ class Tree:
             self.nodes[path] = Node("", Mark.OTHERS, 0, 0)
         else:
             data, stat = answer
-            read = read_node(path, data, stat, self._owner)
+            read = read_node(path, data, stat, self._identity, self._session.id)
             # An equal node is not replaced: others hold its parts, and two copies take memory.
             if self.nodes.get(path) != read:
                 self.nodes[path] = read

@@ -67,7 +67,7 @@ class Here:
         """Whether an unmarked entry is what the original wrote for this service."""
         if found.address not in {*self.addresses, service.address, *service.former_addresses}:
             return False
-        if self._is_originals(service.id) and found.id in ("", service.id):
+        if self._is_originals(service.id) and found.id == service.id:
             return True
         return bool(found.facts) and all(
             _same(value, getattr(service, name))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
-from kazoo.security import make_digest_acl
+from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
@@ -32,6 +32,8 @@ OWNER = Identity("engine-1", "host")
 ADDRESS = "10.0.0.1"
 
 NUMBERS = count()
+# Everybody may do all but see the children.
+CLOSED = make_acl("world", "anyone", write=True, create=True, delete=True, admin=True)
 
 Make = Callable[..., ZooKeeperBackend]
 
@@ -105,13 +107,13 @@ def offline(uri: str = "zookeeper://127.0.0.1:1/services", **environ: str) -> Zo
 # Entries
 
 
-def test_the_node_is_the_originals_with_id_and_owner_after_it() -> None:
+def test_the_node_is_the_originals_with_id_owner_and_host_after_it() -> None:
     made = offline().entry(service(3, tags=("b", "a"), attrs={"x": "1"}))
     assert made.key == "/services/web/10.0.0.1:1003"
     assert list(json.loads(made.content).items()) == [
         ("Name", "web"), ("IP", "10.0.0.1"), ("PublicPort", 1003), ("PrivatePort", 80),
         ("ContainerID", "abc123"), ("Tags", ["b", "a"]), ("Attrs", {"x": "1"}),
-        ("ID", "host:c3:80"), ("Owner", "engine-1"),
+        ("ID", "host:c3:80"), ("Owner", "engine-1"), ("Host", "host"),
     ]  # fmt: skip
     assert made.alternate is None
 
@@ -288,14 +290,158 @@ def test_another_owners_node_is_neither_written_over_nor_removed(
         assert reader.get(entry.key) == data
 
 
-def test_an_unmarked_node_at_our_place_is_adopted(
+def originals(wanted: Service, **changes: object) -> bytes:
+    """What the original would have written for this service, or something near it."""
+    fields = {
+        "Name": wanted.name, "IP": wanted.address, "PublicPort": wanted.port,
+        "PrivatePort": wanted.private_port, "ContainerID": wanted.container_hostname,
+        "Tags": [*reversed(wanted.tags)], "Attrs": {},
+    }  # fmt: skip
+    return json.dumps(fields | changes).encode()
+
+
+def version_1(wanted: Service, **changes: object) -> bytes:
+    """What version 1.0.0 wrote: no host."""
+    return originals(wanted, **{"ID": wanted.id, "Owner": OWNER.owner} | changes)
+
+
+@pytest.mark.parametrize("name", ["host:c0:80", "postgres"])
+def test_the_originals_node_is_adopted(
+    make: Make, reader: KazooClient, base: str, name: str
+) -> None:
+    wanted = service(id=name, tags=("a", "b"))
+    backend, path = make(), f"{base}/web/10.0.0.1:1000"
+    reader.create(path, originals(wanted), makepath=True)
+    assert reconcile(backend, wanted)[1] == {}
+    data, stat = reader.get(path)
+    assert stat.ephemeralOwner
+    assert json.loads(data)["ID"] == name
+
+
+@pytest.mark.parametrize("name", ["host:c0:80", "postgres"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        originals(service(), Tags=["static"]),
+        originals(service(), Name="db"),
+        originals(service(), PublicPort=5432),
+        originals(service(), ContainerID="another"),
+        b'{"Name": "web", "IP": "10.0.0.1", "PublicPort": 1000}',
+    ],
+)
+def test_a_node_that_the_original_did_not_write_for_this_container_is_left(
+    make: Make, reader: KazooClient, base: str, name: str, content: bytes
+) -> None:
+    """As one that somebody registered by hand. It also stays when the container ends."""
+    backend, path = make(), f"{base}/web/10.0.0.1:1000"
+    reader.create(path, content, makepath=True)
+    before = reader.get(path)
+    assert list(reconcile(backend, service(id=name))[0].conflicts) == [path]
+    reconcile(backend)
+    assert reader.get(path) == before
+
+
+def test_what_appears_after_the_last_look_is_left(
     make: Make, reader: KazooClient, base: str
 ) -> None:
-    backend = make()
-    reader.create(f"{base}/web/10.0.0.1:1000", b"", makepath=True)
-    assert reconcile(backend, service())[1] == {}
-    _, stat = reader.get(f"{base}/web/10.0.0.1:1000")
-    assert stat.ephemeralOwner
+    backend, wanted = make(), service()
+    backend.list()
+    entry = backend.entry(wanted)
+    twin = version_1(wanted, Host="twin")
+    for content in (b"theirs", originals(wanted), twin, version_1(wanted)):
+        reader.create(entry.key, content, makepath=True)
+        before = reader.get(entry.key)
+        for plan in (Plan((entry,)), Plan((), (entry.key,))):
+            assert [*backend.apply(plan)] == [entry.key]
+            assert reader.get(entry.key) == before
+        reader.delete(entry.key)
+        assert backend.list() == {}
+
+
+def test_a_twins_nodes_are_left(make: Make, reader: KazooClient, base: str) -> None:
+    """Two hosts with one engine id: at start, at every resync, and when services end."""
+    one = make(owner=Identity("engine-1", "host"))
+    two = make(owner=Identity("engine-1", "twin"))
+    theirs = service(5, address="10.0.0.2", id="twin:c5:80")
+    reconcile(one, service(0), service(1))
+    desired = {entry.key: entry for entry in [two.entry(theirs)]}
+    here = Here("twin", frozenset({"10.0.0.2"}), frozenset({"10.0.0.2"}))
+
+    def resync() -> Plan:
+        plan = diff(desired, two.list(), here, dangling=lambda _: True)
+        assert two.apply(plan) == {}
+        return plan
+
+    resync()
+    for _ in range(3):
+        assert not resync()
+        assert not reconcile(one, service(0), service(1))[0]
+    assert len(reader.get_children(f"{base}/web")) == 3
+    found = one.list()[f"{base}/web/10.0.0.2:1005"]
+    assert (found.mark, found.host) == (Mark.TWIN, "twin")
+    for plan in (Plan((one.entry(theirs),)), Plan((), (*desired,))):
+        other = make()
+        assert [*other.apply(plan)] == [*desired], "it was not there at the last look"
+    desired.clear()
+    resync()
+    assert len(reader.get_children(f"{base}/web")) == 2
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        {"Host": "former-name"},
+        {"Host": "host", "Owner": "engine-0"},
+        {"Owner": "engine-0"},
+        {},
+    ],
+    ids=["another-hostname", "another-engine", "another-engine-in-1.0.0", "1.0.0"],
+)
+def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
+    make: Make, server: ZooKeeper, base: str, former: dict[str, str]
+) -> None:
+    kept, gone = service(0), service(1)
+    with client(server) as old:
+        for each in (kept, gone):
+            path = f"{base}/web/{each.address}:{each.port}"
+            old.create(path, version_1(each, **former), ephemeral=True, makepath=True)
+        backend = make(owner=Identity("engine-1", "host", ("engine-0",)))
+        with Watcher(server, f"{base}/web", 2) as watcher:
+            reconcile(backend, kept, gone)
+            watcher.look_again()
+        assert watcher.gap == 0
+        assert {a.mark for a in backend.list().values()} == {Mark.OURS}
+        before = last_write(server)
+        assert not reconcile(make(owner=backend._identity), kept, gone)[0].deregister
+        assert not reconcile(backend, kept, gone)[0]
+        assert last_write(server) >= before
+        reconcile(backend, kept)
+        assert [*backend.list()] == [f"{base}/web/10.0.0.1:1000"]
+
+
+def test_another_engines_node_is_not_ours_without_the_operators_word(
+    make: Make, reader: KazooClient, base: str
+) -> None:
+    path = f"{base}/web/10.0.0.1:1000"
+    reader.create(path, version_1(service(), Owner="engine-0", Host="host"), makepath=True)
+    assert [*reconcile(make(), service())[0].conflicts] == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"10.0.0.1:9", originals(service()), b'{"Owner":"x"}'])
+def test_our_node_is_put_right_whatever_somebody_writes_into_it(
+    make: Make, reader: KazooClient, content: bytes
+) -> None:
+    """It hangs on our session, so ZooKeeper itself says whose it is."""
+    backend, entry = make(), make().entry(service())
+    reconcile(backend, service())
+    reader.set(entry.key, content)
+    assert [*reconcile(backend, service())[0].register] == [entry]
+    assert reader.get(entry.key)[0].decode() == entry.content
+    reader.set(entry.key, content)
+    reconcile(backend)
+    assert not reader.exists(entry.key)
 
 
 def test_one_that_cannot_be_written_does_not_hold_up_the_others(
@@ -304,7 +450,9 @@ def test_one_that_cannot_be_written_does_not_hold_up_the_others(
     reader.ensure_path(base)
     reader.create(f"{base}/held", ephemeral=True)
     reader.create(f"{base}/closed", acl=[make_digest_acl("a", "b", all=True)])
-    reader.create(f"{base}/deep/10.0.0.1:1000/x", makepath=True)
+    deep = f"{base}/deep/10.0.0.1:1000"
+    reader.create(deep, originals(service(name="deep")), makepath=True)
+    reader.create(f"{deep}/x")
     backend = make()
     names = ("a", "held", "closed", "deep", "z")
     _, rejected = reconcile(backend, *(service(name=name) for name in names))
@@ -544,6 +692,67 @@ def test_after_an_expired_session_what_a_sibling_put_back_is_left(
 # Access
 
 
+@pytest.mark.parametrize("path", ["/closed/services", "/closed"])
+def test_a_base_that_may_not_be_read_is_an_error_with_a_remedy(
+    make: Make, server: ZooKeeper, reader: KazooClient, path: str
+) -> None:
+    """Without one it would count as empty, and every resync would write all nodes again."""
+    acl = [make_digest_acl("a", "b", all=True), CLOSED]
+    reader.ensure_path(path)
+    reader.set_acls(path, acl)
+    backend = make(path=path)
+    before = last_write(server)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=f"^{path} may not be read; give .* right"):
+            reconcile(backend, service())
+    assert last_write(server) <= before + 1, "its session, and nothing else"
+    reader.set_acls(path, OPEN_ACL_UNSAFE)
+    reader.delete("/closed", recursive=True)
+
+
+def test_what_stands_under_a_node_that_may_not_be_read_is_not_written_again(
+    make: Make, server: ZooKeeper, reader: KazooClient, base: str
+) -> None:
+    reader.ensure_path(f"{base}/web")
+    reader.set_acls(f"{base}/web", [CLOSED])
+    for backend in (make(), make()):
+        reconcile(backend, service(0), service(1, "db"))
+        before = last_write(server)
+        for _ in range(2):
+            assert not reconcile(backend, service(0), service(1, "db"))[0]
+        assert last_write(server) == before
+        backend.close()
+    last = make()
+    reconcile(last, service(0), service(1, "db"))
+    reconcile(last)
+    with client(server, "a:b") as there:
+        assert not there.exists(f"{base}/web/10.0.0.1:1000")
+
+
+def test_a_server_that_asks_for_a_login_is_told_as_that(tmp_path: Path) -> None:
+    flags = ("-Dzookeeper.enforce.auth.enabled=true", "-Dzookeeper.enforce.auth.schemes=digest")
+    server = ZooKeeper(tmp_path, jvm=flags)
+
+    def backend(user: str = "") -> ZooKeeperBackend:
+        uri = parse(f"zookeeper://{user}{server.address}/enforced")
+        return ZooKeeperBackend(Context(uri, OWNER, timeout=5))
+
+    without, known = backend(), backend("kim:secret@")
+    try:
+        server.start()
+        for call in (without.list, without.keepalive, without.list):
+            with pytest.raises(
+                Unavailable, match=r"only clients with a login.*ZOOKEEPER_AUTH_FILE"
+            ):
+                call()
+        assert reconcile(known, service())[1] == {}
+        assert len(known.list()) == 1
+    finally:
+        without.close()
+        known.close()
+        server.remove()
+
+
 def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> None:
     backend = make(user="kim:pass%3Aword@")
     assert reconcile(backend, service())[1] == {}
@@ -555,7 +764,8 @@ def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> 
     with client(server, "kim:pass:word") as kim:
         assert kim.get(path)
     assert reconcile(make(ZOOKEEPER_AUTH="kim:pass:word"), service())[1] == {}
-    assert reconcile(make(), service())[1] == {path: "another owner holds it"}
+    with pytest.raises(Unavailable, match=f"^{base} may not be read"):
+        reconcile(make(), service())
     reconcile(backend)
     assert backend.list() == {}
 
