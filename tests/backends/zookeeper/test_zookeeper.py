@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import socket
@@ -687,6 +689,54 @@ def test_after_an_expired_session_what_a_sibling_put_back_is_left(
     with pytest.raises(SessionLost):
         one.keepalive()
     assert not reconcile(one, service())[0]
+
+
+class SlowProxy(TCPProxy):
+    """Forwards `rate` bytes a second in each direction."""
+
+    def __init__(self, upstream: str, rate: int) -> None:
+        self.rate = rate
+        super().__init__(upstream)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, counter: str
+    ) -> None:
+        while data := await source.read(self.rate // 20):
+            sink.write(data)
+            await sink.drain()
+            await asyncio.sleep(len(data) / self.rate)
+        with contextlib.suppress(OSError):
+            sink.write_eof()
+
+
+def test_a_session_outlives_a_listing_and_a_write_that_take_longer_than_its_timeout(
+    server: ZooKeeper, reader: KazooClient
+) -> None:
+    """kazoo's own thread sends the signs of life, also between the answers of a listing.
+
+    A busy machine may break the connection, but not the session.
+    """
+    proxy = SlowProxy(server.address, 1_000_000)
+    uri = parse(f"zookeeper://{proxy.address}/slow?session-timeout=3")
+    backend = ZooKeeperBackend(Context(uri, OWNER, timeout=5))
+    entries = tuple(backend.entry(service(n, attrs={"x": "y" * 100_000})) for n in range(40))
+    keys = {entry.key for entry in entries}
+
+    def seconds(work: Callable[[], bool]) -> float:
+        began = time.monotonic()
+        until(work, "an answer", ignore=(Unavailable,))
+        return time.monotonic() - began
+
+    try:
+        backend.list()
+        session = backend._session.id
+        assert seconds(lambda: backend.apply(Plan(entries)) == {}) > 3, "no longer than a session"
+        assert seconds(lambda: {k for k, a in backend.list().items() if a.held} == keys) > 3
+        assert backend._session.id == session
+        assert {reader.get(key)[1].ephemeralOwner for key in keys} == {session}
+    finally:
+        backend.close()
+        proxy.close()
 
 
 # Access
