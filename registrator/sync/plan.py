@@ -3,8 +3,8 @@
 "Ours" means that the entry names our engine's id, and this host. An entry that names our engine's
 id and another host is a twin. It counts as ours only at an address of this host itself, which then
 has a new name. An entry that names our engine's id and no host counts as ours if its id starts with
-our hostname, or if it is at an address of this host. "Unmarked" means that it names no owner, as
-the entries of gliderlabs/registrator do.
+our hostname, or if it is at an address of this host. Otherwise it counts as unmarked. "Unmarked"
+means that it names no owner, as the entries of gliderlabs/registrator do.
 
 | desired | the registry has                              | then                              |
 | ------- | --------------------------------------------- | --------------------------------- |
@@ -53,7 +53,7 @@ class Here:
             return Mark.OURS
         if found.mark is Mark.UNTOLD:
             named = found.id.startswith(f"{self.hostname}:")
-            return Mark.OURS if named or found.address in self.own else Mark.OTHERS
+            return Mark.OURS if named or found.address in self.own else Mark.NONE
         return found.mark
 
     def owns(self, found: Actual) -> bool:
