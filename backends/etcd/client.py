@@ -55,14 +55,18 @@ class Server(NamedTuple):
 
 
 class EtcdClient:
-    """One etcd cluster. It raises `Unavailable` only after every address failed."""
+    """One etcd cluster. It raises `Unavailable` only after every address failed.
 
-    def __init__(self, context: Context, tls: bool) -> None:
+    A `spare` client logs nothing, and does not wake the reconciler when its connection ends.
+    """
+
+    def __init__(self, context: Context, *, spare: bool = False) -> None:
         """Read addresses, certificates and credentials. Raises `ConfigError`. Opens nothing."""
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
-        self._tls = tls
+        self._spare = spare
+        self._tls = context.uri.scheme.endswith("-tls")
         self._certificates()
         self._user = credentials(context)[0]
         self._metadata = _REQUIRE_LEADER
@@ -148,11 +152,13 @@ class EtcdClient:
         try:
             self._client = self._open(server)
             self._login(deadline)
-            details = self._version(deadline)
+            details = "" if self._spare else self._version(deadline)
         except BaseException:
             self.close()
             raise
         self._server = server
+        if self._spare:
+            return
         self._notice_the_end()
         self._in_use.connected(str(server.ip), details, self._end_to_log)
         self._end_to_log = ""

@@ -44,6 +44,9 @@ _REFUSALS = frozenset(
     }
 )
 
+_NO_SPACE = "database space exceeded"
+_TOO_LARGE = ("too many operations", "request is too large")
+
 # gRPC's texts for a connection that failed, and plain words for them.
 MEANINGS = (
     (r"Failed to connect to remote host: (.+)", r"\1"),
@@ -113,9 +116,22 @@ def reason(error: grpc.RpcError, timeout: float, *, connecting: bool) -> str:
 
 def refusal(error: grpc.RpcError) -> str:
     """Why a server refused, and what to do about it."""
-    denied = error.code() is Code.PERMISSION_DENIED
-    remedy = "; the user needs a role with readwrite below the URI's path" if denied else ""
+    remedy = ""
+    if error.code() is Code.PERMISSION_DENIED:
+        remedy = "; the user needs a role with readwrite below the URI's path"
+    elif _NO_SPACE in (error.details() or ""):
+        remedy = "; compact and defragment etcd, or raise its quota, and disarm its alarm"
     return f"{error.details()}{remedy}"
+
+
+def no_space(error: Refused) -> bool:
+    """Whether etcd takes no more puts until somebody gives it room. It still takes deletes."""
+    return _NO_SPACE in str(error)
+
+
+def too_large(error: Refused) -> bool:
+    """Whether a transaction is beyond ``--max-txn-ops`` or ``--max-request-bytes``."""
+    return any(text in str(error) for text in _TOO_LARGE)
 
 
 def wants_login(error: grpc.RpcError) -> bool:

@@ -2,7 +2,9 @@
 
 The key is the DNS name with its labels in reverse order. A service ``redis`` in the domain
 ``cluster.local`` has the key ``/skydns/local/cluster/redis/<id>`` and the value
-``{"host":"10.0.0.5","port":6379}``. DNS clients find it as ``redis.cluster.local``.
+``{"host":"10.0.0.5","port":6379,"ttl":30,"host_name":"web01"}``. DNS clients find it as
+``redis.cluster.local``. Without a ``ttl``, CoreDNS would give the record the time to live of its
+lease, or the lease's id.
 """
 
 from __future__ import annotations
@@ -10,25 +12,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from registrator.backend import ConfigError
+from registrator.backend import ConfigError, Context
 from registrator.model import Entry, Service
 from registrator.uri import RegistryURI
 
-from .backend import EtcdBackend
+from .backend import HOST, EtcdBackend
 from .entries import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASH_DIGITS = 8
+MADE = re.compile(rf"([a-z0-9-]+-)?[0-9a-f]{{{HASH_DIGITS}}}")
+# The longest time in seconds that a DNS client may keep a record. RFC 8767 recommends no more.
+MAX_DNS_TTL = 604_800
 # A DNS name has at most 253 characters. The service and its id take up to 128 of them.
 MAX_DOMAIN = 125
 
 
 class SkyDNSBackend(EtcdBackend):
-    """``skydns2://host:port,…/domain``."""
+    """``skydns2://host:port,…/domain``. ``?dns-ttl=30`` is the records' time to live in seconds."""
 
     layout = "skydns"
-    options = ()
+    options = ("dns-ttl",)
+
+    def __init__(self, context: Context) -> None:
+        """Raise `ConfigError` if the URI or the environment is wrong."""
+        super().__init__(context)
+        text = context.uri.options.get("dns-ttl", "30")
+        if not re.fullmatch("[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_DNS_TTL:
+            raise ConfigError(
+                f"the option dns-ttl must be 1 to {MAX_DNS_TTL} whole seconds, not {text[:80]!r}"
+            )
+        self._dns_ttl = int(text)
 
     def prefix(self, uri: RegistryURI) -> str:
         """``/skydns`` and the domain's labels, reversed. Raises `ConfigError`."""
@@ -50,8 +67,21 @@ class SkyDNSBackend(EtcdBackend):
         check("name", service.name, nested=True)
         check("id", service.id, nested=True)
         key = f"{self._prefix}/{label(service.name.lower())}/{label(service.id)}"
-        address = {"host": service.address, "port": service.port}
-        return Entry(key, json.dumps(address, separators=(",", ":")), service)
+        value = {
+            "host": service.address,
+            "port": service.port,
+            "ttl": self._dns_ttl,
+            HOST: self._identity.hostname,
+        }
+        return Entry(key, json.dumps(value, separators=(",", ":")), service)
+
+    def service_id(self, segment: str) -> str:
+        """The id, unless the label was made from it."""
+        return "" if MADE.fullmatch(segment) else segment
+
+    def is_originals(self, document: Mapping[str, Any]) -> bool:
+        """gliderlabs/registrator wrote a host and a port."""
+        return document.keys() == {"host", "port"}
 
 
 def label(text: str) -> str:

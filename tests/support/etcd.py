@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -90,6 +92,27 @@ def requests(etcd: Etcd, method: str) -> int:
     return sum(map(int, found))
 
 
+def lease_of_1_0_0(uri: str, owner: str = "engine-1", ttl: int = 0) -> int:
+    """The id of the lease that version 1.0.0 writes under."""
+    parsed = parse(uri)
+    path = parsed.path.strip("/")
+    prefix = f"/{path}" if path else ""
+    layout = parsed.scheme.removesuffix("-tls")
+    if layout == "skydns2":
+        layout, prefix = "skydns", "/".join(["/skydns", *reversed(path.split("."))])
+    ttl = ttl or 100 * 365 * 86_400
+    digest = hashlib.sha256(f"{layout}\0{prefix}\0{owner}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") >> 1 << 8 | ttl % 256
+
+
+def grant(etcd: Etcd, lease: int, ttl: int = 100 * 365 * 86_400) -> str:
+    """Make a lease with this id; returns the id as etcdctl takes it."""
+    body = json.dumps({"ID": str(lease), "TTL": str(ttl)}).encode()
+    with urllib.request.urlopen(f"http://{etcd.address}/v3/lease/grant", body, timeout=5) as answer:
+        assert "error" not in json.load(answer)
+    return f"{lease:x}"
+
+
 def leads(etcd: Etcd) -> bool:
     """Whether this member is the leader."""
     return "\netcd_server_is_leader 1" in metrics(etcd)
@@ -115,9 +138,11 @@ class Backends:
         timeout: float = 2.0,
         environ: Mapping[str, str] | None = None,
         wake: Callable[[], None] = lambda: None,
+        host: str = "host",
+        former: tuple[str, ...] = (),
     ) -> Backend:
         parsed = parse(uri)
-        identity = Identity(owner, "host")
+        identity = Identity(owner, host, former)
         context = Context(parsed, identity, ttl, ttl / 3, timeout, environ or {}, wake)
         self.made.append(load(parsed.scheme)(context))
         return self.made[-1]

@@ -32,9 +32,10 @@ def test_the_layout_that_skydns_and_coredns_read(tmp_path: Path, make: Backends)
         six = replace(SERVICE, id="six", address="fd00::1")
         entries = tuple(map(backend.entry, (SERVICE, six)))
         assert backend.apply(Plan(entries)) == {}
+        rest = '"port":8080,"ttl":30,"host_name":"host"}'
         assert keys(etcd, "/") == {
-            f"/skydns/local/cluster/web/{ID}": '{"host":"10.0.0.1","port":8080}',
-            "/skydns/local/cluster/web/six": '{"host":"fd00::1","port":8080}',
+            f"/skydns/local/cluster/web/{ID}": f'{{"host":"10.0.0.1",{rest}',
+            "/skydns/local/cluster/web/six": f'{{"host":"fd00::1",{rest}',
         }
         before = revision(etcd)
         found = make(f"skydns2://{etcd.address}/Cluster.Local.").list()
@@ -81,7 +82,25 @@ def test_names_differ_by_more_than_case(make: Backends) -> None:
 
 def test_the_content_is_json(make: Backends) -> None:
     entry = make("skydns2-tls://h/local").entry(SERVICE)
-    assert json.loads(entry.content) == {"host": "10.0.0.1", "port": 8080}
+    assert json.loads(entry.content) == {
+        "host": "10.0.0.1",
+        "port": 8080,
+        "ttl": 30,
+        "host_name": "host",
+    }
+
+
+@pytest.mark.parametrize("ttl", [1, 5, 3600, 604_800])
+def test_the_time_to_live_of_dns_records(make: Backends, ttl: int) -> None:
+    """CoreDNS takes the smaller one of this and of the lease's, which it reads wrongly."""
+    entry = make(f"skydns2://h/local?dns-ttl={ttl}", ttl=30).entry(SERVICE)
+    assert json.loads(entry.content)["ttl"] == ttl
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "604801", "1.5", "30s", "", "x", "٣", "9" * 400])
+def test_no_time_to_live(make: Backends, text: str) -> None:
+    with pytest.raises(ConfigError, match="dns-ttl must be 1 to 604800 whole seconds"):
+        make(f"skydns2://h/local?dns-ttl={text}")
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "a/../b", "a\0", "a\n"])

@@ -1,0 +1,139 @@
+"""Writes to etcd in transactions, none of which changes what another owner holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from registrator.backend import Unavailable
+from registrator.model import Actual, Mark
+
+from .client import EtcdClient
+from .entries import Write, transactions
+from .lease import Lease
+from .rpc import Refused, etcdrpc, too_large, unary
+
+TXN = unary("kvstub.Txn")
+
+MAX_ATTEMPTS = 3
+
+
+class Writer:
+    """Writes keys, unless they changed since the last look.
+
+    `look` tells what a key holds. A key that was ours at the last look remains ours, even if
+    somebody else wrote it since, and our mark went with that.
+    """
+
+    def __init__(self, client: EtcdClient, lease: Lease, look: Callable[[Any], Actual]) -> None:
+        self._client = client
+        self._lease = lease
+        self._look = look
+        self._revisions: dict[bytes, int] = {}
+        self._ours: set[bytes] = set()
+
+    def seen(self, keys: Mapping[bytes, tuple[int, Mark]]) -> None:
+        """Take over a listing: the revision and mark of each key that no other owner holds."""
+        ours, self._ours = self._ours, set()
+        self._revisions = {}
+        for key, (revision, mark) in keys.items():
+            self._revisions[key] = revision
+            if mark is Mark.OURS or (mark is Mark.NONE and key in ours):
+                self._ours.add(key)
+
+    def write(self, writes: Sequence[Write]) -> Mapping[str, str]:
+        """Carry out the writes. Returns the keys that may not be written, with the reason."""
+        rejected: dict[str, str] = {}
+        for transaction in transactions(writes):
+            self._halve(transaction, rejected)
+        return rejected
+
+    def _halve(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
+        """Carry out the writes, in smaller transactions if the server's limits are lower."""
+        try:
+            self._commit(writes, rejected)
+        except Refused as error:
+            if not too_large(error):
+                raise
+            if len(writes) > 1:
+                middle = len(writes) // 2
+                self._halve(writes[:middle], rejected)
+                self._halve(writes[middle:], rejected)
+            else:
+                rejected[writes[0].key.decode()] = str(error)
+
+    def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
+        """Carry out the writes in one transaction, unless a key changed since it was last seen."""
+        for _ in range(MAX_ATTEMPTS):
+            request = etcdrpc.TxnRequest(
+                compare=[self._unchanged(write.key) for write in writes],
+                success=[self._operation(write) for write in writes],
+            )
+            answer = self._client.call(TXN, request)
+            if answer.succeeded:
+                self._written(writes, answer.header.revision)
+                return
+            writes = self._still_due(writes, rejected)
+            if not writes:
+                return
+        raise Unavailable("the keys in etcd change faster than they are written")
+
+    def _written(self, writes: Sequence[Write], revision: int) -> None:
+        for key, value, _ in writes:
+            if value is None:
+                self._revisions.pop(key, None)
+                self._ours.discard(key)
+            else:
+                self._revisions[key] = revision
+                self._ours.add(key)
+
+    def _unchanged(self, key: bytes) -> Any:
+        return etcdrpc.Compare(
+            target=etcdrpc.Compare.MOD,
+            result=etcdrpc.Compare.EQUAL,
+            key=key,
+            mod_revision=self._revisions.get(key, 0),
+        )
+
+    def _operation(self, write: Write) -> Any:
+        if write.value is None:
+            return etcdrpc.RequestOp(request_delete_range=etcdrpc.DeleteRangeRequest(key=write.key))
+        return etcdrpc.RequestOp(
+            request_put=etcdrpc.PutRequest(key=write.key, value=write.value, lease=self._lease.id)
+        )
+
+    def _still_due(self, writes: Sequence[Write], rejected: dict[str, str]) -> Sequence[Write]:
+        """The writes that are still due and allowed, given what the keys hold now."""
+        reads = [
+            etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=write.key)) for write in writes
+        ]
+        answer = self._client.call(TXN, etcdrpc.TxnRequest(success=reads))
+        due = []
+        for write, response in zip(writes, answer.responses, strict=True):
+            found = response.response_range.kvs
+            refusal = self._refusal(write, self._look(found[0])) if found else ""
+            if refusal and write.value is not None:
+                rejected[write.key.decode()] = refusal
+            if refusal:
+                continue
+            self._revisions[write.key] = found[0].mod_revision if found else 0
+            if not self._done(write, found):
+                due.append(write)
+        return due
+
+    def _refusal(self, write: Write, found: Actual) -> str:
+        """Why a key that changed since the last look may not be written. Empty if it may."""
+        if found.mark is Mark.TWIN:
+            return f"host {found.host}, which has the same engine id, holds it"
+        if found.mark is Mark.OTHERS:
+            return "another owner holds it"
+        if found.mark is Mark.OURS or write.key in self._ours:
+            return ""
+        if write.value is None or write.address != found.address:
+            return f"somebody else has just registered it with {found.address or 'no address'}"
+        return ""
+
+    def _done(self, write: Write, found: Sequence[Any]) -> bool:
+        if write.value is None or not found:
+            return write.value is None and not found
+        return bool(found[0].value == write.value and found[0].lease == self._lease.id)
