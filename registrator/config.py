@@ -122,7 +122,7 @@ def _contradictions(values: Mapping[str, Any], unread: set[str], mistakes: list[
         elif ttl and ttl <= refresh:
             mistakes.append("-ttl must be larger than -ttl-refresh")
     if "network" in values and not values.get("internal") and "internal" not in unread:
-        mistakes.append("-network needs -internal")
+        mistakes.append("-network needs -internal: give both, or neither")
 
 
 def _uris(texts: Sequence[str], mistakes: list[str]) -> tuple[RegistryURI, ...]:

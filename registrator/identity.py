@@ -22,8 +22,8 @@ def identify(config: Config, engine: Engine) -> Identity:
     hostname = config.hostname or socket.gethostname()
     if not config.hostname and re.fullmatch("[0-9a-f]{12}", hostname) and engine.name:
         log.warning(
-            "the agent runs without --net=host: its hostname %s would change with its container; "
-            "ids start with the engine's name %s, give -hostname for another",
+            "the agent runs without --net=host, and its hostname %s would change with its "
+            "container; ids start with the engine's name %s; set -hostname to choose another",
             hostname, engine.name,
         )  # fmt: skip
         hostname = engine.name
@@ -38,8 +38,11 @@ def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
             hostname, f" in the network {config.network}" if config.network else "",
         )  # fmt: skip
         return
-    log.log(
-        logging.INFO if host_ip else logging.WARNING,
-        "ids start with %s, published ports are registered at %s",
-        hostname, host_ip or "no address: none was found, give one with -ip",
-    )  # fmt: skip
+    if not host_ip:
+        log.warning(
+            "ids start with %s, published ports are not registered: "
+            "no address of this host was found; give one with -ip",
+            hostname,
+        )
+        return
+    log.info("ids start with %s, published ports are registered at %s", hostname, host_ip)

@@ -81,8 +81,8 @@ def parse(text: str) -> RegistryURI:
         raise ValueError(f"{scheme}://… contains a blank or a control character")
     if "@" in hosts + path + (query or ""):
         raise ValueError(
-            f"{scheme}://… has an '@' that ends no user or password; in these write"
-            " %40 for '@', %2F for '/' and %3F for '?', elsewhere %40"
+            f"{scheme}://… has an '@' in a wrong place; write %40 for it, and in a user or"
+            " password also %2F for '/' and %3F for '?'"
         )
     user, _, password = userinfo.removesuffix("@").partition(":")
     pairs = parse_qsl(query or "", keep_blank_values=True)

@@ -79,13 +79,14 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
 
 OWN = "ids start with vm, exposed ports are registered at the containers' own addresses"
 HOSTS = "ids start with vm, published ports are registered at"
+NOWHERE = "ids start with vm, published ports are not registered: no address of this host was found"
 
 
 @pytest.mark.parametrize(
     ("options", "host_ip", "line"),
     [
         ({}, "192.0.2.10", ("INFO", f"{HOSTS} 192.0.2.10")),
-        ({}, "", ("WARNING", f"{HOSTS} no address: none was found, give one with -ip")),
+        ({}, "", ("WARNING", f"{NOWHERE}; give one with -ip")),
         ({"internal": "true"}, "192.0.2.10", ("INFO", OWN)),
         ({"internal": "true"}, "", ("INFO", OWN)),
         ({"internal": "true", "network": "front"}, "", ("INFO", f"{OWN} in the network front")),

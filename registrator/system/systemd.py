@@ -24,4 +24,7 @@ def tell_ready(environ: Mapping[str, str]) -> None:
         try:
             sock.sendto(b"READY=1", address)
         except OSError as error:
-            log.warning("cannot tell systemd that the agent runs: %s", error.strerror)
+            log.warning(
+                "cannot tell systemd that the agent runs, so systemd may end it: %s",
+                error.strerror,
+            )

@@ -31,7 +31,7 @@ def test_a_network_that_comes_up_late_and_changes(clean_engine: Dockerd, tmp_pat
     try:
         port = clean_engine.api.host_port(clean_engine.api.run("web1", publish_all=True))
         agent.start()
-        agent.wait_log("registered at no address: none was found")
+        agent.wait_log("published ports are not registered: no address of this host was found")
         agent.wait_log("web1 .*: not registered: 80/tcp: the host's address is not known")
         inside("route", "add", "default", "via", host.address)
         until(
