@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -70,7 +71,9 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     late = tmp_path / "late.sock"
     waiting = agent(f"file://{tmp_path}/services.json", docker_host=f"unix://{late}")
     waiting.wait_log("none answers")
-    (tmp_path / "services.json").write_text("somebody else's")
+    file = tmp_path / "services.json"
+    file.write_text("somebody else's")
+    os.utime(file, (0, 0))  # one that changed just now may be half written
     late.symlink_to(clean_engine.socket)
     assert waiting.exited() == 1
     assert "services.json exists and is not a list of target groups" in waiting.log
