@@ -742,6 +742,78 @@ def test_a_session_outlives_a_listing_and_a_write_that_take_longer_than_its_time
 # Access
 
 
+LEAST = {"read": True, "create": True, "delete": True}
+
+
+@pytest.fixture
+def granted(server: ZooKeeper, base: str) -> Iterator[Callable[..., None]]:
+    """Give kim these rights, and no others, to the base and to a service's node in it."""
+    with client(server, "root:secret") as root:
+
+        def grant(**rights: bool) -> None:
+            acl = [
+                make_digest_acl("root", "secret", all=True),
+                make_digest_acl("kim", "secret", **rights),
+            ]
+            for path in (base, f"{base}/web"):
+                root.ensure_path(path)
+                root.set_acls(path, acl)
+
+        yield grant
+        # What kim made is kim's alone.
+        root.add_auth("digest", "kim:secret")
+        root.delete(base, recursive=True)
+
+
+def test_the_least_rights_are_enough(
+    make: Make, server: ZooKeeper, granted: Callable[..., None], base: str
+) -> None:
+    """The table in docs/registries/zookeeper.md. Servers from 3.8.4 on ask for more than others."""
+    granted(**LEAST)
+    woken = threading.Event()
+    backend = make(user="kim:secret@", wake=woken.set)
+    services = [service(0), service(1), service(2, "db")]
+    assert reconcile(backend, *services)[1] == {}
+    before = last_write(server)
+    assert not reconcile(backend, *services)[0]
+    backend.keepalive()
+    assert last_write(server) == before
+    assert reconcile(backend, service(0, tags=("new",)), service(2, "db"))[1] == {}
+    with client(server, "kim:secret") as kim:
+        assert not woken.is_set()
+        kim.delete(f"{base}/db/10.0.0.1:1002")
+        assert woken.wait(60)
+        for left in ((service(0), service(2, "db")), ()):
+            assert reconcile(backend, *left)[1] == {}
+        assert kim.get_children(base) == [], "empty nodes go, whoever made them"
+
+
+@pytest.mark.parametrize("missing", LEAST)
+def test_without_one_of_the_least_rights(
+    make: Make, server: ZooKeeper, granted: Callable[..., None], base: str, missing: str
+) -> None:
+    granted(**{right: True for right in LEAST if right != missing})
+    backend = make(user="kim:secret@")
+    if missing == "read":
+        with pytest.raises(Unavailable, match=f"^{base} may not be read"):
+            backend.list()
+        return
+    _, rejected = reconcile(backend, service(0), service(2, "db"))
+    if missing == "create":
+        assert rejected == {
+            f"{base}/web/10.0.0.1:1000": "ZooKeeper's ACL does not allow it",
+            f"{base}/db/10.0.0.1:1002": "the node above it is missing and cannot be made",
+        }
+        return
+    assert rejected == {}
+    _, refused = reconcile(backend)
+    with client(server, "kim:secret") as kim:
+        assert sorted(kim.get_children(base)) == ["db", "web"]
+        assert kim.get_children(f"{base}/db") == []
+        assert kim.get_children(f"{base}/web") == ["10.0.0.1:1000"]
+    assert refused == {f"{base}/web/10.0.0.1:1000": "ZooKeeper's ACL does not allow it"}
+
+
 @pytest.mark.parametrize("path", ["/closed/services", "/closed"])
 def test_a_base_that_may_not_be_read_is_an_error_with_a_remedy(
     make: Make, server: ZooKeeper, reader: KazooClient, path: str
