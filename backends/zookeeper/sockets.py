@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +53,8 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         self.error = ""
         self.opened = 0
         self._errors: dict[Address, str] = {}
+        # The last answer of `failures`.
+        self._told: dict[Address, str] = {}
         self._timeout = timeout
         self._tls = tls
         self._lock = threading.Lock()
@@ -108,16 +110,20 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         return str(self._address)
 
     def failures(self) -> str:
-        """Why attempts failed since the last call, with their addresses."""
+        """Why attempts failed since the last call, with their addresses.
+
+        kazoo pauses between two attempts. If there was none, the answer is the last one again.
+        """
         with self._lock:
-            found, self._errors = self._errors, {}
-        return "; ".join(f"{address}: {error}" for address, error in found.items())
+            self._told, self._errors = self._errors or self._told, {}
+            return _shown(self._told)
 
     def connected(self) -> str:
-        """The same, without the address that serves now."""
+        """Why attempts failed before this connection. The address that serves now is left out."""
         with self._lock:
-            self._errors = {a: error for a, error in self._errors.items() if a != self._address}
-        return self.failures()
+            found = {a: error for a, error in self._errors.items() if a != self._address}
+            self._told, self._errors = {}, {}
+            return _shown(found)
 
     def _note(self, address: Address, error: str) -> None:
         with self._lock:
@@ -171,3 +177,7 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         with self._lock:
             self._left = True
         self.cut()
+
+
+def _shown(errors: Mapping[Address, str]) -> str:
+    return "; ".join(f"{address}: {error}" for address, error in errors.items())
