@@ -77,10 +77,9 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
     mark = identity.mark(str(fields.get("Owner") or ""), host)
     if session and holder == session:
         mark = Mark.OURS
-    if mark is Mark.NONE:
-        return Node(content, mark, holder, stat.version, address=address, facts=_facts(fields))
-    shown = str(fields.get("ID") or "")
-    return Node(content, mark, holder, stat.version, shown, address, host)
+    shown = str(fields.get("ID") or "") if mark is not Mark.NONE else ""
+    facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else {}
+    return Node(content, mark, holder, stat.version, shown, address, host, facts)
 
 
 def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -423,6 +423,18 @@ def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
         assert [*backend.list()] == [f"{base}/web/10.0.0.1:1000"]
 
 
+@pytest.mark.parametrize(("container", "adopted"), [("abc123", True), ("def456", False)])
+def test_a_node_of_1_0_0_at_a_containers_address_is_taken_over_by_its_container(
+    make: Make, reader: KazooClient, base: str, container: str, adopted: bool
+) -> None:
+    """With ``-internal``, and an id of the user's own: a clone may have another one there."""
+    wanted = service(id="shop", address="172.17.0.2")
+    path = f"{base}/web/172.17.0.2:1000"
+    reader.create(path, version_1(wanted, ContainerID=container), makepath=True)
+    plan, _ = reconcile(make(), wanted)
+    assert (bool(plan.register), bool(plan.conflicts)) == (adopted, not adopted)
+
+
 def test_another_engines_node_is_not_ours_without_the_operators_word(
     make: Make, reader: KazooClient, base: str
 ) -> None:
