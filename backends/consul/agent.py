@@ -1,26 +1,28 @@
 """Services at a Consul agent: the schemes ``consul``, ``consul-tls`` and ``consul-unix``.
 
-An entry's key is the service id. The Meta key ``registrator-owner`` marks a service as ours. So
-the next process also recognizes a service whose name and id the user chose.
+An entry's key is the service id. The Meta keys ``registrator-owner`` and ``registrator-host`` mark
+a service as ours. So the next process also recognizes a service whose name and id the user chose.
 
 A registration belongs to the agent that took it. When a call finds its agent dead, it moves to
 the next address that works and raises `SessionLost`. The caller then lists there and writes what
 is missing. The copies at the former agent are removed when that agent answers (see `leftovers`).
+An agent that is only busy is not left for a while (see `_ask`). After a move the first address is
+used again when it has been well for some minutes (see `home`).
 
 With ``-ttl``, a small service ``registrator`` with one TTL check represents the owner. Every
-service gets an alias check that follows this check. So one request per refresh keeps all services
-passing. When the TTL lapses, all services turn critical at once. A minute later (Consul's
-shortest delay) the agent removes them. A dead agent removes nothing: Consul's servers mark its
-services critical after some seconds and keep them for 72 hours.
+service gets an alias check that follows this check (see `lifetime`). So one request per refresh
+keeps all services passing, and one more looks at them. When the TTL lapses, all services turn
+critical at once. A minute later (Consul's shortest delay) the agent removes them. A dead agent
+removes nothing: Consul's servers mark its services critical after some seconds and keep them for
+72 hours.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
-from threading import Event
 from typing import Any, TypeVar
 
 from registrator.backend import (
@@ -28,30 +30,31 @@ from registrator.backend import (
     Context,
     Rejected,
     SessionLost,
-    Unavailable,
     require_known_options,
 )
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
-from ..common.batches import chunks
+from ..common.keeper import Keeper
 from . import registration as shape
 from .api import Api
-from .errors import Denied, NoAnswer, Refused, explain_denial
+from .concurrent import Writers
+from .errors import Leaderless, NoAnswer, explain_denial
+from .home import Home
 from .leftovers import INTERVAL, Leftovers
+from .lifetime import OWNERS, Lifetime
 from .servers import Servers
 from .settings import Endpoint, Settings
-from .transport import WATCH, WORKERS
+from .token_mark import TokenMark
+from .transport import WATCH
 
 log = logging.getLogger("registrator.consul")
 
-# Seconds. Consul raises a shorter delay to this.
-_REAP_AFTER = 60.0
+BUSY = 10.0
+"""Seconds for which an agent may answer that it cannot serve now, before another one is used."""
 
-# The number of writes that wait for a thread at the same time. Each takes memory.
-_AT_ONCE = 500
-
-# The start of the ids of the services that represent owners.
-_OWNERS = "registrator:"
+GRACE = 10.0
+"""Seconds after a connection until every copy at another agent may be removed. Before, only those
+copies may go whose originals stand."""
 
 _RULES = (
     'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
@@ -70,75 +73,95 @@ class ConsulBackend:
         if not unix and uri.path not in ("", "/"):
             raise ConfigError("consul:// takes no path; for the key-value store use consulkv://")
         settings = Settings.read(context, uri.path if unix else "")
-        self._owner = context.identity.owner
-        self._ttl = context.ttl
-        self._ttl_refresh = context.ttl_refresh
-        self._owner_id = _OWNERS + self._owner
+        self._uri = str(uri)
+        self._identity = context.identity
+        self._wake = context.wake
         self._servers = Servers(uri, settings, log, need_leader=False)
-        self._leftovers = Leftovers(uri, self._owner, self._servers.api, settings.timeout, log)
-        self._pool = ThreadPoolExecutor(WORKERS, "consul")
+        self._token = settings.token
+        self._token_mark = TokenMark(settings.token)
+        self._lifetime: Lifetime | None = None
+        if context.ttl:
+            self._lifetime = Lifetime(self._identity, context.ttl)
+        self._keeper = Keeper(context.ttl, context.ttl_refresh, self._beat, context.wake)
+        self._interval = context.ttl_refresh if context.ttl else WATCH
+        self._writers = Writers(_RULES)
+        connect = self._servers.api
+        self._leftovers = Leftovers(uri, self._identity, connect, settings.timeout, log)
+        self._home = Home(connect)
         self._last: Endpoint | None = None
-        self._owner_stands = False
-        self._refresh_due = True
+        # On the monotonic clock: the last keep-alive, the connection, the first answer "busy".
+        self._kept = self._connected_at = 0.0
+        self._busy_since: float | None = None
+        self._all_written = False
+        # The ids of our services at the agent in use, and of the checks of each service there,
+        # out of those checks that we would make.
+        self._ours: set[str] = set()
+        self._checks: dict[str, set[str]] = {}
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign_checks: dict[str, str] = {}
         # The cache holds what was logged, so that each attribute is logged once.
-        self._warn_once = lru_cache(1024)(partial(_warn_left_out, str(uri)))
+        self._warn_once = lru_cache(1024)(partial(_warn_left_out, self._uri))
 
     @property
     def keepalive_interval(self) -> float | None:
         """At most one second without ``-ttl``, to notice soon that an agent restarted."""
-        if self._ttl and self._refresh_due and self._servers.current:
+        if self._lifetime and self._lifetime.due and self._servers.current:
             return 0.0
-        if self._ttl and not self._leftovers:
-            return self._ttl_refresh
-        return min(INTERVAL if self._leftovers else WATCH, self._ttl_refresh or WATCH)
+        if not self._leftovers:
+            return self._interval
+        return min(self._interval, max(INTERVAL, self._leftovers.due - self._kept))
 
     def entry(self, service: Service) -> Entry:
         """The service's id, and the content that the agent would give back for it."""
         shape.require_unicode(service)
         shape.require_legal_id(service.id)
-        if service.id.startswith(_OWNERS):
-            raise Rejected(f"ids that start with {_OWNERS} are reserved for Registrator")
+        if service.id.startswith(OWNERS):
+            raise Rejected(f"ids that start with {OWNERS} are reserved for Registrator")
         body = self._body(service)
-        _, left_out = shape.meta(service, self._owner)
-        if left_out:
+        if left_out := shape.meta(service, {})[1]:
             self._warn_once(service.container_name, service.id, tuple(left_out))
         return Entry(service.id, shape.content(body, shape.check_ids(body)), service)
 
     def list(self) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it."""
-        services, checks = self._call(lambda api: (api.services(), api.checks()), listing=True)
-        if self._ttl:
-            own = checks.get(shape.check_id(self._owner_id), {})
-            self._owner_stands = services.pop(self._owner_id, None) is not None and bool(own)
-            self._refresh_due = own.get("Status") != "passing"
+
+        def read(api: Api) -> tuple[dict[str, Any], dict[str, Any]]:
+            self._token_mark.read(api)
+            return api.services(), api.checks()
+
+        services, checks = self._call(read, listing=True)
+        if self._lifetime:
+            self._lifetime.listed(services, checks, self._token_mark.value)
+            services.pop(self._lifetime.id, None)
         self._foreign_checks = shape.foreign(checks)
-        return {key: self._actual(key, service, checks) for key, service in services.items()}
+        own = checks.keys() - self._foreign_checks.keys()
+        self._checks = {key: shape.possible_check_ids(key) & own for key in services}
+        found = {key: self._actual(key, service) for key, service in services.items()}
+        self._ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
+        self._all_written = True
+        # Another host's owner is none of our business. It ends by itself.
+        return {k: a for k, a in found.items() if k in self._ours or not k.startswith(OWNERS)}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
-        """Register, then deregister, `WORKERS` at a time: Consul takes one service per request.
+        """Register, then deregister, several at a time: Consul takes one service per request.
 
         An answer of 400, or of 500 without trouble in the cluster, rejects only its service. So
         does a right that the token lacks for one service. An unknown token stops everything.
         A service is also rejected if its check would replace a check of another service.
         """
-        if plan.register and self._ttl and self._refresh_due:
-            self._refresh()
+        self._all_written = False
+        if plan.register:
+            self._call(self._prepare)
         wanted = {entry.key: entry.service for entry in plan.register}
-        taken = {key: why for key, service in wanted.items() if (why := self._taken(service))}
-        keys = tuple(key for key in wanted if key not in taken)
-        rejected = self._call(
-            lambda api: self._each(lambda key: api.register(self._body(wanted[key])), keys)
-        )
-        return (
-            taken
-            | rejected
-            | self._call(lambda api: self._each(lambda key: _deregister(api, key), plan.deregister))
-        )
+        rejected = {key: why for key, service in wanted.items() if (why := self._taken(service))}
+        keys = [key for key in wanted if key not in rejected]
+        rejected |= self._each(lambda api, key: self._register(api, wanted[key]), keys)
+        rejected |= self._each(self._deregister, plan.deregister)
+        self._all_written = True
+        return rejected
 
     def keepalive(self) -> None:
-        """Renew the TTL check, and look for our copies at other agents.
+        """Renew the TTL check, look at its followers, and at our copies at other agents.
 
         Without ``-ttl``, this asks whether the agent is alive, if there is another address to
         move to. That takes one request. A closed connection is noticed without a request.
@@ -146,85 +169,135 @@ class ConsulBackend:
         api = self._servers.current
         if api is None:
             return
-        if self._ttl:
-            self._refresh()
+        self._kept = time.monotonic()
+        self._token.reload(self._token.value)
+        if self._lifetime:
+            self._refresh(self._lifetime)
         elif api.http.dropped():
-            self._call(Api.ping)
+            self._ask(Api.ping)
             raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
         elif len(self._servers.known) > 1:
-            self._call(Api.ping)
-        self._leftovers.look(api.node_id, self._pool)
+            self._ask(Api.ping)
+        self._notice_token()
+        sure = self._all_written and self._kept >= self._connected_at + GRACE
+        only = None if sure else frozenset(self._ours)
+        self._leftovers.look(api.node_id, self._writers.pool, only)
+        if self._home.calls(api.node_id, self._writers.pool):
+            self._connected(self._servers.go_home(), True)
+            self._wake()
 
     def close(self) -> None:
         """Close the connections and leave the services standing."""
+        self._keeper.stop()
         self._servers.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._writers.close()
 
     def _call(self, function: Callable[[Api], T], listing: bool = False) -> T:
+        """Make one call to the agent in use, as `_ask`, and note that it serves."""
+        result = self._ask(function, listing)
+        self._busy_since = None
+        self._notice_token()
+        return result
+
+    def _ask(self, function: Callable[[Api], T], listing: bool = False) -> T:
         """Make one call to the agent in use. Raises `SessionLost` after a move to another agent.
 
-        Only a listing may be the first call to an agent that replaces another one.
+        Only a listing may be the first call to an agent that replaces another one. An agent that
+        answers that it is busy, or knows no leader, keeps our services. So it is not left at once:
+        the caller's next attempt goes to it again.
         """
         with explain_denial(_RULES):
             api = self._servers.current or self._connected(self._servers.use(), listing)
             try:
                 return function(api)
             except NoAnswer as error:
+                if isinstance(error, Leaderless) and self._waits_for(api):
+                    raise
                 moved = self._servers.move(error, already_logged=True)
                 self._connected(moved, True)
                 raise SessionLost(f"moved to {moved.endpoint} ({error})") from error
+
+    def _waits_for(self, api: Api) -> bool:
+        """Whether to stay with an agent that cannot serve now."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        return self._servers.known == [api.endpoint] or now - self._busy_since < BUSY
 
     def _connected(self, api: Api, listing: bool) -> Api:
         """Note a new connection."""
         left, self._last = self._last, api.endpoint
         changed = left is not None and left != api.endpoint
         self._leftovers.moved(left if changed else None, api.endpoint, self._servers.known)
+        self._home.moved(api.endpoint, self._servers.known[0])
+        self._token_mark.forget()
+        self._busy_since, self._connected_at = None, time.monotonic()
+        if changed:
+            self._ours, self._checks = set(), {}
+            if self._lifetime:
+                self._lifetime.lost()
         if changed and not listing:
             raise SessionLost(f"moved to {api.endpoint} ({left} failed)")
         return api
 
-    def _each(self, write: Callable[[str], None], keys: Sequence[str]) -> dict[str, str]:
-        """Write all keys concurrently and return the rejected ones. A dead agent ends it."""
-        failed = Event()
+    def _notice_token(self) -> None:
+        """Have everything registered again if the token has changed. It depends on the old one."""
+        if self._token_mark.changed():
+            log.info("%s: the token has changed; registering everything with it", self._uri)
+            self._token_mark.forget()
+            self._wake()
 
-        def one(key: str) -> str | None:
+    def _prepare(self, api: Api) -> None:
+        """What registrations need: the mark of the token, and a TTL check that passes."""
+        self._token_mark.read(api)
+        if self._lifetime and self._lifetime.due:
+            self._renew(self._lifetime, api)
+
+    def _renew(self, lifetime: Lifetime, api: Api) -> None:
+        lifetime.renew(api, self._token_mark.value)
+        self._keeper.kept()
+
+    def _beat(self) -> None:
+        """Renew the TTL check from the keeper's thread, through a connection of its own."""
+        current = self._servers.current
+        if current and self._lifetime and self._lifetime.stands:
+            api = self._servers.api(current.endpoint)
             try:
-                if not failed.is_set():
-                    write(key)
-            except Denied as error:
-                if not error.unknown:
-                    return f"permission denied: {error}; {_RULES}"
-                failed.set()
-                raise
-            except Refused as error:
-                return error.reason or str(error)
-            except Unavailable:
-                failed.set()
-                raise
-            return None
+                self._lifetime.touch(api)
+            finally:
+                api.http.close()
 
-        if len(keys) == 1:
-            results = [one(keys[0])]
-        else:
-            results = []
-            for some in chunks(keys, _AT_ONCE):
-                futures = [self._pool.submit(one, key) for key in some]
-                wait(futures)
-                results += [future.result() for future in futures]
-        return {key: reason for key, reason in zip(keys, results, strict=True) if reason}
+    def _refresh(self, lifetime: Lifetime) -> None:
+        """Renew the owner's TTL check. Keep Consul from removing what follows it."""
+        followers = {key for key in self._ours if shape.alias_id(key) in self._checks[key]}
 
-    def _refresh(self) -> None:
-        """Renew the owner's TTL check, or register it if it is missing."""
-        if not self._owner_stands:
-            self._call(lambda api: api.register(self._owner_body()))
-            self._owner_stands, self._refresh_due = True, False
-            return
-        try:
-            self._call(lambda api: api.agent.check.ttl_pass(shape.check_id(self._owner_id)))
-        except Refused as error:
-            self._owner_stands, self._refresh_due = False, True
-            raise SessionLost(f"the owner's TTL check is gone: {error}") from error
-        self._refresh_due = False
+        def renew(api: Api) -> Sequence[str]:
+            self._renew(lifetime, api)
+            return lifetime.critical(api, followers) if followers else ()
+
+        critical = self._call(renew)
+        for key, why in self._each(lifetime.restart, critical).items():
+            log.warning("%s: %s stays critical and will be removed: %s", self._uri, key, why)
+
+    def _each(self, write: Callable[[Api, str], None], keys: Sequence[str]) -> dict[str, str]:
+        """Write all keys and return the rejected ones, with the reasons."""
+        if not keys:
+            return {}
+        return self._call(lambda api: self._writers.each(partial(write, api), keys))
+
+    def _register(self, api: Api, service: Service) -> None:
+        """Register a service, then remove those of its checks that are ours and not wanted."""
+        body = self._body(service)
+        api.register(body)
+        wanted = set(shape.check_ids(body))
+        for stale in self._checks.get(service.id, set()) - wanted:
+            api.deregister_check(stale)
+        self._checks[service.id] = wanted
+        self._ours.add(service.id)
+
+    def _deregister(self, api: Api, key: str) -> None:
+        api.deregister(key)
+        self._checks.pop(key, None)
+        self._ours.discard(key)
 
     def _taken(self, service: Service) -> str:
         """Why the service's checks cannot be registered. Empty if they can."""
@@ -238,51 +311,24 @@ class ConsulBackend:
 
     def _body(self, service: Service) -> dict[str, Any]:
         """The body of the request that registers a service. Raises `Rejected`."""
-        body: dict[str, Any] = {
-            "ID": service.id,
-            "Name": service.name,
-            "Address": service.address,
-            "Port": service.port,
-            "Tags": service.tags,
-            "Meta": shape.meta(service, self._owner)[0],
-        }
-        if check := shape.check(service):
-            body["Check"] = check
-        if self._ttl:
-            alias = {"AliasService": self._owner_id, "Name": "Registrator on its host is alive"}
-            body["Checks"] = [alias | {"CheckID": shape.alias_id(service.id)} | self._lifetime()]
+        body = shape.body(service, shape.marks(self._identity, self._token_mark.value))
+        if self._lifetime:
+            body["Checks"] = [self._lifetime.alias(service.id)]
         return body
 
-    def _owner_body(self) -> dict[str, Any]:
-        """The body for the service whose TTL check all others follow."""
-        check = {"CheckID": shape.check_id(self._owner_id), "Name": "Registrator is alive"}
-        return {
-            "ID": self._owner_id,
-            "Name": "registrator",
-            "Meta": {shape.OWNER: self._owner},
-            "Check": check | {"TTL": f"{self._ttl:.3f}s"} | self._lifetime(),
-        }
-
-    def _lifetime(self) -> dict[str, str]:
-        after = f"{max(self._ttl, _REAP_AFTER):.3f}s"
-        return {"Status": "passing", "DeregisterCriticalServiceAfter": after}
-
-    def _actual(self, key: str, service: Mapping[str, Any], checks: Mapping[str, Any]) -> Actual:
+    def _actual(self, key: str, service: Mapping[str, Any]) -> Actual:
         """The entry for a service that the agent lists."""
-        owner = (service.get("Meta") or {}).get(shape.OWNER)
-        mark = Mark.OURS if owner == self._owner else Mark.OTHERS if owner else Mark.NONE
-        ours = [i for i in shape.possible_check_ids(key) if i in checks]
-        content = shape.content(service, ours)
-        return Actual(content, mark, id=key, address=service.get("Address") or "")
-
-
-def _deregister(api: Api, key: str) -> None:
-    """Remove a service. Newer Consul versions answer 404 if it is already gone."""
-    try:
-        api.agent.service.deregister(key)
-    except Refused as error:
-        if error.status != 404:
-            raise
+        meta = service.get("Meta") or {}
+        mark = shape.mark(service, self._identity)
+        return Actual(
+            shape.content(service, self._checks[key]),
+            mark,
+            held=self._token_mark.value in (None, meta.get(shape.TOKEN, "")),
+            id=key,
+            address=service.get("Address") or "",
+            host=meta.get(shape.HOST, ""),
+            facts=shape.facts(service) if mark is Mark.NONE else {},
+        )
 
 
 def _warn_left_out(uri: str, container: str, service_id: str, keys: tuple[str, ...]) -> None:

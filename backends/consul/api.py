@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from consul import base
@@ -12,6 +12,16 @@ from consul import base
 from .errors import Denied, Leaderless, Refused
 from .settings import Endpoint
 from .transport import Client
+
+
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """Let a removal of what is gone succeed. Some versions answer 404 then, and some 500."""
+    try:
+        yield
+    except Refused as error:
+        if error.status != 404 and not error.reason.startswith("Unknown "):
+            raise
 
 
 class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
@@ -52,6 +62,22 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         """The agent's checks by id."""
         return self._table(self.agent.checks())
 
+    def checks_named(self, name: str) -> dict[str, Mapping[str, Any]]:
+        """The agent's checks of this name, by id. Consul before 1.5 answers with all checks."""
+        params = [("filter", f"Name == {json.dumps(name)}")]
+        return self._table(self.http.get(base.CB.json(), "/v1/agent/checks", params=params))
+
+    def accessor_id(self) -> str:
+        """The public id of the token in use. Empty if this Consul has no ACLs or no such ids."""
+        try:
+            answer = self.http.get(base.CB.json(), "/v1/acl/token/self")
+        except Refused as error:
+            if error.status not in (401, 404):
+                raise
+            return ""
+        with self.http.expect_consul_format():
+            return str(answer["AccessorID"])
+
     def _table(self, answer: Any) -> dict[str, Mapping[str, Any]]:
         table: dict[str, Mapping[str, Any]] = answer or {}
         with self.http.expect_consul_format():
@@ -70,14 +96,24 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
     def register(self, body: Mapping[str, Any]) -> None:
         """Register a service with its checks, and replace what has the same id.
 
-        python-consul2's own call lacks fields. Consul ignores ``=1`` in place of ``=true``.
+        Other checks of the service stay, such as that of an operator's maintenance. So this does
+        not use ``replace-existing-checks``. python-consul2's own call lacks fields.
         """
-        self.http.put(
-            base.CB.bool(),
-            "/v1/agent/service/register",
-            params=[("replace-existing-checks", "true")],
-            data=json.dumps(body),
-        )
+        self.http.put(base.CB.bool(), "/v1/agent/service/register", data=json.dumps(body))
+
+    def deregister(self, service_id: str) -> None:
+        """Remove a service and all its checks. A service that is gone is no error."""
+        with _gone():
+            self.agent.service.deregister(service_id)
+
+    def register_check(self, body: Mapping[str, Any]) -> None:
+        """Register a check of a service that stands, or replace the one with its id."""
+        self.http.put(base.CB.bool(), "/v1/agent/check/register", data=json.dumps(body))
+
+    def deregister_check(self, check_id: str) -> None:
+        """Remove one check. A check that is gone is no error."""
+        with _gone():
+            self.agent.check.deregister(check_id)
 
     def transact(
         self, operations: Sequence[Mapping[str, Any]]

@@ -16,13 +16,21 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from registrator.backend import Rejected
-from registrator.model import Service
+from registrator.model import Identity, Mark, Service
 
 from ..common.values import encode
 from .transport import printable
 
 OWNER = "registrator-owner"
 """The Meta key that marks a service as ours. Its value is the owner's name."""
+
+HOST = "registrator-host"
+"""The Meta key with our hostname. It tells apart two hosts whose engines have one id."""
+
+TOKEN = "registrator-token"
+"""The Meta key with a hash of the ACL token's accessor id. Absent without a token.
+
+A registration depends on its token: after a revocation Consul no longer syncs it."""
 
 DIGEST = "registrator-digest"
 """The Meta key with a hash of the check's inputs, if Meta does not contain all of them. Meta can
@@ -37,24 +45,37 @@ _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|
 # Consul's own limits (structs.ValidateMetadata), values in bytes. One bad pair rejects the whole
 # registration, and `consul-` is reserved.
 _MAX_META_PAIRS = 64
+_OWN_META_PAIRS = 4
 _META_KEY = re.compile(r"(?!consul-|registrator-)[A-Za-z0-9_-]{1,128}")
 _MAX_META_VALUE = 512
 
 
-def meta(service: Service, owner: str) -> tuple[dict[str, str], list[str]]:
-    """The Meta to register, with our mark, and the attributes that Consul cannot hold."""
+def marks(identity: Identity, token: str | None = None) -> dict[str, str]:
+    """The Meta that says whose a registration is, and on which token it depends."""
+    told = {OWNER: identity.owner, HOST: identity.hostname, TOKEN: token}
+    return {key: value for key, value in told.items() if value}
+
+
+def mark(service: Mapping[str, Any], identity: Identity) -> Mark:
+    """Whose a service is, as an agent lists it."""
+    meta = service.get("Meta") or {}
+    return identity.mark(meta.get(OWNER), meta.get(HOST))
+
+
+def meta(service: Service, marks: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The Meta to register, with our marks, and the attributes that Consul cannot hold."""
     legal = {
         key: value
         for key, value in sorted(service.attrs.items())
         if _META_KEY.fullmatch(key) and len(value.encode()) <= _MAX_META_VALUE
     }
-    kept = dict(list(legal.items())[: _MAX_META_PAIRS - 2])
+    kept = dict(list(legal.items())[: _MAX_META_PAIRS - _OWN_META_PAIRS])
     left_out = sorted(set(service.attrs) - set(kept))
     container = service.container_id if service.attrs.get("check_cmd") else ""
     if left_out or container:
         text = json.dumps([dict(service.attrs), container], sort_keys=True)
         kept[DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return kept | {OWNER: owner}, left_out
+    return {**kept, **marks}, left_out
 
 
 def check_id(service_id: str) -> str:
@@ -88,15 +109,39 @@ def foreign(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {key: owner for key, owner in services.items() if key not in possible_check_ids(owner)}
 
 
+def body(service: Service, marks: Mapping[str, str]) -> dict[str, Any]:
+    """The body of the request that registers a service. Raises `Rejected`."""
+    made: dict[str, Any] = {
+        "ID": service.id,
+        "Name": service.name,
+        "Address": service.address,
+        "Port": service.port,
+        "Tags": service.tags,
+        "Meta": meta(service, marks)[0],
+    }
+    if own := check(service):
+        made["Check"] = own
+    return made
+
+
+def facts(service: Mapping[str, Any]) -> dict[str, Any]:
+    """What an agent lists of a service, by the names of the fields of `Service`."""
+    return {"name": service["Service"], "port": service["Port"], "tags": service["Tags"] or []}
+
+
 def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
-    """The canonical text of a service, to write or as read back. `checks` are check ids."""
+    """The canonical text of a service, to write or as read back. `checks` are check ids.
+
+    The token is no part of it. A service that depends on another token counts as not held.
+    """
+    meta = body.get("Meta") or {}
     return json.dumps(
         {
             "name": body.get("Name") or body.get("Service") or "",
             "address": body.get("Address") or "",
             "port": body.get("Port") or 0,
             "tags": body.get("Tags") or [],
-            "meta": body.get("Meta") or {},
+            "meta": {key: value for key, value in meta.items() if key != TOKEN},
             "checks": sorted(checks),
         },
         sort_keys=True,

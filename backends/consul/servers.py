@@ -50,6 +50,11 @@ class Servers:
         self.close()
         return self._connect(left, [str(error)], already_logged)
 
+    def go_home(self) -> Api:
+        """Leave the server in use for the first one that works. Raises `Unavailable`."""
+        self.close()
+        return self._connect(None, ["the first address is well again"])
+
     def close(self) -> None:
         """Close the connection to the server in use."""
         if self.current:

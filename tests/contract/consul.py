@@ -99,7 +99,9 @@ class ConsulAgent(OverHTTP):
 
     leased: Mapping[str, float] = {"ttl": 30, "ttl_refresh": 10}
     guarded = False
-    most_writes, most_reads = 1001, 2
+    # One more for the owner, and one now and then for the keeper on a busy machine.
+    most_writes, most_reads = 1010, 2
+    keepalive_requests = 2
 
     def uri(self, *before: str) -> str:
         return f"consul{self.suffix}://{self.host(*before)}"
@@ -139,7 +141,7 @@ class ConsulAgent(OverHTTP):
     def end_session(self, backend: Backend) -> None:
         """What the agent does a minute after the owner's TTL check has lapsed."""
         for key, each in self.services().items():
-            if each["Meta"].get("registrator-owner") == OWNER:
+            if (each["Meta"] or {}).get("registrator-owner") == OWNER:
                 put(self.server, f"agent/service/deregister/{key}")
 
 

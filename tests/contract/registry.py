@@ -83,6 +83,8 @@ class Registry(ABC):
     server: Server | None = None
     # For 1,000 entries: writes to register them, and requests to list them, at most.
     most_writes = most_reads = 0
+    # Requests that keep any number of entries alive.
+    keepalive_requests = 1
 
     def __init__(self) -> None:
         self.token = uuid4().hex[:12]

@@ -1,4 +1,4 @@
-"""1,000 services: in as few round trips as the registry allows, kept alive by one request."""
+"""1,000 services: in as few round trips as the registry allows, kept alive by one or two."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def test_a_thousand_services(registry: Registry) -> None:
     before = registry.writes()
     assert timed("register", lambda: backend.apply(plan)) == {}
     assert registry.writes() - before <= registry.most_writes
+    backend.keepalive()
     before = registry.requests()
     found = ours(backend)
     assert registry.requests() - before <= registry.most_reads
@@ -43,7 +44,7 @@ def test_a_thousand_services(registry: Registry) -> None:
     before = registry.requests()
     for _ in range(20):
         backend.keepalive()
-    assert registry.requests() - before - asking == 20
+    assert registry.requests() - before - asking == 20 * registry.keepalive_requests
 
     before = registry.writes()
     timed("deregister", lambda: backend.apply(Plan((), tuple(found))))

@@ -26,11 +26,21 @@ ACL: Mapping[str, Any] = {
     "acl": {"enabled": True, "default_policy": "deny", "tokens": {"initial_management": MASTER}},
 }
 
+# The rules that docs/registries/consul.md asks for.
+ENOUGH = 'service_prefix "" { policy = "write" }\nagent_prefix "" { policy = "read" }'
 
-def backend(uri: str, owner: str = OWNER, **context: Any) -> Backend:
+
+def backend(uri: str, owner: str | Identity = OWNER, **context: Any) -> Backend:
     """A backend for `uri`, made as the core makes it."""
     parsed = parse(uri)
-    return load(parsed.scheme)(Context(parsed, Identity(owner, "host"), **context))
+    identity = Identity(owner, "host") if isinstance(owner, str) else owner
+    return load(parsed.scheme)(Context(parsed, identity, **context))
+
+
+def other(consul: Consul) -> str:
+    """A second address for an agent."""
+    first, second, _, last = consul.ip.split(".")
+    return f"{first}.{second}.255.{last}"
 
 
 def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: Any) -> Service:

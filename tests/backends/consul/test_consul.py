@@ -12,9 +12,11 @@ import pytest
 from support.certificates import Authority
 from support.consul import (
     ACL,
+    ENOUGH,
     MASTER,
     backend,
     freeze,
+    other,
     pair,
     put,
     register,
@@ -41,11 +43,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
     consul.start()
     yield consul
     consul.kill()
-
-
-def other(consul: Consul) -> str:
-    first, second, _, last = consul.ip.split(".")
-    return f"{first}.{second}.255.{last}"
 
 
 @pytest.fixture
@@ -260,9 +257,6 @@ def test_tls(tmp_path: Path) -> None:
             made.close()
 
 
-ENOUGH = 'service_prefix "" { policy = "write" }\nagent_prefix "" { policy = "read" }'
-
-
 @pytest.fixture(scope="module")
 def guarded_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
     consul = Consul(tmp_path_factory.mktemp("acl"), config=ACL)
@@ -378,6 +372,7 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
 
     until(kept, "the end of a TTL that nobody kept alive")
     put(consul, "agent/check/deregister/twin")
+    ours.close()
     until(lambda: follow("critical"), "the services to turn critical")
     # The catalog follows the agent a little later.
     until(lambda: consul.api("health/service/web2?passing") == [], "the catalog to follow")
@@ -386,14 +381,13 @@ def test_one_ttl_check_keeps_all_services_alive(consul: Consul) -> None:
     assert again.keepalive_interval == 0
     again.keepalive()
     until(lambda: follow("passing"), "the services to recover")
-    ours.close()
     again.close()
 
 
 def test_the_owners_check_is_put_back(consul: Consul) -> None:
     ours = lapsing(consul, 30)
     register(ours, service(1))
-    put(consul, f"agent/service/deregister/registrator:{US}")
+    put(consul, f"agent/service/deregister/registrator:{US}:host")
     with pytest.raises(SessionLost):
         ours.keepalive()
     assert ours.list().keys() == {"host:c1:80"}
@@ -404,7 +398,7 @@ def test_the_owners_check_is_put_back(consul: Consul) -> None:
 
 def test_without_ttl_its_former_check_is_dangling(consul: Consul, ours: Backend) -> None:
     lapsing(consul, 30).apply(Plan(register=(ours.entry(service(1)),)))
-    assert ours.list()[f"registrator:{US}"].mark is Mark.OURS
+    assert ours.list()[f"registrator:{US}:host"].mark is Mark.OURS
 
 
 def instances(agent: Consul) -> list[tuple[str, str]]:

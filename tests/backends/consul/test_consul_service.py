@@ -6,8 +6,16 @@ import pytest
 from support.consul import service
 
 from registrator.backend import Rejected
-from registrator.backends.consul.registration import DIGEST, OWNER, check, meta, require_legal_id
+from registrator.backends.consul.registration import (
+    DIGEST,
+    HOST,
+    OWNER,
+    check,
+    meta,
+    require_legal_id,
+)
 
+ME = {OWNER: "me", HOST: "host"}
 EVERY = {"Interval": "10s", "CheckID": "service:host:c0:80"}
 
 
@@ -53,9 +61,9 @@ def test_checks(attrs: dict[str, str], expected: dict[str, object]) -> None:
 def test_a_command_follows_its_container() -> None:
     """It is given the container's id, which Consul's agent does not tell of a check."""
     now, later = (service(attrs={"check_cmd": "true"}, container_id=c * 64) for c in "ab")
-    assert meta(now, "us")[0][DIGEST] != meta(later, "us")[0][DIGEST]
-    assert meta(now, "us")[1] == []
-    assert DIGEST not in meta(service(attrs={"check_tcp": "1"}), "us")[0]
+    assert meta(now, ME)[0][DIGEST] != meta(later, ME)[0][DIGEST]
+    assert meta(now, ME)[1] == []
+    assert DIGEST not in meta(service(attrs={"check_tcp": "1"}), ME)[0]
 
 
 def test_a_ttl_check_has_no_interval() -> None:
@@ -119,13 +127,13 @@ def test_a_duration_that_is_of_no_use_to_the_check_does_not_matter() -> None:
 def test_meta_keeps_to_consuls_limits() -> None:
     attrs = {f"k{i:03}": "v" for i in range(70)}
     attrs |= {"a.b": "x", "consul-x": "x", OWNER: "thief", "long": "é" * 257, "fits": "é" * 256}
-    kept, left_out = meta(service(attrs=attrs), "me")
-    assert len(kept) == 64
+    kept, left_out = meta(service(attrs=attrs), ME)
+    assert len(kept) == 63
     assert kept[OWNER] == "me"
     assert "fits" in kept
-    assert {"a.b", "consul-x", OWNER, "long", "k069"} <= set(left_out)
-    assert meta(service(attrs=attrs | {"a.b": "y"}), "me")[0][DIGEST] != kept[DIGEST]
-    assert meta(service(attrs={"a": "b"}), "me") == ({"a": "b", OWNER: "me"}, [])
+    assert {"a.b", "consul-x", OWNER, "long", "k061"} <= set(left_out)
+    assert meta(service(attrs=attrs | {"a.b": "y"}), ME)[0][DIGEST] != kept[DIGEST]
+    assert meta(service(attrs={"a": "b"}), ME) == ({"a": "b"} | ME, [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+"""What depends on an ACL token is registered again when the token changes; the least rights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.consul import ACL, ENOUGH, MASTER, OWNER, backend, put, register, service, token
+from support.proxy import RecordingHTTPProxy
+from support.servers import Consul, start_all
+from support.wait import until
+
+from registrator.backend import Backend, SessionLost
+from registrator.model import Plan
+from registrator.sync.plan import Here, by_key, diff
+
+HERE = Here("host", frozenset({"127.9.0.1"}), frozenset({"127.9.0.1"}))
+KNOCK = {"X-Consul-Token": MASTER}
+LEASED: Mapping[str, Any] = {"ttl": 30, "ttl_refresh": 10}
+CHECKED = service(1, {"check_ttl": "1h", "check_initial_status": "passing"})
+
+
+@pytest.fixture(scope="module")
+def guarded_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
+    consul = Consul(tmp_path_factory.mktemp("acl"), config=ACL)
+    consul.start()
+    yield consul
+    consul.kill()
+
+
+@pytest.fixture
+def guarded(guarded_agent: Consul) -> Iterator[Consul]:
+    yield guarded_agent
+    for key in guarded_agent.api("agent/services", KNOCK):
+        put(guarded_agent, f"agent/service/deregister/{key}", token=MASTER)
+
+
+def revoke(consul: Consul, secret: str) -> None:
+    found = consul.api("acl/token/self", {"X-Consul-Token": secret})
+    put(consul, f"acl/token/{found['AccessorID']}", token=MASTER, method="DELETE")
+
+
+def reconcile(ours: Backend) -> bool:
+    """One round; whether it wrote something."""
+    desired, _ = by_key([ours.entry(CHECKED)])
+    plan = diff(desired, ours.list(), HERE, dangling=lambda _: True)
+    assert ours.apply(plan) == {}
+    return bool(plan)
+
+
+def hold_syncs(consul: Consul) -> None:
+    """Hold that the catalog follows the service's check."""
+    for verb, status in (("fail", "critical"), ("pass", "passing")):
+        put(consul, f"agent/check/{verb}/service:{CHECKED.id}", token=MASTER)
+
+        def told(status: str = status) -> bool:
+            rows = consul.api(f"health/checks/{CHECKED.name}", KNOCK)
+            return any(
+                row["CheckID"] == f"service:{CHECKED.id}" and row["Status"] == status
+                for row in rows
+            )
+
+        until(told, f"the catalog to say {status}")
+
+
+@pytest.mark.parametrize("context", [{}, LEASED], ids=["stays", "leased"])
+def test_a_restart_with_another_token_registers_everything_again(
+    guarded: Consul, context: Mapping[str, Any]
+) -> None:
+    old, new = token(guarded, ENOUGH), token(guarded, ENOUGH)
+    first = backend(f"consul://{old}@{guarded.address}", **context)
+    reconcile(first)
+    first.keepalive()
+    first.close()
+    proxy = RecordingHTTPProxy(guarded.address)
+    second = backend(f"consul://{new}@{proxy.address}", **context)
+    assert reconcile(second)
+    second.keepalive()
+    revoke(guarded, old)
+    hold_syncs(guarded)
+    assert not any("deregister" in each.path for each in proxy.writes)
+    assert {each.path for each in proxy.writes} >= {"/v1/agent/service/register"}
+    proxy.requests.clear()
+    assert not reconcile(second)
+    again = backend(f"consul://{new}@{proxy.address}", **context)
+    assert not reconcile(again)
+    assert not proxy.writes
+    owners = [s for s in guarded.api("agent/services", KNOCK).values()
+              if s["Service"] == "registrator"]  # fmt: skip
+    meta = guarded.api("agent/services", KNOCK)[CHECKED.id]["Meta"]
+    assert {each["Meta"]["registrator-token"] for each in owners} <= {meta["registrator-token"]}
+    assert not any(secret in str(meta) for secret in (old, new))
+    again.close()
+    second.close()
+    proxy.close()
+
+
+@pytest.mark.parametrize("context", [{}, LEASED], ids=["stays", "leased"])
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_new_token_in_the_file_is_noticed(
+    guarded: Consul, tmp_path: Path, context: Mapping[str, Any], revoked: bool
+) -> None:
+    old, new = token(guarded, ENOUGH), token(guarded, ENOUGH)
+    path = tmp_path / "token"
+    path.write_text(old)
+    woken = threading.Event()
+    environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+    ours = backend(f"consul://{guarded.address}", environ=environ, wake=woken.set, **context)
+    reconcile(ours)
+    ours.keepalive()
+    assert not woken.is_set()
+    if revoked:
+        revoke(guarded, old)
+    path.write_text(new)
+    ours.keepalive()
+    assert woken.is_set()
+    woken.clear()
+    assert reconcile(ours)
+    ours.keepalive()
+    if not revoked:
+        revoke(guarded, old)
+    hold_syncs(guarded)
+    assert not reconcile(ours)
+    assert not woken.is_set()
+    ours.close()
+
+
+def test_a_token_that_is_revoked_while_it_is_used_is_noticed(
+    guarded: Consul, tmp_path: Path
+) -> None:
+    old, new = token(guarded, ENOUGH), token(guarded, ENOUGH)
+    path = tmp_path / "token"
+    path.write_text(old)
+    woken = threading.Event()
+    environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+    ours = backend(f"consul://{guarded.address}", environ=environ, wake=woken.set)
+    reconcile(ours)
+    path.write_text(new)
+    revoke(guarded, old)
+    register(ours, service(2))
+    assert woken.is_set()
+    assert not ours.list()[CHECKED.id].held
+    ours.close()
+
+
+def test_without_acls_nothing_is_marked(consul: Consul) -> None:
+    """A token is no use there, but it may be set."""
+    ours = backend(f"consul://99999999-2222-3333-4444-555555555555@{consul.address}")
+    assert reconcile(ours)
+    assert not reconcile(ours)
+    meta = consul.api("agent/services")[CHECKED.id]["Meta"]
+    assert meta.keys() & {"registrator-token", "registrator-host"} == {"registrator-host"}
+    ours.close()
+
+
+def test_the_documented_rights_are_enough_for_everything(tmp_path: Path) -> None:
+    """With two addresses, ``-ttl``, a critical node, copies elsewhere, and checks to remove."""
+    first = Consul(tmp_path / "a", config=ACL, name="a")
+    second = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[first.serf_address])
+    default = {"tokens": {"agent": MASTER, "default": MASTER}}
+    second.config["acl"] = {**second.config["acl"], **default}
+    try:
+        start_all([first, second])
+        secret = token(first, ENOUGH)
+        put(
+            second, "agent/check/register", {"Name": "x", "TTL": "1h", "Status": "critical"}, MASTER
+        )
+        elsewhere = backend(f"consul://{secret}@{first.address}", **LEASED)
+        register(elsewhere, service(1), service(2))
+        elsewhere.close()
+        ours = backend(f"consul://{secret}@{second.address},{first.address}", **LEASED)
+        until(lambda: ours.list() == {}, "the second", ignore=(SessionLost,))
+        register(ours, CHECKED, service(2))
+        register(ours, service(1), service(2))
+
+        def clean() -> bool:
+            ours.keepalive()
+            found = first.api("agent/services", KNOCK)
+            statuses = second.api("agent/checks", KNOCK)
+            assert statuses[f"registrator:{CHECKED.id}"]
+            return not found.keys() - {"consul"}
+
+        until(clean, lambda: f"the copies to go: {first.api('agent/services', KNOCK)}")
+        assert ours.apply(Plan((), ("host:c1:80", "host:c2:80"))) == {}
+        assert second.api("agent/services", KNOCK).keys() == {f"registrator:{OWNER}:host"}
+        ours.close()
+    finally:
+        first.kill()
+        second.kill()
