@@ -172,7 +172,7 @@ class Agent:
 
     def _end_by_bug(self, error: BaseException | None) -> None:
         """End the agent because a thread died: its own, that of a backend, or of a library."""
-        log.critical("a bug ended a thread, and the agent with it", exc_info=error)
+        log.critical("a bug ended a thread, and the agent with it; report this", exc_info=error)
         self._failed = True
         self._stop.set()
 

@@ -117,7 +117,7 @@ def _without_lost_ids(offer: Offer, winners: Mapping[str, Service]) -> Offer:
     left_out = []
     for service in lost:
         winner = shown(winners[service.id].container_name)
-        text = f"container {winner} has the id {service.id}, as it started later"
+        text = f"container {winner} has the id {service.id}, as it started later; change one id"
         port = Port(service.private_port, service.protocol)
         left_out.append(LeftOut(port, Reason.SAME_ID, text))
     kept = tuple(service for service in offer.services if service not in lost)

@@ -60,7 +60,10 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
             service = _Maker(container, port, settings, shared_name, rules, peer).service()
             if service.id in found:
                 key = settings.get("id", Setting("", "its id")).key
-                raise Rejection(f"{shown(key)} is the id of another of its ports", Reason.SAME_ID)
+                raise Rejection(
+                    f"{shown(key)} is also the id of another port; set SERVICE_<port>_ID",
+                    Reason.SAME_ID,
+                )
         except Rejection as why:
             left_out.append(LeftOut(port, why.reason, str(why)))
         else:

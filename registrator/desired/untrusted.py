@@ -43,10 +43,10 @@ def ip_address(text: str) -> str | None:
 def valid_ip(text: str, what: str) -> str:
     """The address in its usual spelling. `what` names it in the rejection."""
     if not text:
-        raise Rejection(f"{what} is not known", Reason.NO_ADDRESS)
+        raise Rejection(f"{what} is not known; give one with -ip", Reason.NO_ADDRESS)
     address = ip_address(text)
     if address is None:
-        raise Rejection(f"{what} is no usable IP address")
+        raise Rejection(f"{what} is no IP address that clients can connect to")
     return address
 
 

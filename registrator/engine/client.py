@@ -119,7 +119,9 @@ class DockerEngine:
         try:
             return {intern(row["Id"]): fingerprint(row) for row in items(text)}
         except ValueError as error:
-            raise EngineUnavailable(f"{path}: the answer is not JSON") from error
+            raise EngineUnavailable(
+                f"{path}: the answer is not JSON (is this a Docker engine?)"
+            ) from error
 
     def inspect(self, container_id: str) -> Container | None:
         """The container as it is now, or None if it is gone."""
@@ -175,7 +177,9 @@ class DockerEngine:
         try:
             return response.json()
         except ValueError as error:
-            raise EngineUnavailable(f"{path}: the answer is not JSON") from error
+            raise EngineUnavailable(
+                f"{path}: the answer is not JSON (is this a Docker engine?)"
+            ) from error
 
     def _request(
         self, path: str, *, stream: bool = False, missing_ok: bool = False, versioned: bool = True
@@ -227,7 +231,7 @@ def client_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
         found: dict[str, Any] = docker.utils.kwargs_from_env(environment=dict(environ))
     except docker.errors.DockerException as error:
         raise WrongVariables(
-            "DOCKER_CERT_PATH, or ~/.docker without it, needs ca.pem, cert.pem and key.pem"
+            "put ca.pem, cert.pem and key.pem into DOCKER_CERT_PATH (~/.docker by default)"
         ) from error
     found["version"] = environ.get("DOCKER_API_VERSION") or "auto"
     if not re.fullmatch(r"auto|[0-9]+\.[0-9]+", found["version"]):
@@ -248,9 +252,13 @@ def _context(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         return context_arguments(environ, environ["DOCKER_CONTEXT"])
     except FileNotFoundError as error:
-        raise WrongVariables("DOCKER_CONTEXT: no context has this name") from error
+        raise WrongVariables(
+            "DOCKER_CONTEXT: no context has this name; `docker context ls` lists them"
+        ) from error
     except RuntimeError as error:
-        raise WrongVariables("DOCKER_CONTEXT needs HOME or DOCKER_CONFIG") from error
+        raise WrongVariables(
+            "DOCKER_CONTEXT needs HOME or DOCKER_CONFIG: the contexts are in a folder there"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, docker.errors.DockerException) as error:
         raise WrongVariables("DOCKER_CONTEXT: the files of this context cannot be read") from error
 

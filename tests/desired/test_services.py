@@ -456,7 +456,9 @@ def test_an_empty_address_is_never_registered() -> None:
     "text", ["nonsense", "0.0.0.0", "::", "1.2.3.4.5", "fe80::1%eth0", "fe80::1%a\nb", "1.2.3.4 x"]
 )
 def test_an_address_that_is_none(text: str) -> None:
-    assert "SERVICE_IP is no usable IP address" in warning(with_env(WEB, SERVICE_IP=text))
+    assert "SERVICE_IP is no IP address that clients can connect to" in warning(
+        with_env(WEB, SERVICE_IP=text)
+    )
     labelled = dataclasses.replace(WEB, labels={"at": text})
     assert "label at" in warning(labelled, dataclasses.replace(RULES, ip_label="at"))
 
