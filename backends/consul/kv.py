@@ -203,7 +203,7 @@ class ConsulKVBackend:
                 write for write, what in failed.items() if self._settle(write, what, rejected)
             }
             writes = [write for write in writes if write not in settled]
-        raise Unavailable(f"the keys under {self._prefix} change faster than they are written")
+        raise Unavailable(f"somebody else keeps changing the same keys under {self._prefix}")
 
     def _note(self, writes: Sequence[Write], results: Sequence[Mapping[str, Any]]) -> None:
         """Remember the keys as the transaction left them."""

@@ -73,7 +73,7 @@ class Lifetime:
         try:
             api.agent.check.ttl_pass(shape.check_id(self.id))
         except Refused as error:
-            raise SessionLost(f"the owner's TTL check is gone: {error}") from error
+            raise SessionLost(f"Registrator's own TTL check is gone: {error}") from error
 
     def alias(self, service_id: str) -> dict[str, str]:
         """The check that makes a service follow the owner."""

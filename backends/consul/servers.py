@@ -102,7 +102,11 @@ class Servers:
             leaderless = leaderless or api
         if leaderless is None or self._need_leader:
             raise Unavailable("; ".join(failures))
-        self._log.warning("%s: %s knows no cluster leader now", self._name, leaderless.endpoint)
+        self._log.warning(
+            "%s: %s knows no cluster leader now; using it all the same",
+            self._name,
+            leaderless.endpoint,
+        )
         self._use(leaderless, "without a leader", why, already_logged)
         return leaderless
 

@@ -29,7 +29,8 @@ def check(what: str, text: str, *, nested: bool = False) -> None:
     """Raise `Rejected` unless `text` is a legal part of a key. `nested` allows several parts."""
     parts = text.split("/") if nested else [text]
     if any(part in ("", ".", "..") or "/" in part for part in parts):
-        raise Rejected(f"the {what} {text[:80]!r} is not a legal part of a key")
+        must = "be a path without empty parts" if nested else "be neither empty nor a path"
+        raise Rejected(f"the {what} {text[:80]!r} must {must}, and have no part '.' or '..'")
     if unprintable(text):
         raise Rejected(f"the {what} {text[:80]!r} has control characters")
     if len(text.encode()) > MAX_KEY:

@@ -76,7 +76,7 @@ class Writer:
             writes = self._still_due(writes, rejected)
             if not writes:
                 return
-        raise Unavailable("the keys in etcd change faster than they are written")
+        raise Unavailable("somebody else keeps changing the same keys in etcd")
 
     def _written(self, writes: Sequence[Write], revision: int) -> None:
         for key, value, _ in writes:

@@ -207,7 +207,7 @@ class ZooKeeperBackend:
             if not todo:
                 break
         if any(not isinstance(error, NoNodeError) for error in failed.values()):
-            raise Unavailable("somebody else keeps changing the same nodes")
+            raise Unavailable(f"somebody else keeps changing the same nodes ({min(failed)} first)")
         rejected |= dict.fromkeys(failed, "the node above it is missing and cannot be made")
         self._tree.watch(client, [k for k in wanted if wanted[k] and k in self._tree.nodes])
 

@@ -176,7 +176,9 @@ class Session:
                 self._broke = LOGIN_NEEDED
                 raise self._unavailable(f"{member}: {self._broke}") from error
             except errors.ZookeeperError as error:
-                raise self._unavailable(f"{member}: {type(error).__name__}") from error
+                raise self._unavailable(
+                    f"{member}: ZooKeeper cannot serve now ({type(error).__name__})"
+                ) from error
         return got
 
     def watch(self, client: KazooClient, paths: Iterable[str]) -> None:

@@ -77,7 +77,7 @@ def _session_timeout(uri: RegistryURI) -> float:
 
 def _credential(uri: RegistryURI, environ: Mapping[str, str]) -> str:
     if ":" in uri.user:
-        raise ConfigError("the user's name contains a colon")
+        raise ConfigError("a ZooKeeper user's name cannot contain a colon")
     given = uri.user or uri.password
     text = f"{uri.user}:{uri.password}" if given else secret(environ, "ZOOKEEPER_AUTH")
     user, _, password = text.partition(":")
