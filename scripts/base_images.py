@@ -298,7 +298,7 @@ IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
             "EXPOSE 8300/tcp 8301/tcp 8301/udp 8302/tcp 8302/udp 8500/tcp 8600/tcp 8600/udp",
         ],
     ),
-    "coredns/coredns:1.11.1": (tool("coredns"), [words("ENTRYPOINT", "coredns")]),
+    "coredns/coredns:1.15.0": (tool("coredns"), [words("ENTRYPOINT", "coredns")]),
     "hashicorp/consul-template:0.37": (
         tool("consul-template"),
         [words("ENTRYPOINT", "consul-template")],

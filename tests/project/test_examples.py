@@ -25,7 +25,7 @@ EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/docker-com
 # Parts whose programs Debian lacks: their image, and what tells their blocks of a README.
 PARTS = {
     "nginx-upstream": ("hashicorp/consul-template:0.37", r"consul-template|:8080"),
-    "etcd-coredns": ("coredns/coredns:1.11.1", r"coredns|\bdig\b"),
+    "etcd-coredns": ("coredns/coredns:1.15.0", r"coredns|\bdig\b"),
 }
 
 

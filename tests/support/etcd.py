@@ -73,9 +73,9 @@ def revision(etcd: Etcd) -> int:
     return _number("revision", ctl(etcd, "get", "x", "--write-out=json"))
 
 
-def lease_of(etcd: Etcd, key: str) -> str:
+def lease_of(etcd: Etcd, key: str, user: str = "") -> str:
     """The id of a key's lease as etcdctl lists it."""
-    return f"{_number('lease', ctl(etcd, 'get', key, '--write-out=json')):x}"
+    return f"{_number('lease', ctl(etcd, 'get', key, '--write-out=json', user=user)):x}"
 
 
 def _number(name: str, text: str) -> int:

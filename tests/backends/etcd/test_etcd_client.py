@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.certificates import Authority
-from support.etcd import Backends, ctl, guarding, keys, leads, requests, running
+from support.etcd import Backends, ctl, guarding, keys, leads, lease_of, requests, running
 from support.require import require
 from support.servers import Etcd, etcd_cluster, free_ports, loopback_ip
 from support.wait import until
@@ -264,6 +264,29 @@ def test_user_and_password(guarded: Etcd, make: Backends, tmp_path: Path) -> Non
         write(backend, str(number))
         backend.keepalive()
         assert len(backend.list()) == number + 1
+
+
+def test_the_least_rights(guarded: Etcd, make: Backends) -> None:
+    """The role of docs/registries/etcd.md is enough for all, and less is not."""
+    uri = f"etcd://agent:s3cret@{guarded.address}/s"
+    backend = make(uri, ttl=6)
+    write(backend, "a", "b")
+    entries = [backend.entry(Service(name, "web", "10.0.0.1", 8080, 80)) for name in "ab"]
+    assert backend.apply(Plan((entries[0],), (entries[1].key,))) == {}
+    backend.keepalive()
+    lease = lease_of(guarded, entries[0].key, user="root:r00t")
+    again = make(uri, ttl=6)
+    assert [found.held for found in again.list().values()] == [True]
+    again.close()
+    before = requests(guarded, "LeaseKeepAlive")
+    # The keeper logs in by itself.
+    until(lambda: requests(guarded, "LeaseKeepAlive") >= before + 3, "three keep-alives")
+    assert lease_of(guarded, entries[0].key, user="root:r00t") == lease
+    for less in ("read", "write"):
+        role = ("role", "grant-permission", "agent", less, "--prefix=true", "/s/")
+        ctl(guarded, *role, user="root:r00t")
+        call = backend.list if less == "write" else lambda: write(backend, "c")
+        fails(call, "permission denied; the user needs a role")
 
 
 def test_an_expired_token(guarded: Etcd, make: Backends) -> None:
