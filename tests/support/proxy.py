@@ -9,6 +9,7 @@ import http.server
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -134,12 +135,19 @@ class RecordingHTTPProxy:
 
     Connections are kept alive on both sides, one to the server for each client's, so that it
     costs little time. An answer is passed on when it is complete. Where the server does not
-    answer, the client's connection is closed.
+    answer, the client's connection is closed. `before` is called with each request before it is
+    forwarded. It may wait, or return what to answer in the server's place: a status and a text.
     """
 
-    def __init__(self, upstream: str, ip: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        upstream: str,
+        ip: str = "127.0.0.1",
+        before: Callable[[Request], tuple[int, str] | None] = lambda _: None,
+    ) -> None:
         self.requests: list[Request] = []
         self._server = _Recorder((ip, 0), _Forwarder)
+        self._server.before = before
         self._server.upstream = upstream
         self._server.requests = self.requests
         host, port = self._server.server_address[:2]
@@ -167,6 +175,7 @@ class _Recorder(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     upstream: str
     requests: list[Request]
+    before: Callable[[Request], tuple[int, str] | None]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -216,7 +225,11 @@ class _Forwarder(http.server.BaseHTTPRequestHandler):
 
     def forward(self) -> None:
         body = self._body()
-        self.server.requests.append(Request(self.command, self.path, body))
+        request = Request(self.command, self.path, body)
+        self.server.requests.append(request)
+        if instead := self.server.before(request):
+            self._say(*instead)
+            return
         headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
         try:
             self.upstream.request(self.command, self.path, body or None, headers)
@@ -233,6 +246,13 @@ class _Forwarder(http.server.BaseHTTPRequestHandler):
             data = b""
         else:
             self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _say(self, status: int, text: str) -> None:
+        data = text.encode()
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 

@@ -21,6 +21,8 @@ NUMBERS = count()
 OWN = "127.9.0.1"
 CLONES = "127.9.0.2"
 HERE = Here("host", frozenset({OWN}), frozenset({OWN}))
+# What version 1.0.0 writes for the owner "us".
+US = 4383930231328793437
 TTL = {"ttl": 10, "ttl_refresh": 5}
 
 Make = Callable[..., Backend]
@@ -68,10 +70,11 @@ def rows(consul: Consul, prefix: str) -> dict[str, dict[str, Any]]:
     return {row["Key"]: row for row in consul.api(f"kv/{prefix}/?recurse")}
 
 
-def set_key(consul: Consul, key: str, value: str, flags: int = 0) -> None:
-    """Write a key as ``consul kv put`` does."""
+def set_key(consul: Consul, key: str, value: str, flags: int = 0, session: str = "") -> None:
+    """Write a key as ``consul kv put`` does, or lock it by a session."""
     pair = {"Key": key, "Value": base64.b64encode(value.encode()).decode(), "Flags": flags}
-    put(consul, "txn", [{"KV": {"Verb": "set", **pair}}])
+    verb = {"Verb": "lock", "Session": session} if session else {"Verb": "set"}
+    put(consul, "txn", [{"KV": {**verb, **pair}}])
 
 
 def theirs(number: int, **fields: Any) -> Service:
@@ -153,6 +156,36 @@ def test_a_value_of_version_1_0_0_names_no_host(make: Make, consul: Consul) -> N
     assert (len(plan.register), plan.deregister) == (1, ())
     assert ours.apply(plan) == {}
     assert not plan_for(ours, service(1, id="db"))
+
+
+@pytest.mark.parametrize("context", [{}, TTL], ids=["", "ttl"])
+@pytest.mark.parametrize("query", ["", "?value=json"])
+def test_keys_of_version_1_0_0_are_taken_over_without_a_gap(
+    make: Make, consul: Consul, prefix: str, query: str, context: Mapping[str, float]
+) -> None:
+    """It wrote the same flags, no host, and a session whose name tells no host."""
+    services = service(1), service(2, id="db")
+    ours = make(query=query, **context)
+    session = {"Name": "registrator us", "Behavior": "delete", "LockDelay": "0s", "TTL": "3600s"}
+    held = put(consul, "session/create", session)["ID"] if context else ""
+    for each in services:
+        entry = ours.entry(each)
+        value = entry.content
+        if query:
+            value = json.dumps({k: v for k, v in json.loads(value).items() if k != "host_name"})
+        set_key(consul, entry.key, value, US, held)
+    created = {key: row["CreateIndex"] for key, row in rows(consul, prefix).items()}
+    assert ours.apply(plan_for(ours, *services)) == {}
+    assert {key: row["CreateIndex"] for key, row in rows(consul, prefix).items()} == created
+    if held:
+        put(consul, f"session/destroy/{held}")
+    before = rows(consul, prefix)
+    assert before.keys() == created.keys()
+    assert {row["Flags"] for row in before.values()} == {US}
+    assert not plan_for(ours, *services)
+    if not context:
+        assert not plan_for(make(query=query), *services)
+    assert rows(consul, prefix) == before
 
 
 @pytest.mark.parametrize("context", [{}, TTL], ids=["", "ttl"])
