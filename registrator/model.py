@@ -224,8 +224,8 @@ class Actual:
 
     `held` is False if the entry depends on the lease or session of another process. It has to be
     written again then. `id` and `address` are those of the service, as far as the registry tells.
-    `host` is the host that a TWIN names. `facts` are for unmarked entries: what the registry tells
-    of the service, by the names of the fields of `Service`.
+    `host` is the host that a TWIN names. `facts` are for entries that are unmarked or UNTOLD: what
+    the registry tells of the service, by the names of the fields of `Service`.
     """
 
     content: str

@@ -117,7 +117,7 @@ class ConsulKVBackend:
             id=key.rpartition("/")[2],
             address=address_in(stored.value),
             host=host,
-            facts=facts(stored.value) if mark is Mark.NONE else {},
+            facts=facts(stored.value) if mark in (Mark.NONE, Mark.UNTOLD) else {},
         )
 
     def _is_held(self, stored: Stored) -> bool:

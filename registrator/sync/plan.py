@@ -63,17 +63,22 @@ class Here:
             return mark is Mark.OURS
         return found.address in self.addresses and self._is_originals(found.id)
 
+    def claims(self, found: Actual, service: Service) -> bool:
+        """Whether an entry of our engine, which names no host, is that of this service.
+
+        An id of the user's own at a container's address is the same on several hosts. The host that
+        runs such a service claims the entry, and names itself with its next write.
+        """
+        here = found.mark is Mark.UNTOLD and found.address == service.address
+        return here and _agrees(found, service)
+
     def adopts(self, found: Actual, service: Service) -> bool:
         """Whether an unmarked entry is what the original wrote for this service."""
         if found.address not in {*self.addresses, service.address, *service.former_addresses}:
             return False
         if self._is_originals(service.id) and found.id == service.id:
             return True
-        return bool(found.facts) and all(
-            _same(value, getattr(service, name))
-            for name, value in found.facts.items()
-            if name != "address"
-        )
+        return bool(found.facts) and _agrees(found, service)
 
     def _is_originals(self, service_id: str) -> bool:
         """Whether gliderlabs/registrator makes such an id on this host.
@@ -82,6 +87,15 @@ class Here:
         """
         form = rf"{re.escape(self.hostname)}:[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?"
         return re.fullmatch(form, service_id) is not None
+
+
+def _agrees(found: Actual, service: Service) -> bool:
+    """Whether the facts that the registry tells are those of the service, but for the address."""
+    return all(
+        _same(value, getattr(service, name))
+        for name, value in found.facts.items()
+        if name != "address"
+    )
 
 
 def _same(told: object, wanted: object) -> bool:

@@ -186,10 +186,8 @@ class Reconciler:
             return key in self._wanted or (self._cleanup and snapshot.complete)
 
         for key in writable.keys() & self._actual.keys():
-            found = self._actual[key]
-            if found.mark is Mark.UNTOLD and found.content == writable[key].content:
-                # Nobody can tell more: it is what this host would write.
-                self._actual[key] = replace(found, mark=Mark.OURS)
+            if here.claims(self._actual[key], writable[key].service):
+                self._actual[key] = replace(self._actual[key], mark=Mark.OURS)
         plan = diff(writable, self._actual, here, dangling=dangling)
         twins = {f.host for f in self._actual.values() if here.mark(f) is Mark.TWIN}
         self.report.twins(twins)

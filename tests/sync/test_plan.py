@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,18 @@ def test_an_entry_with_our_engines_id_is_ours_only_if_it_is_this_hosts(
     made = plan([entry("k")], found)
     assert bool(made.register) is ours
     assert bool(made.conflicts) is not ours
+
+
+def test_an_entry_that_names_no_host_is_claimed_by_the_host_that_runs_its_service() -> None:
+    """Version 1.0.0 wrote it, with an id of the user's own at a container's address."""
+    here = Here("h", frozenset(), frozenset())
+    service = Service("shop", "shop", "172.17.0.2", 80, 80)
+    found = actual("old", Mark.UNTOLD, address="172.17.0.2")
+    assert here.claims(found, service)
+    assert here.claims(replace(found, facts={"address": "172.17.0.2", "port": 80}), service)
+    assert not here.claims(replace(found, facts={"port": 81}), service)
+    assert not here.claims(replace(found, address="172.17.0.3"), service)
+    assert not here.claims(replace(found, mark=Mark.TWIN), service)
 
 
 def test_an_entry_that_cannot_name_the_host_is_written_once() -> None:

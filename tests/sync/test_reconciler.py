@@ -193,7 +193,7 @@ def test_what_this_process_wrote_is_its_own_where_the_registry_cannot_name_the_h
     assert not bench.report.row.problems
     # Somebody else's, as soon as it changed.
     ours = bench.registry.entries[custom.id]
-    bench.registry.entries[custom.id] = ("x", *ours[1:])
+    bench.registry.entries[custom.id] = ("x", HOST.owner, replace(custom, address="172.17.0.3"))
     bench.reconciler.wake()
     assert bench.reconciler.step() == Written(0, 0)
     assert bench.report.row.problems.keys() == {custom.id}
@@ -201,7 +201,7 @@ def test_what_this_process_wrote_is_its_own_where_the_registry_cannot_name_the_h
     bench.reconciler.wake()
     bench.reconciler.step()
     if mark is Mark.UNTOLD:
-        # And ours again, as after a restart, since it is just what we would write.
+        # And ours again, as after a restart, since it is at the address of our service.
         assert not bench.report.row.problems
         bench.reconciler.wake()
         assert bench.step() == Written(0, 1)
