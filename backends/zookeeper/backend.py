@@ -196,7 +196,7 @@ class ZooKeeperBackend:
             todo = {
                 key: entry
                 for key, entry in todo.items()
-                if key not in refused and self._is_due(key, entry, fresh=attempt > 0)
+                if key not in refused and self._is_due(key, entry)
             }
             failed = self._tree.commit(client, todo, together=not attempt)
             if attempt:
@@ -226,13 +226,9 @@ class ZooKeeperBackend:
             return "somebody else registered it meanwhile"
         return ""
 
-    def _is_due(self, key: str, entry: Entry | None, *, fresh: bool) -> bool:
-        """Whether to write or remove the node: not if it is done, or a live sibling has it.
-
-        A node that was read just now, `fresh`, is not written again if it stands already.
-        """
+    def _is_due(self, key: str, entry: Entry | None) -> bool:
+        """Whether to write or remove the node: not if it is gone, or a live sibling has it."""
         node = self._tree.nodes.get(key)
         if node is None or entry is None:
             return (node is None) is not (entry is None)
-        stands = node.session == self._session.id and node.content == entry.content
-        return not ((fresh and stands) or self._is_sibling(key, node))
+        return not self._is_sibling(key, node)
