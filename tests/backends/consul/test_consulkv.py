@@ -256,7 +256,11 @@ def test_acl_rules(tmp_path: Path) -> None:
     register(full, service(3))
     full.keepalive()
     assert len(full.list()) == 3
-    for each in (ours, elsewhere, with_ttl, full):
+    # After a restart the name of the former session has to be read.
+    again = backend(f"consulkv://{both}@{consul.address}/services", ttl=10, ttl_refresh=5)
+    assert {actual.mark for actual in again.list().values()} == {Mark.OURS}
+    register(again, service(3))
+    for each in (ours, elsewhere, with_ttl, full, again):
         each.close()
     consul.kill()
 
