@@ -165,7 +165,7 @@ class EtcdBackend:
         """What a key holds, and whose it is."""
         value = _text(kv.value)
         document = json_in(value)
-        host = self._host(kv)
+        host = self._host(kv, document)
         owner = self._lease.owner(kv.lease) or document.get("owner")
         mark = self._identity.mark(owner, host)
         if mark is Mark.NONE and kv.lease:
@@ -183,9 +183,9 @@ class EtcdBackend:
     def _id(self, kv: Any) -> str:
         return self.service_id(_text(kv.key).rpartition("/")[2])
 
-    def _host(self, kv: Any) -> str:
+    def _host(self, kv: Any, document: Mapping[str, Any]) -> str:
         """The host that a key of our engine's id names, by its value, its lease or its id."""
-        named = json_in(_text(kv.value)).get(HOST)
+        named = document.get(HOST)
         if isinstance(named, str) and named:
             return named
         if kv.lease == self._lease.id:
@@ -197,7 +197,7 @@ class EtcdBackend:
         """The leases whose keys name other hosts, and not this one."""
         hosts: dict[int, set[str]] = {}
         for kv in kvs:
-            if host := self._host(kv):
+            if host := self._host(kv, json_in(_text(kv.value))):
                 hosts.setdefault(kv.lease, set()).add(host)
         return {lease for lease, named in hosts.items() if self._identity.hostname not in named}
 
