@@ -93,10 +93,10 @@ class ConsulBackend:
         self._kept = self._connected_at = 0.0
         self._busy_since: float | None = None
         self._all_written = False
-        # The ids of our services at the agent in use, and of the checks of each service there,
-        # out of those checks that we would make.
+        # The ids of our services at the agent in use. For each service there, the types of those
+        # checks that we would make, by id.
         self._ours: set[str] = set()
-        self._checks: dict[str, set[str]] = {}
+        self._checks: dict[str, dict[str, str]] = {}
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign_checks: dict[str, str] = {}
         # The cache holds what was logged, so that each attribute is logged once.
@@ -120,7 +120,7 @@ class ConsulBackend:
         body = self._body(service)
         if left_out := shape.meta(service, {})[1]:
             self._warn_once(service.container_name, service.id, tuple(left_out))
-        return Entry(service.id, shape.content(body, shape.check_ids(body)), service)
+        return Entry(service.id, shape.content(body, shape.check_types(body)), service)
 
     def list(self) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it."""
@@ -134,8 +134,15 @@ class ConsulBackend:
             self._lifetime.listed(services, checks, self._token_mark.value)
             services.pop(self._lifetime.id, None)
         self._foreign_checks = shape.foreign(checks)
-        own = checks.keys() - self._foreign_checks.keys()
-        self._checks = {key: shape.possible_check_ids(key) & own for key in services}
+        types = {
+            check_id: check.get("Type") or ""
+            for check_id, check in checks.items()
+            if check_id not in self._foreign_checks
+        }
+        self._checks = {
+            key: {each: types[each] for each in shape.possible_check_ids(key) if each in types}
+            for key in services
+        }
         found = {key: self._actual(key, service) for key, service in services.items()}
         self._ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._all_written = True
@@ -285,11 +292,18 @@ class ConsulBackend:
         return self._call(lambda api: self._writers.each(partial(write, api), keys))
 
     def _register(self, api: Api, service: Service) -> None:
-        """Register a service, then remove those of its checks that are ours and not wanted."""
+        """Register a service. Remove those of its checks that are ours and not wanted.
+
+        A check of another type under the same id would go on beside the new one.
+        """
         body = self._body(service)
+        wanted = shape.check_types(body)
+        known = self._checks.get(service.id, {})
+        for check_id, kind in known.items():
+            if kind and kind != wanted.get(check_id, kind):
+                api.deregister_check(check_id)
         api.register(body)
-        wanted = set(shape.check_ids(body))
-        for stale in self._checks.get(service.id, set()) - wanted:
+        for stale in known.keys() - wanted.keys():
             api.deregister_check(stale)
         self._checks[service.id] = wanted
         self._ours.add(service.id)
@@ -304,7 +318,7 @@ class ConsulBackend:
         ids = shape.possible_check_ids(service.id) & self._foreign_checks.keys()
         if not ids:
             return ""
-        for each in ids.intersection(shape.check_ids(self._body(service))):
+        for each in ids.intersection(shape.check_types(self._body(service))):
             owner = self._foreign_checks[each] or "the node"
             return f"the id of its check, {each!r}, belongs to a check of {owner}"
         return ""

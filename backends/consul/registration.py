@@ -93,10 +93,20 @@ def possible_check_ids(service_id: str) -> set[str]:
     return {check_id(service_id), alias_id(service_id)}
 
 
-def check_ids(body: Mapping[str, Any]) -> list[str]:
-    """The ids of the checks that are registered with a service."""
+# What a check does by, and the type that an agent then tells of it.
+_TYPES = {
+    "HTTP": "http", "Args": "script", "TTL": "ttl", "TCP": "tcp", "GRPC": "grpc",
+    "AliasService": "alias",
+}  # fmt: skip
+
+
+def check_types(body: Mapping[str, Any]) -> dict[str, str]:
+    """The checks that are registered with a service: their types by id."""
     checks = [body["Check"]] if "Check" in body else []
-    return [check["CheckID"] for check in (*checks, *body.get("Checks", ()))]
+    return {
+        check["CheckID"]: next(kind for key, kind in _TYPES.items() if key in check)
+        for check in (*checks, *body.get("Checks", ()))
+    }
 
 
 def foreign(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -39,8 +39,8 @@ def backend(uri: str, owner: str | Identity = OWNER, **context: Any) -> Backend:
 
 def other(consul: Consul) -> str:
     """A second address for an agent."""
-    first, second, _, last = consul.ip.split(".")
-    return f"{first}.{second}.255.{last}"
+    first, second, third, last = consul.ip.split(".")
+    return f"{first}.{second}.{(int(third) + 1) % 256}.{last}"
 
 
 def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: Any) -> Service:

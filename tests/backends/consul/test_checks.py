@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from support.consul import backend, put, register, service
-from support.proxy import RecordingHTTPProxy
+from support.proxy import RecordingHTTPProxy, TCPProxy
 from support.servers import Consul
 from support.wait import until
 
 from registrator.backend import Backend, SessionLost
-from registrator.model import Plan
+from registrator.model import Plan, Service
 
 ALIAS = "registrator:host:c1:80"
 
@@ -87,6 +88,32 @@ def test_our_own_checks_go_when_they_are_no_longer_wanted(consul: Consul) -> Non
     register(ours, service(1))
     assert not {ALIAS, "service:host:c1:80"} & checks(consul).keys()
     ours.close()
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_check_of_another_type_takes_the_place_of_the_former_one(
+    consul: Consul, ours: Backend, listed: bool
+) -> None:
+    """Consul would run both under one id, and the status would flap for ever."""
+    former, clock = TCPProxy(consul.address), TCPProxy(consul.address)
+
+    def probed(number: int, proxy: TCPProxy, kind: str) -> Service:
+        host, _, port = proxy.address.partition(":")
+        attrs = {f"check_{kind}": "/v1/status/leader", "check_interval": "1s"}
+        return service(number, attrs, address=host, port=int(port))
+
+    register(ours, probed(1, former, "http"), probed(2, clock, "http"))
+    until(lambda: former.connections and clock.connections, "the first probes")
+    if listed:
+        ours.list()
+    register(ours, replace(probed(1, former, "ttl"), attrs={"check_ttl": "1h"}))
+    seen = clock.connections
+    until(lambda: clock.connections > seen + 1, "a probe under way to end")
+    before, seen = former.connections, clock.connections
+    until(lambda: clock.connections > seen + 2, "several probes")
+    assert former.connections == before
+    for proxy in (former, clock):
+        proxy.close()
 
 
 def test_a_check_that_somebody_removes_meanwhile_is_no_fault(consul: Consul, ours: Backend) -> None:
