@@ -59,7 +59,8 @@ MINUTES ?= 60
 campaign = cd tests && ../.venv/bin/python -m faults $(if $(REGISTRY),--registry $(REGISTRY))
 
 .PHONY: faults
-faults: servers ## Random faults by seed on real clusters, and how long each fault takes
+faults: servers ## Random faults by seed on real clusters, and how long each fault and a stop take
+	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.ends)
 	$(campaign) --seeds $(SEEDS) --first $(FIRST) $(if $(REGISTRY),,--timings)
 
 .PHONY: soak

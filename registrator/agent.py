@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import FrameType
 
 from registrator import __version__
 from registrator.backend import Backend, ConfigError, Context
@@ -33,6 +32,7 @@ from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import host_address, host_addresses, watch_address
 from registrator.system.memory import limit_malloc_arenas
+from registrator.system.signals import Inbox
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
 
@@ -46,14 +46,13 @@ GRACE = 1.0
 def run(config: Config) -> int:
     """Run an agent until it ends, and end the process. Return 2 if none can run."""
     limit_malloc_arenas()
-    logs.setup(config.log_level, config.log_format)
-    try:
-        agent = Agent(config)
-    except WrongVariables as error:
-        log.error("%s", error)
-        return 2
-    code = agent.run()
-    logging.shutdown()
+    with logs.on_stderr(config.log_level, config.log_format):
+        try:
+            agent = Agent(config)
+        except WrongVariables as error:
+            log.error("%s", error)
+            return 2
+        code = agent.run()
     # The interpreter would wait for the threads of thread pools, however long a registry takes.
     os._exit(code)
 
@@ -65,6 +64,7 @@ class Agent:
         self._config = config
         self._environ = environ
         self._stop = threading.Event()
+        self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._failed = False
         self._threads: list[threading.Thread] = []
         self._reconcilers: list[Reconciler] = []
@@ -78,22 +78,26 @@ class Agent:
 
     def run(self) -> int:
         """Run until a signal or a failure; returns the exit code."""
-        signal.signal(signal.SIGTERM, self._end)
-        signal.signal(signal.SIGINT, self._end)
-        signal.signal(signal.SIGHUP, self._resync)
         threading.excepthook = lambda died: self._end_by_bug(died.exc_value)
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
         tell_ready(self._environ)
-        # A signal ends this thread's waits at once, but not a call to an engine that is frozen.
+        # This thread calls neither engine nor registry: it always gets to its signals.
         self._spawn("events", self._follow_engine)
-        self._guard(self._tell_health)
+        self._guard(self._attend)
         self._shut_down()
         return 1 if self._failed else 0
 
-    def _tell_health(self) -> None:
+    def _attend(self) -> None:
+        """Write the health note, and do what signals ask for, until the agent ends."""
         while not self._stop.is_set():
             self._health.note(self._board.problems())
-            self._stop.wait(PERIOD)
+            for number in self._inbox.wait(PERIOD):
+                if number is signal.SIGHUP:
+                    log.info("SIGHUP: listing the engine and the registries")
+                    self._wake_all()
+                else:
+                    log.info("%s: ending, the entries stay", number.name)
+                    self._stop.set()
 
     def _follow_engine(self) -> None:
         """Wait for the engine, start all that needs it, and follow its events."""
@@ -168,21 +172,17 @@ class Agent:
         except BaseException as error:
             self._end_by_bug(error)
         finally:
-            self._stop.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._inbox.wake()
 
     def _end_by_bug(self, error: BaseException | None) -> None:
         """End the agent because a thread died: its own, that of a backend, or of a library."""
         log.critical("a bug ended a thread, and the agent with it; report this", exc_info=error)
         self._failed = True
-        self._stop.set()
-
-    def _end(self, number: int, _: FrameType | None) -> None:
-        log.info("%s: ending, the entries stay", signal.Signals(number).name)
-        self._stop.set()
-
-    def _resync(self, _number: int, _: FrameType | None) -> None:
-        log.info("SIGHUP: listing the engine and the registries")
-        self._wake_all()
+        self._end()
 
     def _wake_all(self) -> None:
         if self._inventory is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -160,5 +161,8 @@ def command(words: Words) -> None:
 
 def main() -> None:
     """The console script."""
+    # The agent takes over later. Until then the kernel would ignore these for process 1.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     hide_secrets()
     command(prog_name="registrator")

@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import RunAgent
+from faults import ends
+from support.agent import Agent
 from support.engine import Dockerd
+from support.stderr import FullPipe
+from support.wait import until
 
 from registrator.config import configure
 from registrator.identity import tell_addresses
@@ -111,3 +115,41 @@ def test_it_says_at_its_start_where_ports_are_registered(
 ) -> None:
     words = ("-hostname", "vm", "-internal", "-network", "front")
     agent(*words, f"file://{tmp_path}/services.json").wait_log(f"{OWN} in the network front")
+
+
+# Each stderr and each moment is among them.
+@pytest.mark.timeout(600)
+def test_sigterm_at_any_moment_ends_it_whatever_stderr_does(
+    clean_engine: Dockerd, tmp_path: Path
+) -> None:
+    for number in range(3):
+        clean_engine.api.run(f"c{number}", "web", publish_all=True)
+    with ends.place(clean_engine.host, tmp_path) as where:
+        done = ends.run(range(40), where, tmp_path)
+    assert {trial.moment for trial, _ in done} == set(ends.MOMENTS)
+    assert {trial.stderr for trial, _ in done} == set(ends.STDERRS)
+
+
+def test_a_full_stderr_stops_nothing_and_sigusr1_tells_what_every_thread_does(
+    clean_engine: Dockerd, tmp_path: Path
+) -> None:
+    """What was said meanwhile comes out later."""
+    clean_engine.api.run("c0", "web", publish_all=True)
+    services = tmp_path / "services.json"
+    words = ["-ip", "127.10.0.1", "-hostname", "h", f"file://{services}"]
+    full, run = FullPipe(), Agent(tmp_path, words, clean_engine.host)
+    run.stderr = full.writer
+    try:
+        run.launch()
+        until(lambda: services.exists() and "h:c0:80" in services.read_text(), "an entry")
+        run.signal(signal.SIGUSR1)
+        full.flow()
+        until(lambda: "Current thread" in full.text, lambda: full.text)
+        assert "registered web as h:c0:80" in full.text
+        assert "in _attend" in full.text
+        run.signal(signal.SIGTERM)
+        assert run.exited() == 0
+    finally:
+        run.kill()
+        full.close()
+    assert full.text.endswith("INFO  ended\n")

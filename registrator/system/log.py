@@ -1,11 +1,16 @@
-"""Sets up the log: lines on stderr, as text or as JSON."""
+"""Sets up the log: lines on stderr, as text or as JSON. No line ever waits for stderr."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import logging
-import sys
+import signal
+from collections.abc import Iterator
 from datetime import UTC, datetime
+
+from registrator.system.stderr import Stderr
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -47,10 +52,25 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""
 
 
-def setup(level: str, form: str) -> None:
-    """Log to stderr from `level` on. The lines of noisy libraries appear only with debug."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.CRITICAL)
+@contextlib.contextmanager
+def on_stderr(level: str, form: str) -> Iterator[None]:
+    """Log to stderr from `level` on, within the block.
+
+    The lines of noisy libraries appear only with debug. On SIGUSR1 the stacks of all threads
+    appear, whatever the threads do.
+    """
+    formatter = _Json() if form == "json" else _Text()
+
+    def lost(number: int) -> str:
+        text = f"stderr did not take {number} lines of the log"
+        record = logging.LogRecord("registrator.log", logging.WARNING, "", 0, text, None, None)
+        return formatter.format(record) + "\n"
+
+    with Stderr(lost) as stderr:
+        handler = logging.StreamHandler(stderr)
+        handler.setFormatter(formatter)
+        logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.CRITICAL)
+        faulthandler.register(signal.SIGUSR1, stderr, all_threads=True)
+        yield

@@ -75,7 +75,12 @@ def guard(verb: str, what: int | Sequence[str]) -> None:
 
 
 class Process:
-    """A program in a process group of its own, with its output in a log file."""
+    """A program in a process group of its own, with its output in a log file.
+
+    `stderr`, set before a launch, is a file for its stderr instead.
+    """
+
+    stderr: int | None = None
 
     def __init__(self, name: str, folder: Path, command: Sequence[str] = ()) -> None:
         self.name = name
@@ -110,7 +115,7 @@ class Process:
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if self.stderr is None else self.stderr,
                 cwd=self.folder,
                 env=dict(self.environment()),
                 start_new_session=True,

@@ -10,10 +10,10 @@ import pytest
 CODE = """
 import logging
 from registrator.system import log
-log.setup({level!r}, "text")
-for name in ("registrator.x", "urllib3.connectionpool"):
-    for level in ("debug", "info", "warning"):
-        getattr(logging.getLogger(name), level)("%s %s", name, level)
+with log.on_stderr({level!r}, "text"):
+    for name in ("registrator.x", "urllib3.connectionpool"):
+        for level in ("debug", "info", "warning"):
+            getattr(logging.getLogger(name), level)("%s %s", name, level)
 """
 
 
