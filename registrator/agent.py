@@ -64,7 +64,6 @@ class Agent:
         self._config = config
         self._environ = environ
         self._stop = threading.Event()
-        self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._failed = False
         self._threads: list[threading.Thread] = []
         self._reconcilers: list[Reconciler] = []
@@ -75,6 +74,7 @@ class Agent:
             self._board.add_registry(str(uri))
         labels = (config.use_ip_from_label,) if config.use_ip_from_label else ()
         self._engine = DockerEngine(environ, labels)
+        self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def run(self) -> int:
         """Run until a signal or a failure; returns the exit code."""
