@@ -135,10 +135,6 @@ class EtcdBackend:
         self._lease.close()
         self._client.close()
 
-    def service_id(self, segment: str) -> str:
-        """The service's id in the last part of a key. Empty if the key does not tell it."""
-        return segment
-
     def is_originals(self, document: Mapping[str, Any]) -> bool:
         """Whether gliderlabs/registrator may have written a value; the JSON object in it is given.
 
@@ -174,14 +170,11 @@ class EtcdBackend:
             value,
             mark,
             held=kv.lease == self._lease.id,
-            id=self._id(kv),
+            id=_id(kv),
             address=address_in(value),
             host=host if mark is Mark.TWIN else "",
             facts=self._facts(value, document, mark),
         )
-
-    def _id(self, kv: Any) -> str:
-        return self.service_id(_text(kv.key).rpartition("/")[2])
 
     def _host(self, kv: Any, document: Mapping[str, Any]) -> str:
         """The host that a key of our engine's id names, by its value, its lease or its id."""
@@ -190,7 +183,7 @@ class EtcdBackend:
             return named
         if kv.lease == self._lease.id:
             return self._identity.hostname
-        default = DEFAULT_ID.fullmatch(self._id(kv))
+        default = DEFAULT_ID.fullmatch(_id(kv))
         return default[1] if default else ""
 
     def _strange(self, kvs: Iterable[Any]) -> Collection[int]:
@@ -217,6 +210,11 @@ class EtcdBackend:
 def _text(raw: bytes) -> str:
     """A key or a value, which may be any bytes."""
     return raw.decode("utf-8", "backslashreplace")
+
+
+def _id(kv: Any) -> str:
+    """The last part of a key: a service's id, or in DNS a label made from it."""
+    return _text(kv.key).rpartition("/")[2]
 
 
 def _port(value: str) -> int | None:

@@ -24,7 +24,6 @@ from .entries import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASH_DIGITS = 8
-MADE = re.compile(rf"([a-z0-9-]+-)?[0-9a-f]{{{HASH_DIGITS}}}")
 # The longest time in seconds that a DNS client may keep a record. RFC 8767 recommends no more.
 MAX_DNS_TTL = 604_800
 # A DNS name has at most 253 characters. The service and its id take up to 128 of them.
@@ -74,10 +73,6 @@ class SkyDNSBackend(EtcdBackend):
             HOST: self._identity.hostname,
         }
         return Entry(key, json.dumps(value, separators=(",", ":")), service)
-
-    def service_id(self, segment: str) -> str:
-        """The id, unless the label was made from it."""
-        return "" if MADE.fullmatch(segment) else segment
 
     def is_originals(self, document: Mapping[str, Any]) -> bool:
         """gliderlabs/registrator wrote a host and a port."""

@@ -14,6 +14,7 @@ from support.servers import Etcd
 from support.wait import until
 
 from registrator.backend import Backend, SessionLost
+from registrator.backends.common.keeper import Keeper
 from registrator.model import Plan, Service
 
 TTL = 6
@@ -73,6 +74,20 @@ def test_a_call_in_time_leaves_nothing_to_do(proxy: GRPCProxy, make: Backends) -
     for _ in range(3):
         backend.keepalive()
     assert proxy.started - before == {"LeaseKeepAlive": 3}
+
+
+def test_every_renewal_counts_for_the_keeper(
+    server: Etcd, make: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[None] = []
+    monkeypatch.setattr(Keeper, "kept", lambda _: kept.append(None))
+    backend = make(f"etcd://{server.address}/s", ttl=TTL)
+    write(backend, "web")
+    backend.keepalive()
+    assert len(kept) == 2
+    again = make(f"etcd://{server.address}/s", ttl=TTL)
+    again.list()
+    assert len(kept) == 3
 
 
 def test_a_lease_that_ends_meanwhile_has_the_entries_listed(server: Etcd, make: Backends) -> None:

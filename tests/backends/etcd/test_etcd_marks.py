@@ -217,6 +217,7 @@ def test_a_plain_put_over_our_entry_is_put_right(server: Etcd, make: Backends, u
     ctl(server, "put", "--", before[0], "10.9.9.9:1")
     (found,) = backend.list().values()
     assert found.mark is Mark.NONE
+    ctl(server, "put", "--", before[0], "10.9.9.9:1 again")
     assert backend.apply(Plan((backend.entry(custom),))) == {}
     assert dict(backend.list()) == dict([before])
     # Between the look and the write.
