@@ -21,7 +21,9 @@ from registrator import __version__
 from registrator.backend import Backend, ConfigError, Context
 from registrator.config import Config
 from registrator.desired.inventory import Inventory
-from registrator.engine.client import DockerEngine, Engine, WrongVariables
+from registrator.engine.address import WrongVariables
+from registrator.engine.client import DockerEngine, Engine
+from registrator.engine.connection import SocketReplaced
 from registrator.engine.follower import Follower
 from registrator.health import PERIOD, Health
 from registrator.identity import identify, tell_addresses
@@ -30,7 +32,7 @@ from registrator.registries import make_backend
 from registrator.status.board import Board
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
-from registrator.system.hostaddr import host_address, host_addresses, watch_address
+from registrator.system.hostaddr import Found, find_address, host_addresses, watch_address
 from registrator.system.memory import limit_malloc_arenas
 from registrator.system.signals import Inbox
 from registrator.system.systemd import tell_ready
@@ -109,7 +111,8 @@ class Agent:
     def _start(self, engine: Engine) -> Inventory:
         config = self._config
         identity = identify(config, engine)
-        host_ip = config.ip or host_address(socket.gethostname())
+        found = Found() if config.ip else find_address(socket.gethostname())
+        host_ip = config.ip or found.address
         tell_addresses(config, identity.hostname, host_ip)
         self._reconcilers = [
             Reconciler(
@@ -138,7 +141,7 @@ class Agent:
             def use(address: str, present: frozenset[str]) -> None:
                 inventory.use_rules(config.rules(identity.hostname, address), present)
 
-            self._spawn("address", lambda: watch_address(host_ip, use, self._stop))
+            self._spawn("address", lambda: watch_address(found, use, self._stop))
         self._spawn("inventory", lambda: inventory.run(self._stop))
         for reconciler in self._reconcilers:
             self._spawn(reconciler.report.row.name, functools.partial(reconciler.run, self._stop))
@@ -164,6 +167,9 @@ class Agent:
             work()
         except GaveUp as error:
             log.error("giving up, as -retry-attempts are spent: %s", error)
+            self._failed = True
+        except SocketReplaced as error:
+            log.error("%s", error)
             self._failed = True
         except ConfigError as error:
             # A file or folder may have changed between the command's start and the engine's answer.

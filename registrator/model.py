@@ -31,7 +31,8 @@ class Container:
 
     `env` and `labels` hold the pairs that can matter (see `engine.answers`). `networks` holds the
     container's own address in each network, its main network first. `started_at` is in ns since
-    the epoch, by the engine's clock. `exit_code` is None while the container runs.
+    the epoch, by the engine's clock. `exit_code` is None while the container runs. `unreadable`
+    says which parts of the answer cannot be read, and is empty if there is none.
     """
 
     id: str
@@ -45,11 +46,15 @@ class Container:
     ports: tuple[Port, ...] = ()
     started_at: int = 0
     exit_code: int | None = None
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A hint that a container changed. `time` is the engine's clock in nanoseconds."""
+    """A hint that a container changed. `time` is the engine's clock in nanoseconds (0: unknown).
+
+    `container_id` is empty if it cannot be read. Then any container may have changed.
+    """
 
     container_id: str
     action: str
@@ -59,6 +64,14 @@ class Event:
 
 class EngineUnavailable(Exception):
     """The engine did not answer, answered too late, or gave an answer that makes no sense."""
+
+
+class EngineSlow(EngineUnavailable):
+    """The engine did not answer in time."""
+
+
+class Unreadable(EngineUnavailable):
+    """The engine answers, but what it says of one container cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,8 @@ class Reason(Enum):
     REFUSED = "the registry refuses it"
     RESTART_LOOP = "it restarts again and again"
     NOT_INSPECTED = "it cannot be inspected"
+    UNREADABLE = "what the engine says of it cannot be read"
+    TOO_MANY = "its container has too many services"
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,9 @@ def ended(agent: FaultyAgent) -> None:
 def test_a_bug_in_a_thread_ends_the_agent(
     thread: str, place: str, clean_engine: Dockerd, faulty: Callable[..., FaultyAgent]
 ) -> None:
-    agent = faulty(thread, place, words=("-resync", "0.3", "consul://localhost:1"))
+    # With -ip the agent does not resolve the host's own name.
+    own = ("-ip", IP) if thread == "resolve" else ()
+    agent = faulty(thread, place, words=("-resync", "0.3", *own, "consul://localhost:1"))
     clean_engine.api.run("web1", publish_all=True, env={"SERVICE_IP": IP})
     agent.expect("web1")
     agent.fault("ZeroDivisionError")

@@ -1,40 +1,58 @@
-"""Turns the engine's answers into containers, events and rows of a listing.
+"""Turns an inspection's answer into a container, and a listing into its rows.
 
 Engines from 20.10 to 29 and Podman's API leave out different parts of an answer, or set them to
-null, or name them otherwise.
+null, or name them otherwise. Images and labels put texts into it that no engine checks.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from sys import intern
 from typing import Any
 
-from registrator.model import METADATA_PREFIX, Container, Event, Port
+from registrator.model import METADATA_PREFIX, Container, EngineUnavailable, Port, Unreadable
 
-# Podman has its own names for some actions.
-ALIASES = {"died": "die", "remove": "destroy"}
+log = logging.getLogger("registrator.engine")
+
+# The ids and names of containers. They become parts of paths.
+CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+
+# Python's digits include those of all alphabets.
+_PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
+_HOST_PORT = re.compile(r"[0-9]{1,5}")
 
 # Matches what separates the items of a JSON array, and its ends.
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
 
-def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Container:
-    """What matters of an inspection's answer. Texts that many containers share exist once."""
+def container_of(answer: Any, labels: tuple[str, ...] = ()) -> Container:
+    """What matters of an inspection's answer. Texts that many containers share exist once.
+
+    Raises `Unreadable` if the answer has another form than an engine's.
+    """
+    try:
+        return _container(answer, labels)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Unreadable("its inspection has a form that is not known") from error
+
+
+def _container(answer: Mapping[str, Any], labels: tuple[str, ...]) -> Container:
     config = answer.get("Config") or {}
     host = answer.get("HostConfig") or {}
     state = answer.get("State") or {}
     runs = bool(state.get("Running")) and not state.get("Restarting")
     mode = host.get("NetworkMode") or ""
     pairs = (text.partition("=") for text in config.get("Env") or ())
+    ports, unreadable = _ports(answer)
     return Container(
         id=intern(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
         image=intern(config.get("Image") or ""),
-        hostname=config.get("Hostname") or "",
+        hostname=_text(config.get("Hostname")),
         env={
             intern(key): intern(value) for key, _, value in pairs if key.startswith(METADATA_PREFIX)
         },
@@ -45,10 +63,18 @@ def container_of(answer: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Con
         },
         network_mode=intern(mode),
         networks=_networks(answer.get("NetworkSettings") or {}, mode),
-        ports=_ports(answer),
+        ports=ports,
         started_at=_nanoseconds(state.get("StartedAt") or ""),
         exit_code=None if runs else int(state.get("ExitCode") or 0),
+        unreadable=unreadable,
     )
+
+
+def _text(value: Any) -> str:
+    """A text, or an empty one for null. Raises `TypeError` for anything else."""
+    if not isinstance(value or "", str):
+        raise TypeError(f"not a text: {type(value)}")
+    return value or ""
 
 
 def _nanoseconds(timestamp: str) -> int:
@@ -61,11 +87,8 @@ def _nanoseconds(timestamp: str) -> int:
 
 def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
     """The container's address in each network. The network that it was started with comes first."""
-    found = settings.get("Networks") or {}
-    main = "bridge" if mode in ("", "default") else mode
-    if main == "bridge" and found and main not in found:
-        # Podman uses this mode in every network. Its default network is called podman.
-        main = "podman"
+    found: Mapping[str, Any] = settings.get("Networks") or {}
+    main = _main_network(found, "bridge" if mode in ("", "default") else mode)
     names = sorted(found, key=lambda name: (name != main, name))
     addresses = {
         name: (found[name] or {}).get("IPAddress") or (found[name] or {}).get("GlobalIPv6Address")
@@ -73,55 +96,73 @@ def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
     }
     if not found and settings.get("IPAddress"):
         addresses = {main: settings["IPAddress"]}
-    return {intern(name): address for name, address in addresses.items() if address}
+    return {intern(name): _text(address) for name, address in addresses.items() if address}
 
 
-def _ports(answer: Mapping[str, Any]) -> tuple[Port, ...]:
-    """Every port: one for each binding, or one without a host port if there is no binding."""
+def _main_network(found: Mapping[str, Any], mode: str) -> str:
+    """The name of the network that a mode means: by its name, or by its id or the id's beginning.
+
+    Engines up to 28 keep the mode as it was given to ``docker run --network``.
+    """
+    if mode in found:
+        return mode
+    if mode == "bridge" and found:
+        # Podman uses this mode in every network. Its default network is called podman.
+        return "podman"
+    ids = {name: _text((found[name] or {}).get("NetworkID")) for name in found}
+    return next((name for name in sorted(ids) if ids[name].startswith(mode)), mode)
+
+
+def _ports(answer: Mapping[str, Any]) -> tuple[tuple[Port, ...], str]:
+    """Every port: one for each binding, or one without a host port if there is no binding.
+
+    The second value says which ports cannot be read; it is empty if all can.
+    """
     bound = (answer.get("NetworkSettings") or {}).get("Ports") or {}
     exposed = (answer.get("Config") or {}).get("ExposedPorts") or {}
-    found = []
-    for spec in sorted({*bound, *exposed}, key=_port_order):
-        number, _, protocol = spec.partition("/")
-        if not number.isdigit():
+    found: dict[tuple[int, str], list[Port]] = {}
+    strange = []
+    for spec in {*bound, *exposed}:
+        read = _PORT.fullmatch(spec)
+        if read is None:
+            strange.append(spec)
             continue
-        rows = [row for row in bound.get(spec) or () if str(row.get("HostPort") or "").isdigit()]
-        found += [
-            Port(
-                int(number),
-                intern(protocol or "tcp"),
-                intern(row.get("HostIp") or ""),
-                int(row["HostPort"]),
-            )
-            for row in rows
-        ] or [Port(int(number), intern(protocol or "tcp"))]
-    return tuple(found)
-
-
-def _port_order(spec: str) -> tuple[int, str]:
-    number, _, protocol = spec.partition("/")
-    return (int(number) if number.isdigit() else 0, protocol)
-
-
-def parse_event(line: bytes) -> Iterator[Event]:
-    """The event of a line, if it is about a container. Raises `ValueError` if it is not JSON."""
-    event = json.loads(line)
-    actor = event.get("Actor") or {}
-    attributes = actor.get("Attributes") or {}
-    action = event.get("Action") or event.get("status") or ""
-    container_id = actor.get("ID") or event.get("id")
-    if event.get("Type") == "network":
-        # Podman's actor is the container itself.
-        joined = "containerExitCode" in attributes and action in ("connect", "disconnect")
-        container_id = attributes.get("container") or (container_id if joined else None)
-    if container_id:
-        code = attributes.get("exitCode", "")
-        yield Event(
-            container_id,
-            ALIASES.get(action, action),
-            event.get("timeNano") or event.get("time", 0) * 10**9,
-            int(code) if code.lstrip("-").isdigit() else None,
+        number, protocol = int(read[1]), intern(read[2] or "tcp")
+        told = [
+            (intern(row.get("HostIp") or ""), str(row.get("HostPort") or ""))
+            for row in bound.get(spec) or ()
+        ]
+        found.setdefault((number, protocol), []).extend(
+            Port(number, protocol, address, int(port))
+            for address, port in told
+            if _HOST_PORT.fullmatch(port)
         )
+    ports = (found[key] or [Port(*key)] for key in sorted(found))
+    more = f" and {len(strange) - 1} more of its ports" if len(strange) > 1 else ""
+    unreadable = f"its port {min(strange)[:40]!a}{more} cannot be read" if strange else ""
+    return tuple(port for each in ports for port in each), unreadable
+
+
+def rows(text: str) -> Iterator[tuple[str, int]]:
+    """The id of each container of a listing, with a digest of what the listing says of it.
+
+    A row without a readable id is left out, with a warning: inspections say what is gone. Raises
+    `EngineUnavailable` if the text is not a JSON array.
+    """
+    strange = 0
+    try:
+        for row in items(text):
+            found = row.get("Id") if isinstance(row, Mapping) else None
+            if isinstance(found, str) and CONTAINER_ID.fullmatch(found):
+                yield intern(found), fingerprint(row)
+            else:
+                strange += 1
+    except (ValueError, RecursionError) as error:
+        raise EngineUnavailable(
+            "the listing of containers is not JSON (is this a Docker engine?)"
+        ) from error
+    if strange:
+        log.warning("the listing of containers has %d rows that cannot be read: left out", strange)
 
 
 def items(text: str) -> Iterator[Any]:
@@ -141,6 +182,8 @@ def items(text: str) -> Iterator[Any]:
 
 def fingerprint(row: Mapping[str, Any]) -> int:
     """A digest of what a listing says of a container, without its age and the order of ports."""
-    ports = sorted(json.dumps(port, sort_keys=True) for port in row.get("Ports") or ())
+    ports = row.get("Ports")
+    if isinstance(ports, list):
+        ports = sorted(json.dumps(port, sort_keys=True) for port in ports)
     rest = [row.get(key) for key in ("Names", "State", "Labels", "NetworkSettings")]
-    return hash(json.dumps([ports, rest], sort_keys=True))
+    return hash(json.dumps([ports or [], rest], sort_keys=True))

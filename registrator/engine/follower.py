@@ -31,6 +31,7 @@ class Follower:
         self._stop = stop
         self._last: int | None = None  # the time of the last event
         self._failures = 0  # of the event stream, in a row
+        self._unread = False  # whether the log tells of an event that cannot be read
 
     def await_engine(self) -> Engine | None:
         """Who the engine is, as soon as it answers. None if the agent ends before."""
@@ -65,6 +66,9 @@ class Follower:
                 self._failures = 0
                 listener.events_connected()
             else:
-                self._last = event.time
+                if not event.container_id and not self._unread:
+                    log.warning("an event cannot be read: listing all containers instead")
+                    self._unread = True
+                self._last = event.time or self._last
                 listener.mark(event)
         raise EngineUnavailable("the event stream ended")

@@ -8,8 +8,11 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from registrator import uri
 
@@ -18,8 +21,11 @@ log = logging.getLogger("registrator.hostaddr")
 # A resolver waits for half a minute if nobody answers it.
 RESOLVE_TIMEOUT = 3.0
 
-# Seconds between two looks at the host's address: while it has none, and while it has one.
+# Seconds between two looks at the host's address: while another one may take its place, and else.
 SEARCH_PERIOD, WATCH_PERIOD = 2.0, 10.0
+
+# Seconds that a better address has to be there before services move to it.
+STABLE = 5.0
 
 # Addresses for documentation (RFC 5737, RFC 3849). They are always behind the default route.
 _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -46,51 +52,120 @@ def default_route_address() -> str:
     return ""
 
 
-def host_address(
+class Rank(IntEnum):
+    """How an address was found: the best way comes first.
+
+    IPv4 addresses come before IPv6 ones, as in the original.
+    """
+
+    NAME_4 = 0
+    NAME_6 = 1
+    ROUTE_4 = 2
+    ROUTE_6 = 3
+    NONE = 4
+
+
+class Found(NamedTuple):
+    """An address of this host, or "" with `Rank.NONE`."""
+
+    rank: Rank = Rank.NONE
+    address: str = ""
+
+
+def find_address(
     hostname: str,
     resolver: Callable[[str], Sequence[str]] = resolve,
     route: Callable[[], str] = default_route_address,
-) -> str:
-    """The address for published ports: that of the host's name, else of its default route, or "".
+) -> Found:
+    """The address for published ports: that of the host's name, else of its default route.
 
-    IPv4 addresses come before IPv6 ones, as in the original. Many systems give their own name a
-    loopback address, which is of no use to another host.
+    Many systems give their own name a loopback address, which is of no use to another host.
     """
     addresses = sorted(resolver(hostname), key=lambda address: ":" in address)
     if addresses and _of_others_use(addresses[0]):
-        return addresses[0]
-    return route()
+        return Found(Rank.NAME_6 if ":" in addresses[0] else Rank.NAME_4, addresses[0])
+    address = route()
+    if not address:
+        return Found()
+    return Found(Rank.ROUTE_6 if ":" in address else Rank.ROUTE_4, address)
 
 
 def host_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
     """Every address of this host that another host could use; none without procfs."""
     found: set[str] = set()
-    with contextlib.suppress(FileNotFoundError):
+    # Some containers may not read these files.
+    with contextlib.suppress(OSError):
         trie = (proc / "fib_trie").read_text()
         found.update(re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", trie))
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, ValueError):
         for line in (proc / "if_inet6").read_text().splitlines():
             found.add(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
     return frozenset(filter(_of_others_use, found))
 
 
-def watch_address(
-    address: str, use: Callable[[str, frozenset[str]], None], stop: threading.Event
-) -> None:
-    """Follow the host's address until `stop` is set: a network may come late, or a lease may end.
+class Choice:
+    """Decides, look by look, which address of the host services have. For one thread.
 
-    Calls `use` with each new address and with all addresses of the host. An address that the host
-    still has stays, whatever its name resolves to meanwhile.
+    A network may come late, or go for a moment, and IPv6 is often there before IPv4. So a better
+    address is taken whenever it has been there for `STABLE` seconds. An address that the host still
+    has stays, if only another address of the same name comes first now, or if no name is resolved.
     """
-    while not stop.wait(WATCH_PERIOD if address else SEARCH_PERIOD):
-        present = host_addresses()
-        found = address if address in present else host_address(socket.gethostname())
-        if found and found != address:
+
+    def __init__(self, found: Found) -> None:
+        self.current = found
+        self.candidate = Found()
+        self._since = 0.0  # when the candidate was first seen
+
+    @property
+    def period(self) -> float:
+        """Seconds until the next look."""
+        settled = self.current.address and not self.candidate.address
+        return WATCH_PERIOD if settled else SEARCH_PERIOD
+
+    def look(self, found: Found, present: frozenset[str], now: float) -> bool:
+        """Take in what was found, and the host's `present` addresses, at `now` (seconds).
+
+        Returns whether it is the current address from now on, in place of another one.
+        """
+        if found.address == self.current.address:
+            self.current, self.candidate = min(found, self.current), Found()
+        elif not self._is_better(found, present):
+            self.candidate = Found()
+        elif found != self.candidate:
+            self.candidate, self._since = found, now
+        elif now - self._since >= STABLE:
+            self.current, self.candidate = found, Found()
+            return True
+        return False
+
+    def _is_better(self, found: Found, present: frozenset[str]) -> bool:
+        if not found.address or self.current.address not in present:
+            return bool(found.address)
+        if found.address not in present:
+            return False
+        other_route = found.rank == self.current.rank and found.rank >= Rank.ROUTE_4
+        return found.rank < self.current.rank or other_route
+
+
+def watch_address(
+    found: Found,
+    use: Callable[[str, frozenset[str]], None],
+    stop: threading.Event,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Follow the host's address from `found` on, until `stop` is set.
+
+    Calls `use` with each new address and with all addresses of the host.
+    """
+    choice = Choice(found)
+    while not stop.wait(choice.period):
+        before, present = choice.current.address, host_addresses()
+        if choice.look(find_address(socket.gethostname()), present, clock()):
+            address = choice.current.address
             log.warning(
                 "the host's address is %s now (it was %s): registering published ports there",
-                found, address or "not found",
+                address, before or "not found",
             )  # fmt: skip
-            address = found
             use(address, present | {address})
 
 

@@ -11,7 +11,8 @@ from support.certificates import Authority
 from support.engine import Dockerd
 from support.servers import program
 
-from registrator.engine.client import DockerEngine, WrongVariables, client_arguments
+from registrator.engine.address import WrongVariables, client_arguments
+from registrator.engine.client import DockerEngine
 
 
 @pytest.fixture

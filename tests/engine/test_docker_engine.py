@@ -13,8 +13,9 @@ import pytest
 from support.engine import Dockerd
 from support.wait import until
 
-from registrator.engine.answers import container_of, parse_event
+from registrator.engine.answers import container_of
 from registrator.engine.client import DockerEngine
+from registrator.engine.event_lines import parse_event
 from registrator.model import EngineUnavailable, Event, Port
 
 TIMEOUT = 1.0
@@ -240,20 +241,33 @@ def test_a_container_between_two_restarts_does_not_run() -> None:
 
 
 def test_events_of_several_forms() -> None:
-    (old,) = parse_event(b'{"status":"start","id":"abc","time":5}')
+    old = parse_event(b'{"status":"start","id":"abc","time":5}')
     assert old == Event("abc", "start", 5 * 10**9)
-    (network,) = parse_event(
+    network = parse_event(
         b'{"Type":"network","Action":"connect","timeNano":7,'
         b'"Actor":{"ID":"net","Attributes":{"container":"abc","name":"n"}}}'
     )
     assert network == Event("abc", "connect", 7)
-    (podman,) = parse_event(
-        b'{"Type":"network","Action":"connect","timeNano":7,'
-        b'"Actor":{"ID":"abc","Attributes":{"containerExitCode":"0"}}}'
+    podman = parse_event(
+        b'{"Type":"network","Action":"disconnect","timeNano":7,'
+        b'"Actor":{"ID":"abc","Attributes":{"name":"web1","network":"podman","podId":""}}}'
     )
-    assert podman == Event("abc", "connect", 7)
-    assert list(parse_event(b'{"Type":"network","Action":"connect","Actor":{"ID":"net"}}')) == []
-    (died,) = parse_event(b'{"Type":"container","Action":"died","timeNano":8,"Actor":{"ID":"abc"}}')
+    assert podman == Event("abc", "disconnect", 7)
+    assert parse_event(b'{"Type":"network","Action":"create","Actor":{"ID":"net"}}') is None
+    died = parse_event(b'{"Type":"container","Action":"died","timeNano":8,"Actor":{"ID":"abc"}}')
     assert died == Event("abc", "die", 8)
-    with pytest.raises(ValueError):
-        list(parse_event(b"no JSON"))
+
+
+@pytest.mark.parametrize("length", [64, 12, 3])
+def test_the_network_that_a_container_was_started_with_may_be_named_by_its_id(length: int) -> None:
+    number = "b7" * 32
+    networks = {
+        "a": {"IPAddress": "10.1.0.2", "NetworkID": "a1" * 32},
+        "main": {"IPAddress": "10.2.0.2", "NetworkID": number},
+    }
+    answer = {
+        "Id": "x",
+        "HostConfig": {"NetworkMode": number[:length]},
+        "NetworkSettings": {"Networks": networks},
+    }
+    assert list(container_of(answer).networks) == ["main", "a"]

@@ -83,7 +83,7 @@ class DockerAPI:
         last, _, tag = last.partition(":")
         repository = f"{path}{slash}{last}"
         query = {"fromSrc": "-", "repo": repository, "tag": tag or "latest", "changes": changes}
-        self.request("POST", f"/images/create?{urlencode(query, doseq=True)}", tar=_busybox())
+        self.request("POST", f"/images/create?{urlencode(query, doseq=True)}", tar=busybox_layer())
 
     def create(
         self,
@@ -193,7 +193,8 @@ def _bindings(given: Binding | Sequence[Binding]) -> list[dict[str, str]]:
     return [{"HostIp": ip, "HostPort": str(port)} for ip, port in pairs]
 
 
-def _busybox() -> bytes:
+def busybox_layer() -> bytes:
+    """A file system with busybox and nothing else, as a tar."""
     binary = shutil.which("busybox") or ""
     require("busybox", binary, "Debian's busybox-static")
     out = io.BytesIO()

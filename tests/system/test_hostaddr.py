@@ -8,29 +8,149 @@ from pathlib import Path
 import pytest
 
 from registrator.system import hostaddr
-from registrator.system.hostaddr import default_route_address, host_address, host_addresses, resolve
+from registrator.system.hostaddr import (
+    STABLE,
+    Choice,
+    Found,
+    Rank,
+    default_route_address,
+    find_address,
+    host_addresses,
+    resolve,
+    watch_address,
+)
+
+NAME_4 = Found(Rank.NAME_4, "192.0.2.5")
+NAME_6 = Found(Rank.NAME_6, "2001:db8::5")
+ROUTE_4 = Found(Rank.ROUTE_4, "198.51.100.1")
+OTHER_4 = Found(Rank.ROUTE_4, "198.51.100.2")
+ROUTE_6 = Found(Rank.ROUTE_6, "2001:db8::1")
+ALL = frozenset(found.address for found in (NAME_4, NAME_6, ROUTE_4, OTHER_4, ROUTE_6))
 
 
 @pytest.mark.parametrize(
     ("resolved", "expected"),
     [
-        (["192.0.2.5"], "192.0.2.5"),
-        (["2001:db8::5", "192.0.2.5"], "192.0.2.5"),
-        (["2001:db8::5"], "2001:db8::5"),
-        (["127.0.1.1"], "198.51.100.1"),
-        (["127.0.1.1", "2001:db8::5"], "198.51.100.1"),
-        (["::1"], "198.51.100.1"),
-        (["fe80::1%eth0"], "198.51.100.1"),
-        (["fe80::1"], "198.51.100.1"),
-        ([], "198.51.100.1"),
+        (["192.0.2.5"], NAME_4),
+        (["2001:db8::5", "192.0.2.5"], NAME_4),
+        (["2001:db8::5"], NAME_6),
+        (["127.0.1.1"], ROUTE_4),
+        (["127.0.1.1", "2001:db8::5"], ROUTE_4),
+        (["::1"], ROUTE_4),
+        (["fe80::1%eth0"], ROUTE_4),
+        (["fe80::1"], ROUTE_4),
+        ([], ROUTE_4),
     ],
 )
-def test_the_hosts_address(resolved: list[str], expected: str) -> None:
-    assert host_address("h", lambda _: resolved, lambda: "198.51.100.1") == expected
+def test_the_hosts_address(resolved: list[str], expected: Found) -> None:
+    assert find_address("h", lambda _: resolved, lambda: "198.51.100.1") == expected
+
+
+def test_an_address_of_an_ipv6_route() -> None:
+    assert find_address("h", lambda _: [], lambda: "2001:db8::1") == ROUTE_6
 
 
 def test_no_address_at_all() -> None:
-    assert host_address("h", lambda _: ["127.0.0.1"], lambda: "") == ""
+    assert find_address("h", lambda _: ["127.0.0.1"], lambda: "") == Found()
+
+
+def moves(start: Found, *looks: tuple[Found, frozenset[str]]) -> list[str]:
+    """The addresses that are taken, with so many looks a second apart from each other."""
+    choice, taken = Choice(start), []
+    for second, (found, present) in enumerate(looks):
+        if choice.look(found, present, second):
+            taken.append(choice.current.address)
+    return taken
+
+
+LONG = int(STABLE) + 1
+
+
+def test_ipv4_that_comes_after_ipv6_is_taken() -> None:
+    only_6 = frozenset({ROUTE_6.address})
+    looks = [(ROUTE_6, only_6)] * 3 + [(ROUTE_4, ALL)] * LONG
+    assert moves(ROUTE_6, *looks) == [ROUTE_4.address]
+    assert moves(ROUTE_6, *looks[:-1]) == [], "not before it is stable"
+
+
+def test_a_moment_without_ipv4_moves_nothing() -> None:
+    gone = ALL - {ROUTE_4.address}
+    looks = [(ROUTE_6, gone)] * (LONG - 1) + [(ROUTE_4, ALL)]
+    assert moves(ROUTE_4, *looks * 3) == []
+
+
+def test_an_address_that_is_gone_for_long_is_left_and_is_taken_again() -> None:
+    gone = ALL - {ROUTE_4.address}
+    looks = [(ROUTE_6, gone)] * LONG + [(ROUTE_4, ALL)] * LONG
+    assert moves(ROUTE_4, *looks) == [ROUTE_6.address, ROUTE_4.address]
+
+
+def test_another_default_route_is_followed_and_back() -> None:
+    gone = ALL - {ROUTE_4.address}
+    looks = [(OTHER_4, gone)] * LONG + [(ROUTE_4, ALL)] * LONG
+    assert moves(ROUTE_4, *looks) == [OTHER_4.address, ROUTE_4.address]
+
+
+def test_a_name_that_is_not_resolved_moves_nothing() -> None:
+    assert moves(NAME_4, *[(ROUTE_4, ALL)] * 3 * LONG) == []
+    same_route = Found(Rank.ROUTE_4, NAME_4.address)
+    looks = [(same_route, ALL)] * LONG + [(ROUTE_4, ALL)] * LONG
+    assert moves(NAME_4, *looks) == [], "it was found by the better way once"
+
+
+def test_names_that_are_resolved_in_turn_move_nothing() -> None:
+    other = Found(Rank.NAME_4, OTHER_4.address)
+    assert moves(NAME_4, *[(other, ALL)] * 3 * LONG) == []
+
+
+def test_a_name_that_is_resolved_late_is_followed() -> None:
+    assert moves(ROUTE_4, *[(NAME_4, ALL)] * LONG) == [NAME_4.address]
+    elsewhere = ALL - {NAME_4.address}
+    assert moves(ROUTE_4, *[(NAME_4, elsewhere)] * 3 * LONG) == [], "this host does not have it"
+
+
+def test_the_first_address_is_taken_once_it_is_stable() -> None:
+    none: frozenset[str] = frozenset()
+    looks = [(Found(), none)] * 3 + [(ROUTE_6, ALL)] * LONG
+    assert moves(Found(), *looks) == [ROUTE_6.address]
+
+
+def test_looks_are_frequent_while_something_may_change() -> None:
+    choice = Choice(ROUTE_4)
+    calm = choice.period
+    choice.look(OTHER_4, ALL, 0)
+    assert choice.period < calm
+    assert Choice(Found()).period < calm
+
+
+def test_watching_tells_of_the_new_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hostaddr, "WATCH_PERIOD", 0.001)
+    monkeypatch.setattr(hostaddr, "SEARCH_PERIOD", 0.001)
+    monkeypatch.setattr(hostaddr, "host_addresses", lambda: ALL)
+    monkeypatch.setattr(hostaddr, "find_address", lambda _: ROUTE_4)
+    stop, told = threading.Event(), []
+    seconds = iter(range(1000))
+
+    def use(address: str, present: frozenset[str]) -> None:
+        told.append((address, present))
+        stop.set()
+
+    watch_address(ROUTE_6, use, stop, lambda: next(seconds))
+    assert told == [(ROUTE_4.address, ALL)]
+    assert "the host's address is 198.51.100.1 now (it was 2001:db8::1)" in caplog.text
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError, OSError])
+def test_addresses_that_cannot_be_read_are_none(
+    monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    def read_text(_: Path) -> str:
+        raise error
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert host_addresses() == frozenset()
 
 
 def test_resolving() -> None:

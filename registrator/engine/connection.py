@@ -1,0 +1,145 @@
+"""Requests to the engine, each with a time limit.
+
+The SDK's low-level client finds out which API version both speak, and owns the connection pool.
+Requests go straight to that pool, which costs half as much as `requests`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import docker
+import requests
+import urllib3
+from urllib3.util import Timeout
+
+from registrator.engine.address import client_arguments
+from registrator.model import EngineSlow, EngineUnavailable
+
+
+class SocketReplaced(Exception):
+    """The engine's socket was made anew elsewhere: this process can never reach it again."""
+
+
+class _Client(docker.APIClient):  # type: ignore[misc]
+    """The SDK's client, which ignores variables for web requests: only the engine's CA counts."""
+
+    def merge_environment_settings(
+        self, _url: str, _proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> dict[str, Any]:
+        """A request's settings. By default REQUESTS_CA_BUNDLE would win over the engine's CA."""
+        verify = self.verify if verify is None else verify
+        return {"proxies": {}, "stream": stream, "verify": verify, "cert": cert or self.cert}
+
+
+class _Agreed(NamedTuple):
+    """A client that agreed on an API version with the engine, and its pool of connections."""
+
+    client: _Client
+    pool: urllib3.HTTPConnectionPool
+
+
+class Connection:
+    """The connection to one engine, over all reconnects. Any thread may use it.
+
+    `timeout` is the time limit of a request in seconds. The constructor raises `WrongVariables`.
+    """
+
+    def __init__(self, environ: Mapping[str, str], timeout: float) -> None:
+        self._environ = environ
+        self._timeout = timeout
+        # One immutable thing, which threads replace as a whole.
+        self._agreed: _Agreed | None = None
+        self.address: str = client_arguments(environ)["base_url"]
+
+    def request(
+        self,
+        path: str,
+        *,
+        stream: bool = False,
+        missing_ok: bool = False,
+        versioned: bool = True,
+        timeout: float | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to a GET. With `missing_ok` it may have status 404, otherwise none from 400.
+
+        Raises `EngineUnavailable`, or `SocketReplaced`.
+        """
+        agreed = self._connect()
+        url = f"/v{agreed.client.api_version}{path}" if versioned else path
+        seconds = timeout or self._timeout
+        try:
+            response = agreed.pool.urlopen(
+                "GET",
+                url,
+                retries=False,
+                preload_content=not stream,
+                timeout=Timeout(connect=seconds, read=seconds),
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._failure(error) from error
+        if response.status == 400 and self._agreed is agreed:
+            # An upgraded engine may refuse the API version that the old one agreed to.
+            self._agreed = None
+        if response.status >= 400 and not (missing_ok and response.status == 404):
+            text = response.data[:200].decode(errors="replace").strip()
+            raise EngineUnavailable(f"{path.partition('?')[0]}: status {response.status}: {text}")
+        return response
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._agreed is not None:
+            self._agreed.client.close()
+
+    def _connect(self) -> _Agreed:
+        """The client and its pool. The first use finds out which API version both speak."""
+        agreed = self._agreed
+        if agreed is None:
+            agreed = self._agreed = self._agree()
+        return agreed
+
+    def _agree(self) -> _Agreed:
+        try:
+            found = client_arguments(self._environ)
+            self.address = found["base_url"]
+            client = _Client(timeout=self._timeout, **found)
+            adapter = client.get_adapter(client.base_url)
+            probe = requests.Request("GET", client.base_url + "/").prepare()
+            pool = adapter.get_connection_with_tls_context(
+                probe, verify=client.verify, cert=client.cert, proxies={}
+            )
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise self._failure(error) from error
+        return _Agreed(client, pool)
+
+    def _failure(self, error: Exception) -> Exception:
+        """What a request raises that failed for this reason."""
+        kind, _, path = self.address.partition("://")
+        if kind == "unix" and _is_deleted(Path(path)):
+            return SocketReplaced(
+                f"the engine's socket {path} is an old one, as it was mounted and then made anew: "
+                "start this container again"
+            )
+        timeouts = (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)
+        kind_of = EngineSlow if isinstance(error, timeouts) else EngineUnavailable
+        return kind_of(_reason(error))
+
+
+def _is_deleted(path: Path) -> bool:
+    """Whether a file is still mounted, though it was deleted in its own folder."""
+    try:
+        return path.stat().st_nlink == 0
+    except OSError:
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message, since the libraries wrap a refused connection four times."""
+    while True:
+        inner = error.__cause__ or error.__context__
+        if inner is None or isinstance(inner, KeyError):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

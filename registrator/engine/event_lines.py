@@ -1,0 +1,72 @@
+"""Turns the lines of the event stream into events.
+
+The engine copies a container's labels over an event's attributes. So only a line's id, action and
+time can be relied on, and no attribute makes an event count for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from registrator.engine.answers import CONTAINER_ID
+from registrator.model import Event
+
+# Podman has its own names for some actions.
+ALIASES = {"died": "die", "remove": "destroy"}
+
+# An event that tells nothing but that something happened. Only a listing can say what.
+UNREADABLE = Event("", "", 0)
+
+_EXIT_CODE = re.compile(r"-?[0-9]{1,10}")
+_LAST_TIME = 2**63 - 1
+
+
+def parse_event(line: bytes) -> Event | None:
+    """The event of a line, or None if it is not about a container.
+
+    An event whose container cannot be read is `UNREADABLE`. Other parts that cannot be read count
+    as not told: an inspection says what happened.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return UNREADABLE
+    if not isinstance(event, Mapping):
+        return UNREADABLE
+    actor = _mapping(event.get("Actor"))
+    attributes = _mapping(actor.get("Attributes"))
+    action = event.get("Action") or event.get("status")
+    container_id = actor.get("ID") or event.get("id")
+    if event.get("Type") == "network":
+        # Podman's actor is the container itself.
+        joined = action in ("connect", "disconnect")
+        container_id = attributes.get("container") or (container_id if joined else None)
+        if container_id is None:
+            return None
+    elif event.get("Type") not in (None, "container"):
+        return None
+    if not isinstance(container_id, str) or not CONTAINER_ID.fullmatch(container_id):
+        return UNREADABLE
+    action = action if isinstance(action, str) else ""
+    return Event(container_id, ALIASES.get(action, action), _time(event), _exit_code(attributes))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _time(event: Mapping[str, Any]) -> int:
+    """When it happened, in ns; 0 if that is not told."""
+    for key, unit in (("timeNano", 1), ("time", 10**9)):
+        told = event.get(key)
+        if type(told) is int and 0 < told * unit <= _LAST_TIME:
+            return told * unit
+    return 0
+
+
+def _exit_code(attributes: Mapping[str, Any]) -> int | None:
+    told = attributes.get("exitCode")
+    return int(told) if isinstance(told, str) and _EXIT_CODE.fullmatch(told) else None

@@ -1,0 +1,135 @@
+"""The connection to the engine: used by several threads, slow, refused, or gone for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from support.agent import Agent
+from support.require import require
+from support.servers import program
+
+from registrator.engine.client import DockerEngine
+from registrator.model import EngineSlow, EngineUnavailable
+
+ID = "a" * 64
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with 400 to half of all requests, and takes long to tell what it is."""
+
+    protocol_version = "HTTP/1.1"
+    slow = 0.0
+    refused = False
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        if self.path.endswith(("/info", "/json")):
+            time.sleep(kind.slow)
+        kind.refused = not kind.refused and self.path.endswith("/containers/json")
+        body = b"[]" if self.path.endswith("/containers/json") else json.dumps({"ID": "x"}).encode()
+        self.send_response(400 if kind.refused else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[type[Handler]]:
+    """A handler of its own, whose server is at `address`."""
+    kind = type("Fresh", (Handler,), {})
+    made = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    made.daemon_threads = True
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    kind.address = f"tcp://127.0.0.1:{made.server_port}"  # type: ignore[attr-defined]
+    yield kind
+    made.shutdown()
+    thread.join(60)
+    made.server_close()
+
+
+def client(server: type[Handler], timeout: float = 5.0) -> DockerEngine:
+    environ = {"DOCKER_HOST": server.address, "DOCKER_API_VERSION": "1.41"}  # type: ignore[attr-defined]
+    return DockerEngine(environ, timeout=timeout)
+
+
+@pytest.fixture
+def _busy_interpreter() -> Iterator[None]:
+    """Have threads take turns all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_busy_interpreter")
+def test_threads_share_a_connection_that_the_engine_refuses_now_and_then(
+    server: type[Handler],
+) -> None:
+    engine = client(server)
+
+    def ask(_: int) -> str:
+        try:
+            return str(engine.running())
+        except EngineUnavailable:
+            return "refused"
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(ask, range(400))) == {"{}", "refused"}
+    engine.close()
+
+
+def test_an_engine_that_is_slow_to_tell_of_itself(server: type[Handler]) -> None:
+    """The manager of a swarm without a quorum takes 20 s."""
+    server.slow = 1.0
+    engine = client(server, timeout=0.5)
+    assert engine.identify().id == "x"
+    engine.close()
+
+
+def test_what_takes_longer_than_its_time_limit_is_slow(server: type[Handler]) -> None:
+    server.slow = 1.0
+    engine = client(server)
+    with pytest.raises(EngineSlow):
+        engine.inspect(ID, 0.1)
+    engine.close()
+
+
+def test_an_agent_whose_mounted_socket_was_made_anew_ends(tmp_path: Path) -> None:
+    """Docker's daemon makes its socket at each start. A mount of the file keeps the old one."""
+    require("root", os.geteuid() == 0, "a mount needs it")
+    unshare = program("unshare", package="util-linux")
+    engines, mounted = tmp_path / "docker.sock", tmp_path / "mounted.sock"
+    mounted.touch()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(engines))
+    script = f'mount --bind {engines} {mounted} && exec "$@"'
+    agent = Agent(
+        tmp_path / "agent",
+        ["-ip", "127.10.0.1", f"file://{tmp_path}/services.json"],
+        f"unix://{mounted}",
+        prefix=[unshare, "--mount", "sh", "-c", script, "sh"],
+    )
+    try:
+        agent.start()
+        agent.wait_log("Docker engine: none answers at .* retrying")
+        listener.close()
+        engines.unlink()
+        agent.wait_log(f"the engine's socket {mounted} is an old one")
+        assert agent.exited() == 1
+    finally:
+        agent.kill()
+        listener.close()
