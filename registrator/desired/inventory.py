@@ -19,35 +19,24 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from concurrent.futures import Executor
 
 from registrator.desired.containers import Containers
-from registrator.desired.restart_loops import SETTLE
+from registrator.desired.inspections import Engine, Inspections
 from registrator.desired.services import Rules
 from registrator.desired.tasks import Hint, Task
-from registrator.model import Container, EngineUnavailable, Event, LeftOut, Offer, Reason, Snapshot
+from registrator.desired.vanished import Doubt
+from registrator.model import EngineUnavailable, Event, Offer, Snapshot
 from registrator.status.board import Board
 from registrator.system.retry import engine_backoff, retry
 
 log = logging.getLogger("registrator.inventory")
-
-# Seconds until a container that could not be inspected is tried again. They double each time.
-RETRY_FIRST, RETRY_MAX = 0.5, 30.0
 
 # Seconds of inspections after which what is known is published. It doubles with each portion.
 PORTION = 0.05
 
 # Every so many seconds of silence the agent asks whether the engine still answers.
 HEARTBEAT = 10.0
-
-
-class Engine(Protocol):
-    """The part of `DockerEngine` that an inventory needs."""
-
-    def ping(self) -> None: ...  # noqa: D102 (as in DockerEngine)
-    def running(self) -> dict[str, int]: ...  # noqa: D102
-    def inspect(self, container_id: str) -> Container | None: ...  # noqa: D102
-    def interrupt(self) -> None: ...  # noqa: D102
 
 
 class EventsLost(EngineUnavailable):
@@ -73,6 +62,7 @@ class Inventory:
         resync: float = 0,
         board: Board | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lanes: Executor | None = None,
     ) -> None:
         self._engine = engine
         self._containers = Containers(rules, addresses)
@@ -82,12 +72,16 @@ class Inventory:
         self._board = board or Board()
         self._clock = clock
         self._noted = threading.Condition()
+        self._inspections = Inspections(
+            engine, self._containers, self._board.engine, self._keeps, self._wake, clock, lanes
+        )
         self._tasks: dict[str, Task] = {}
         self._next_rules: tuple[Rules, frozenset[str]] | None = None
         self._listing_due = True
         self._next_listing = math.inf
         self._events_lost = ""
         self._listed: dict[str, int] = {}
+        self._doubt = Doubt()
         self._portion = PORTION
         self._snapshot: Snapshot | None = None
 
@@ -95,8 +89,11 @@ class Inventory:
         """Note that a container may have changed.
 
         A change of its networks matters only while it runs: an inspection during its start would
-        wait until it has started, and hold up all others.
+        wait until it has started. An event without a container is a hint to list all of them.
         """
+        if not event.container_id:
+            self.resync()
+            return
         gone = event.action == "destroy" or (
             event.action == "die" and not self._keeps(event.exit_code)
         )
@@ -119,6 +116,10 @@ class Inventory:
         with self._noted:
             self._next_rules = rules, addresses
         self.resync()
+
+    def _wake(self) -> None:
+        with self._noted:
+            self._noted.notify()
 
     def resync(self) -> None:
         """Have the engine listed in full by the next step."""
@@ -161,7 +162,7 @@ class Inventory:
         """Wait up to `timeout` seconds, and return whether something was noted."""
 
         def noted() -> bool:
-            return self._listing_due or any(t.hint or t.moved for t in self._tasks.values())
+            return self._listing_due or any(t.is_due or t.moved for t in self._tasks.values())
 
         with self._noted:
             due = min((task.retry_at for task in self._tasks.values()), default=math.inf)
@@ -178,12 +179,29 @@ class Inventory:
             rules, self._next_rules = self._next_rules, None
         if rules is not None:
             self._containers.use_rules(*rules)
-        if self._listing_due or self._clock() >= self._next_listing:
-            self._list()
-        self._publish_news(settled=self._look())
+        try:
+            self._take_ends()
+            if self._listing_due or self._clock() >= self._next_listing:
+                self._list()
+            settled = self._look()
+        except EngineUnavailable:
+            self._publish_ends()
+            raise
+        self._publish_news(settled=settled)
         with self._noted:
             now = self._clock()
             self._tasks = {key: t for key, t in self._tasks.items() if not t.is_done(now)}
+
+    def _take_ends(self) -> None:
+        """Take in the ends that are known. They need no engine, and are older than a listing."""
+        with self._noted:
+            ends = [
+                (key, task)
+                for key, task in self._tasks.items()
+                if task.hint is not None and self._inspections.ends(key, task.hint)
+            ]
+        for container_id, task in ends:
+            self._take(container_id, task)
 
     def _list(self) -> None:
         """Note what a full listing shows to be new, changed or gone."""
@@ -194,49 +212,48 @@ class Inventory:
             self._listing_due = True
             raise
         self._board.engine.count("listings")
-        self._next_listing = self._clock() + self._resync
+        now = self._clock()
+        known = self._containers.ids
+        until = self._doubt.until(known - self._inspections.kept, listed.keys(), now)
+        self._next_listing = min(now + self._resync, until)
+        gone = set() if until < math.inf else known - listed.keys()
         with self._noted:
             for container_id, task in self._tasks.items():
                 if task.uninspected and container_id not in listed:
-                    task.left_out, task.retry_at = None, math.inf
+                    task.left_out, task.retry_at, task.asked = None, math.inf, None
+                elif container_id in listed and task.hint is not None and task.hint.gone:
+                    # It was told while the engine was listing. Only an inspection knows.
+                    task.hint = Hint(task.hint.time)
             # One that could not be inspected has its own time to be tried again.
-            known = self._containers.ids
             seen = known | {key for key, task in self._tasks.items() if task.uninspected}
             news = [
                 key
                 for key, digest in listed.items()
                 if key not in seen or self._listed.get(key) != digest
             ]
-            for container_id in (*news, *(known - listed.keys())):
+            for container_id in (*news, *gone):
                 task = self._tasks.setdefault(container_id, Task())
                 task.hint = task.hint or Hint()
         self._listed = listed
 
     def _look(self) -> bool:
-        """Look at what has a hint for one portion of time. Returns whether that was all of it."""
+        """Look at what is due for one portion of time. Returns whether that was all of it."""
         end = self._clock() + self._portion
+        for container_id, task in self._tasks.items():
+            if task.asked is not None and task.asked.done():
+                self._inspections.take_answer(container_id, task)
         for container_id in self._by_urgency():
             if self._clock() > end:
                 self._portion *= 2
                 return False
-            with self._noted:
-                task = self._tasks[container_id]
-                hint, task.hint = task.hint or Hint(), None
-                calm_at = task.loop.calm_at(self._clock())
-            try:
-                self._look_at(container_id, task, hint, calm_at)
-            except EngineUnavailable:
-                with self._noted:
-                    task.hint = hint.then(task.hint)
-                raise
-        self._portion = PORTION
+            self._take(container_id, self._tasks[container_id])
         return True
 
     def _by_urgency(self) -> list[str]:
         """The containers to look at now: first ends, which need no inspection, then by event.
 
-        What only a listing told comes last. If nothing else is to be done, one container that
-        could not be inspected is tried again. It may hang again, so none has to wait for several.
+        What only a listing told comes last. Then come those that were slow, since nobody waits for
+        them. If nothing else is to be done, one that could not be inspected is tried again.
         """
         with self._noted:
             for container_id, task in self._tasks.items():
@@ -244,64 +261,42 @@ class Inventory:
                 if task.moved and container_id in self._containers.ids:
                     task.hint = task.hint or Hint()
                 task.moved = False
-            hints = {key: task.hint for key, task in self._tasks.items() if task.hint}
-            if not hints:
-                due = [(task.retry_at, key) for key, task in self._tasks.items()]
-                return [key for when, key in sorted(due)[:1] if when <= self._clock()]
-        return sorted(hints, key=lambda key: (not hints[key].gone, hints[key].time == 0))
+            hints = {k: t.hint for k, t in self._tasks.items() if t.hint and t.hint_counts}
+        now = self._clock()
+        due = sorted((t.retry_at, key) for key, t in self._tasks.items() if t.retry_at <= now)
+        again = [key for _, key in due if key not in hints]
+        slow = [key for key in again if self._tasks[key].slow]
+        first = sorted(hints, key=lambda key: (not hints[key].gone, hints[key].time == 0))
+        return first + slow if first or slow else again[:1]
 
-    def _look_at(self, container_id: str, task: Task, hint: Hint, calm_at: float) -> None:
-        if calm_at > self._clock():
-            self._leave_alone(container_id, task, calm_at)
-        elif hint.gone and not self._containers.started_after(container_id, hint.time):
-            self._settle(container_id, task, None)
-        else:
-            # Also for an end before the start: an old event again, or the clock was set back.
-            try:
-                container = self._engine.inspect(container_id)
-            except EngineUnavailable as error:
-                self._put_off(container_id, task, error)
-            else:
-                self._board.engine.count("inspections")
-                self._settle(container_id, task, container)
-
-    def _settle(self, container_id: str, task: Task, container: Container | None) -> None:
-        """Take in what a container is now."""
-        task.retry_at, task.wait, task.left_out = math.inf, 0.0, None
-        if container is not None and container.exit_code is not None:
-            if self._keeps(container.exit_code):
+    def _take(self, container_id: str, task: Task) -> None:
+        """Look at one container. Its hint stays if the engine is at fault."""
+        with self._noted:
+            hint, task.hint = task.hint or Hint(), None
+            calm_at = task.loop.calm_at(self._clock())
+            if task.asked is not None and not self._inspections.ends(container_id, hint):
+                # The answer to come may be older than the hint.
+                task.hint = Hint(hint.time)
                 return
-            container = None
-        self._containers.put(container_id, container)
+        try:
+            self._inspections.look_at(container_id, task, hint, calm_at)
+        except EngineUnavailable:
+            with self._noted:
+                task.hint = hint.then(task.hint)
+            raise
 
-    def _leave_alone(self, container_id: str, task: Task, calm_at: float) -> None:
-        """Take away the services of a container in a restart loop, and look again later."""
-        if task.left_out is None or task.left_out.reason is not Reason.RESTART_LOOP:
-            log.warning(
-                "container %s is in a restart loop: left out until %.0f s pass without a start",
-                container_id[:12], SETTLE,
-            )  # fmt: skip
-        task.retry_at, task.left_out = calm_at, LeftOut(None, Reason.RESTART_LOOP)
-        self._containers.put(container_id, None)
+    def _publish_ends(self) -> None:
+        """Publish what is known while the engine fails: nobody waits for it to remove an end."""
+        if self._snapshot is not None:
+            self._publish_news(settled=self._snapshot.settled, complete=self._snapshot.complete)
 
-    def _put_off(self, container_id: str, task: Task, error: EngineUnavailable) -> None:
-        """Try a container again later. Raises if the engine is at fault, not the container."""
-        self._engine.ping()
-        task.wait = min(RETRY_MAX, 2 * task.wait or RETRY_FIRST)
-        task.retry_at = self._clock() + task.wait
-        if container_id not in self._containers.ids:
-            task.left_out = LeftOut(None, Reason.NOT_INSPECTED, f"it cannot be inspected: {error}")
-        log.warning(
-            "container %s cannot be inspected (%s): its services stay, next attempt in %.1f s",
-            container_id[:12], error, task.wait,
-        )  # fmt: skip
-
-    def _publish_news(self, *, settled: bool) -> None:
+    def _publish_news(self, *, settled: bool, complete: bool | None = None) -> None:
         """Publish what is known, if it is another snapshot, and tell the board."""
         with self._noted:
-            waiting = {key for key, task in self._tasks.items() if task.hint}
+            waiting = {key for key, task in self._tasks.items() if task.hint or task.asked}
             apart = {key: task.left_out for key, task in self._tasks.items() if task.left_out}
-            complete = settled and not any(task.uninspected for task in self._tasks.values())
+            if complete is None:
+                complete = settled and not any(task.uninspected for task in self._tasks.values())
         before = self._snapshot
         changed = self._containers.derive(waiting)
         if changed or before is None or (before.complete, before.settled) != (complete, settled):

@@ -9,7 +9,12 @@ from registrator.desired.untrusted import shown
 from registrator.model import Container, LeftOut, Reason
 
 # The operator wants to know these at once. The other reasons are somebody's will.
-FAULTS = frozenset({Reason.REJECTED, Reason.NO_ADDRESS, Reason.SAME_ID})
+FAULTS = frozenset(
+    {Reason.REJECTED, Reason.NO_ADDRESS, Reason.SAME_ID, Reason.UNREADABLE, Reason.TOO_MANY}
+)
+
+# A line names at most so many ports.
+MAX_PORTS = 20
 
 
 def lines(container: Container, left_out: Iterable[LeftOut]) -> list[tuple[int, str]]:
@@ -28,4 +33,5 @@ def lines(container: Container, left_out: Iterable[LeftOut]) -> list[tuple[int, 
 
 
 def _joined(ports: list[str]) -> str:
-    return f"{', '.join(ports)}: " if ports else ""
+    more = f" and {len(ports) - MAX_PORTS} more" if len(ports) > MAX_PORTS else ""
+    return f"{', '.join(ports[:MAX_PORTS])}{more}: " if ports else ""

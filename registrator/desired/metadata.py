@@ -52,7 +52,8 @@ class Metadata:
 
     def settings(self, port: int) -> Settings:
         """What holds for one internal port. Its own keys win over the generic ones."""
-        return Settings(self.generic | self.of_port.get(str(port), {}))
+        own = self.of_port.get(str(port))
+        return Settings(self.generic | own) if own else self.generic
 
     def has_own(self, port: int, key: str) -> bool:
         """Whether the key has a value for this very port."""

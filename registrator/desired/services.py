@@ -18,8 +18,21 @@ from registrator.desired.metadata import (
     read_metadata,
     tags_of,
 )
-from registrator.desired.untrusted import Rejection, check_name, shown, valid_ip
+from registrator.desired.untrusted import (
+    MAX_RECORDS,
+    MAX_SERVICES,
+    Rejection,
+    check_name,
+    shown,
+    valid_ip,
+)
+from registrator.desired.untrusted import size as text_size
 from registrator.model import METADATA_PREFIX, Container, LeftOut, Offer, Port, Reason, Service
+
+Ports = list[Port]
+
+# A port that the operator or the container leaves out for these reasons costs next to nothing.
+ON_PURPOSE = frozenset({Reason.IGNORED, Reason.NOT_NAMED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +61,59 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
     many containers share, such as tags and keys, exist once in memory.
     """
     ports, unpublished = _ports(container, rules, peer)
-    found: dict[str, Service] = {}
-    left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished]
-    if not container.ports:
+    left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished[:MAX_SERVICES]]
+    if container.unreadable:
+        left_out.append(LeftOut(None, Reason.UNREADABLE, container.unreadable))
+    elif not container.ports:
         left_out.append(LeftOut(None, Reason.NO_PORTS))
     metadata = read_metadata(container)
-    for port in ports:
+    found: dict[str, Service] = {}
+    tried = size = 0
+    for index, port in enumerate(ports):
         settings = metadata.settings(port.private)
         shared_name = len(ports) > 1 and not metadata.has_own(port.private, "name")
-        try:
-            service = _Maker(container, port, settings, shared_name, rules, peer).service()
-            if service.id in found:
-                key = settings.get("id", Setting("", "its id")).key
-                raise Rejection(
-                    f"{shown(key)} is also the id of another port; set SERVICE_<port>_ID",
-                    Reason.SAME_ID,
-                )
-        except Rejection as why:
-            left_out.append(LeftOut(port, why.reason, str(why)))
-        else:
-            found[service.id] = service
-    return Offer(tuple(found.values()), tuple(left_out))
+        made = _Maker(container, port, settings, shared_name, rules, peer).made()
+        if isinstance(made, LeftOut) and made.reason in ON_PURPOSE:
+            left_out.append(made)
+            continue
+        tried, size = tried + 1, size + (_size(made) if isinstance(made, Service) else 0)
+        if tried > MAX_SERVICES or size > MAX_RECORDS:
+            left_out.append(_too_many(ports[index:]))
+            break
+        if isinstance(made, LeftOut):
+            left_out.append(made)
+            continue
+        lower, higher = sorted((found.get(made.id, made), made), key=_by_port)
+        found[made.id] = lower
+        if lower is not higher:
+            key = settings.get("id", Setting("", "its id")).key
+            text = f"{shown(key)} is also the id of another port; set SERVICE_<port>_ID"
+            other = Port(higher.private_port, higher.protocol)
+            left_out.append(LeftOut(other, Reason.SAME_ID, text))
+    return Offer(tuple(sorted(found.values(), key=_by_port)), tuple(left_out))
+
+
+def _by_port(service: Service) -> tuple[int, str]:
+    return service.private_port, service.protocol
+
+
+def _size(service: Service) -> int:
+    """About how many bytes a registry's record of a service has."""
+    texts = (service.id, service.name, *service.tags, *service.attrs, *service.attrs.values())
+    return sum(map(text_size, texts))
+
+
+def _too_many(ports: Ports) -> LeftOut:
+    """Why these ports are left out, in one text."""
+    first = f"{ports[0].private}/{ports[0].protocol}"
+    which = f"port {first} is" if len(ports) == 1 else f"{len(ports)} ports from {first} on are"
+    limits = f"{MAX_SERVICES} services or {MAX_RECORDS // 1024**2} MiB of metadata"
+    return LeftOut(None, Reason.TOO_MANY, f"{which} too many: a container may have {limits}")
 
 
 def default_name(image: str) -> str:
     """An image's last path segment without tag and digest."""
     return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
-
-
-Ports = list[Port]
 
 
 def _ports(container: Container, rules: Rules, peer: Container | None) -> tuple[Ports, Ports]:
@@ -85,6 +122,8 @@ def _ports(container: Container, rules: Rules, peer: Container | None) -> tuple[
     for port in container.ports:
         bindings.setdefault(Port(port.private, port.protocol), []).append(port)
     exposed = sorted(bindings, key=lambda port: (port.private, port.protocol))
+    # If there are too many, the published ones count first.
+    exposed.sort(key=lambda port: not any(each.host_port for each in bindings[port]))
     if rules.internal or _shares_network(container) or _on_host_network(container, peer):
         return exposed, []
     published, unpublished = [], []
@@ -107,7 +146,7 @@ def _on_host_network(container: Container, peer: Container | None) -> bool:
 
 @dataclass(slots=True)
 class _Maker:
-    """Makes the service of one port. All methods raise `Rejection`.
+    """Makes the service of one port. All methods but `made` raise `Rejection`.
 
     With `shared_name` the port is appended to the name, as other ports have the same.
     """
@@ -118,6 +157,13 @@ class _Maker:
     shared_name: bool
     rules: Rules
     peer: Container | None
+
+    def made(self) -> Service | LeftOut:
+        """The service of this port, or why it has none."""
+        try:
+            return self.service()
+        except Rejection as why:
+            return LeftOut(self.port, why.reason, str(why))
 
     def service(self) -> Service:
         """The service of this port."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from registrator.desired.restart_loops import RestartLoop
-from registrator.model import LeftOut, Reason
+from registrator.model import Container, LeftOut, Reason
+
+# Why nothing may be known of a container that runs.
+UNINSPECTED = frozenset({Reason.NOT_INSPECTED, Reason.UNREADABLE})
 
 
 class Hint(NamedTuple):
@@ -38,7 +42,8 @@ class Task:
 
     `hint` says why it has to be looked at now, if it has. `moved` says that it joined or left a
     network. `retry_at` is when to look again without a hint, and `wait` the pause that led to it.
-    `left_out` says why an unknown container has no services yet.
+    `left_out` says why an unknown container has no services yet. `asked` is a slow inspection that
+    goes on, and `slow` says that the last one was slow.
     """
 
     hint: Hint | None = None
@@ -47,11 +52,23 @@ class Task:
     wait: float = 0.0
     left_out: LeftOut | None = None
     loop: RestartLoop = field(default_factory=RestartLoop)
+    asked: Future[Container | None] | None = None
+    slow: bool = False
+
+    @property
+    def hint_counts(self) -> bool:
+        """Whether there is a hint for now. During a slow inspection only an end is one."""
+        return self.hint is not None and (self.asked is None or self.hint.gone)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to do now."""
+        return self.hint_counts or (self.asked is not None and self.asked.done())
 
     @property
     def uninspected(self) -> bool:
         """Whether the container runs and could not be inspected even once."""
-        return self.left_out is not None and self.left_out.reason is Reason.NOT_INSPECTED
+        return self.left_out is not None and self.left_out.reason in UNINSPECTED
 
     def add(self, hint: Hint) -> None:
         """Add a hint to those that wait."""
@@ -60,5 +77,8 @@ class Task:
     def is_done(self, now: float) -> bool:
         """Whether nothing is left to do or to remember."""
         return (
-            self.hint is None and not self.moved and self.retry_at == math.inf
+            self.hint is None
+            and not self.moved
+            and self.retry_at == math.inf
+            and self.asked is None
         ) and self.loop.forget(now)

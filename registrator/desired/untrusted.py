@@ -18,6 +18,10 @@ MAX_TAG = 4096
 MAX_ATTRIBUTES = 256
 MAX_METADATA = 64 * 1024
 
+# Limits of one container. An image may expose 65,535 ports, each with all of its metadata.
+MAX_SERVICES = 1000
+MAX_RECORDS = 4 * 1024 * 1024
+
 
 class Rejection(Exception):
     """A port must not be registered. The text says which key or fact is why."""

@@ -145,9 +145,9 @@ def test_an_engine_that_goes_down_between_two_inspections_loses_neither(
     events = [stock.engine.die(gone.id), stock.engine.start(first), stock.engine.start(second)]
     inspect = stock.engine.inspect
 
-    def going_down(container_id: str) -> Container | None:
+    def going_down(container_id: str, timeout: float | None = None) -> Container | None:
         stock.engine.down = container_id == second.id
-        return inspect(container_id)
+        return inspect(container_id, timeout)
 
     monkeypatch.setattr(stock.engine, "inspect", going_down)
     with pytest.raises(EngineUnavailable):
@@ -619,7 +619,7 @@ def test_an_engine_that_falls_silent_is_found_and_its_stream_ended(running: Runn
     running.until("")
     running.engine.down = True
     running.until("connection refused")
-    assert running.engine.interrupted
+    until(lambda: running.engine.interrupted, "the end of its stream")
     running.engine.down = False
     running.until("")
 

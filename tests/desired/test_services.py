@@ -19,6 +19,8 @@ from registrator.desired.untrusted import (
     MAX_ATTRIBUTES,
     MAX_METADATA,
     MAX_NAME,
+    MAX_RECORDS,
+    MAX_SERVICES,
     MAX_TAG,
     ip_address,
 )
@@ -665,3 +667,85 @@ def test_tags_survive_escaping(tags: list[str]) -> None:
     tags = [tag for tag in tags if not tag.endswith("\\") and "\\," not in tag]
     text = ",".join(tag.replace(",", "\\,") for tag in tags)
     assert split_tags(text) == tuple(tag.strip() for tag in tags if tag.strip())
+
+
+def with_ports(*ports: Port, **env: str) -> Container:
+    """A container that has these ports, on the host's network."""
+    return dataclasses.replace(WEB, ports=ports, env=env, network_mode="host")
+
+
+def test_a_container_has_at_most_a_thousand_services_the_lower_ports_first() -> None:
+    ports = [Port(number, "tcp") for number in range(1, 65536)]
+    random.Random(1).shuffle(ports)
+    offer = services(with_ports(*ports), RULES)
+    assert [each.port for each in offer.services] == [*range(1, MAX_SERVICES + 1)]
+    assert [each.reason for each in offer.left_out] == [Reason.TOO_MANY]
+    assert told(with_ports(*ports)) == [
+        f"{WHO}64535 ports from 1001/tcp on are too many: "
+        "a container may have 1000 services or 4 MiB of metadata"
+    ]
+    enough = with_ports(*(Port(number, "tcp") for number in range(1, MAX_SERVICES + 1)))
+    assert len(made(enough)) == MAX_SERVICES
+    one_more = with_ports(*enough.ports, Port(2000, "tcp"))
+    assert told(one_more)[0].startswith(f"{WHO}port 2000/tcp is too many: ")
+
+
+def test_published_ports_come_before_exposed_ones() -> None:
+    ports = [Port(number, "tcp") for number in range(1, MAX_SERVICES + 1)]
+    published = Port(9999, "tcp", "0.0.0.0", 8080)
+    rules = dataclasses.replace(RULES, internal=True)
+    container = dataclasses.replace(with_ports(*ports, published), network_mode="bridge")
+    offer = services(container, rules)
+    assert [each.private_port for each in offer.services] == [*range(1, MAX_SERVICES), 9999]
+    assert told(container, rules)[0].startswith(f"{WHO}port {MAX_SERVICES}/tcp is too many: ")
+
+
+def test_the_lower_port_has_a_common_id_also_if_the_other_one_is_published() -> None:
+    rules = dataclasses.replace(RULES, internal=True)
+    ports = (Port(80, "tcp"), Port(443, "tcp", "0.0.0.0", 8443))
+    container = dataclasses.replace(WEB, ports=ports, env={"SERVICE_ID": "one"})
+    offer = services(container, rules)
+    assert [each.private_port for each in offer.services] == [80]
+    assert [(each.port, each.reason) for each in offer.left_out] == [
+        (Port(443, "tcp"), Reason.SAME_ID)
+    ]
+
+
+def test_a_container_has_at_most_four_mebibytes_of_records() -> None:
+    env = {f"SERVICE_X{number:03}": "v" * 230 for number in range(250)}
+    container = with_ports(*(Port(number, "tcp") for number in range(1, 65536)), **env)
+    offer = services(container, RULES)
+    records = [json.dumps(each.record, separators=(",", ":")) for each in offer.services]
+    assert MAX_RECORDS / 2 < sum(map(len, records)) < MAX_RECORDS * 1.1
+    assert [each.port for each in offer.services] == [*range(1, len(records) + 1)]
+    assert [each.reason for each in offer.left_out] == [Reason.TOO_MANY]
+
+
+def test_ports_that_are_left_out_on_purpose_do_not_count() -> None:
+    ports = [Port(number, "tcp") for number in range(1, 65536)]
+    rules = dataclasses.replace(RULES, explicit=True)
+    [service] = made(with_ports(*ports, SERVICE_40000_NAME="web"), rules)
+    assert service.port == 40000
+
+
+def test_ports_with_a_fault_count_and_one_line_names_the_first() -> None:
+    ports = [Port(number, "tcp") for number in range(1, 65536)]
+    container = with_ports(*ports, SERVICE_NAME="a\x00b")
+    first, second = told(container)
+    assert first.startswith(f"{WHO}1/tcp, 2/tcp, ")
+    assert "20/tcp and 980 more: SERVICE_NAME has control characters" in first
+    assert "64535 ports from 1001/tcp on are too many" in second
+
+
+def test_what_is_not_published_takes_little_room() -> None:
+    ports = tuple(Port(number, "tcp") for number in range(1, 65536))
+    left_out = services(dataclasses.replace(WEB, ports=ports), RULES).left_out
+    assert len(left_out) == MAX_SERVICES
+
+
+def test_a_port_that_cannot_be_read_is_told_and_the_others_go_on() -> None:
+    container = dataclasses.replace(WEB, unreadable="its port '\\xb2/tcp' cannot be read")
+    assert [each.port for each in services(container, RULES).services] == [8080]
+    assert told(container) == [f"{WHO}its port '\\xb2/tcp' cannot be read"]
+    none = dataclasses.replace(container, ports=())
+    assert [each.reason for each in services(none, RULES).left_out] == [Reason.UNREADABLE]

@@ -9,11 +9,14 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
 
 from registrator.backend import Rejected, SessionLost, Unavailable
 from registrator.model import (
     Actual,
     Container,
+    EngineSlow,
     EngineUnavailable,
     Entry,
     Event,
@@ -22,6 +25,7 @@ from registrator.model import (
     Plan,
     Port,
     Service,
+    Unreadable,
 )
 
 
@@ -43,7 +47,9 @@ def container(name: str = "web", host_port: int = 32768, **changes: object) -> C
 class FakeEngine:
     """Containers by id. `down` fails every call, `stuck` the inspection of some ids.
 
-    `fails_in` calls from now it goes down. `slow` is called with each inspection.
+    `fails_in` calls from now it goes down. `slow` is called with each inspection. `hangs` are ids
+    whose inspection answers within no time limit that is given, `hostile` those whose answer cannot
+    be read, and `mute` fails listings alone.
     """
 
     def __init__(self, *containers: Container) -> None:
@@ -51,6 +57,9 @@ class FakeEngine:
         self.down = False
         self.fails_in: int | None = None
         self.stuck: set[str] = set()
+        self.hangs: set[str] = set()
+        self.hostile: set[str] = set()
+        self.mute = False
         self.inspected: list[str] = []
         self.interrupted = 0
         self.slow: Callable[[], None] = lambda: None
@@ -93,19 +102,54 @@ class FakeEngine:
     def running(self) -> dict[str, int]:
         """As `DockerEngine.running`."""
         self.ping()
+        if self.mute:
+            raise EngineUnavailable("status 500")
         return {
             c.id: hash((c.name, c.started_at)) for c in self.containers.values()
             if c.exit_code is None
         }  # fmt: skip
 
-    def inspect(self, container_id: str) -> Container | None:
+    def inspect(self, container_id: str, timeout: float | None = None) -> Container | None:
         """As `DockerEngine.inspect`."""
         self.inspected.append(container_id)
         self.slow()
         self.ping()
         if container_id in self.stuck:
             raise EngineUnavailable("timed out")
+        if container_id in self.hangs and timeout is not None:
+            raise EngineSlow("timed out")
+        if container_id in self.hostile:
+            raise Unreadable("its inspection has a form that is not known")
         return self.containers.get(container_id)
+
+
+class Lanes(Executor):
+    """Runs what is submitted at once, or as soon as `free` is called if it is `busy`."""
+
+    def __init__(self, busy: bool = False) -> None:
+        self._busy = busy
+        self._waiting: list[Callable[[], None]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `Executor.submit`."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._waiting.append(work)
+        if not self._busy:
+            self.free()
+        return future
+
+    def free(self) -> None:
+        """Run all that waits."""
+        waiting, self._waiting = self._waiting, []
+        for work in waiting:
+            work()
 
 
 @dataclasses.dataclass

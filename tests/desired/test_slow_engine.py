@@ -1,0 +1,308 @@
+"""The inventory on an engine that is slow, hangs for some containers, or answers with nonsense."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+from support.fakes import FakeEngine, Lanes, container
+
+from registrator.desired.inspections import RETRY_MAX
+from registrator.desired.inventory import Inventory
+from registrator.desired.services import Rules
+from registrator.desired.vanished import LOOK_AGAIN, MANY
+from registrator.model import EngineUnavailable, Event, Reason, Snapshot
+from registrator.status.board import Board
+
+A, B = container("a"), container("b")
+CROWD = [container(f"c{number}", 8000 + number) for number in range(MANY)]
+RULES = Rules(hostname="h", forced_ip="127.0.0.7")
+
+
+class Stock:
+    """An inventory over a fake engine, a clock to turn, and what it published."""
+
+    def __init__(self, engine: FakeEngine, keep_failed: bool = False) -> None:
+        self.engine = engine
+        self.now = 0.0
+        self.lanes = Lanes(busy=True)
+        self.published: list[Snapshot] = []
+        self.board = Board()
+        self.inventory = Inventory(
+            engine,
+            RULES,
+            self.published.append,
+            keep_failed=keep_failed,
+            board=self.board,
+            clock=lambda: self.now,
+            lanes=self.lanes,
+        )
+
+    def step(self, *events: Event) -> set[str]:
+        for event in events:
+            self.inventory.mark(event)
+        self.inventory.step()
+        return self.known()
+
+    def failing(self, *events: Event) -> set[str]:
+        with pytest.raises(EngineUnavailable):
+            self.step(*events)
+        return self.known()
+
+    def known(self) -> set[str]:
+        """The containers whose services the last snapshot has."""
+        return {service.container_name for service in self.published[-1].services.values()}
+
+    def reason(self, container_id: str) -> Reason:
+        (left_out,) = self.board.offers[container_id].left_out
+        return left_out.reason
+
+
+def stock(*names: str, keep_failed: bool = False) -> Stock:
+    made = Stock(FakeEngine(*map(container, names)), keep_failed)
+    made.step()
+    return made
+
+
+def test_a_known_end_does_not_wait_for_a_listing_that_fails() -> None:
+    host = stock("a", "b")
+    host.engine.mute = True
+    host.inventory.resync()
+    assert host.failing(host.engine.die(A.id)) == {"b"}
+    assert host.published[-1].settled, "registries may remove it"
+    host.engine.mute = False
+    assert host.step() == {"b"}
+    assert len(host.published) == 2
+
+
+def test_a_known_end_does_not_wait_for_an_engine_that_went_away() -> None:
+    host = stock("a")
+    host.engine.down = True
+    assert host.failing(host.engine.die(A.id), host.engine.start(B)) == set()
+    assert host.published[-1].settled
+
+
+def test_an_engine_that_fails_before_its_first_listing_publishes_nothing() -> None:
+    host = Stock(FakeEngine(A))
+    host.engine.mute = True
+    for event in (host.engine.start(B), host.engine.die(A.id)):
+        host.inventory.mark(event)
+    with pytest.raises(EngineUnavailable):
+        host.inventory.step()
+    assert host.published == []
+
+
+def test_a_listing_that_began_later_wins_over_an_old_end() -> None:
+    host = stock("a")
+    died = host.engine.die(A.id)
+    host.engine.start(A)  # Its event is lost.
+    host.inventory.resync()
+    assert host.step(died) == {"a"}
+
+
+def test_an_end_that_is_told_during_a_listing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = stock("a")
+    running = host.engine.running
+
+    def listing() -> dict[str, int]:
+        answer = running()
+        host.inventory.mark(host.engine.die(A.id))
+        return answer
+
+    monkeypatch.setattr(host.engine, "running", listing)
+    host.inventory.resync()
+    assert host.step() == set()
+
+
+def test_a_slow_inspection_delays_its_own_container_only() -> None:
+    host = stock("a", "b")
+    hung = [container(f"hung{number}") for number in range(10)]
+    host.engine.hangs = {each.id for each in hung}
+    assert host.step(*map(host.engine.start, hung), host.engine.die(A.id)) == {"b"}
+    last = host.published[-1]
+    assert (last.settled, last.complete) == (True, False)
+    assert host.reason(hung[0].id) is Reason.NOT_INSPECTED
+    assert host.step(host.engine.start(A)) == {"a", "b"}
+    assert not host.inventory.wait(0), "there is nothing to do until an answer comes"
+    host.lanes.free()
+    assert host.inventory.wait(0)
+    assert host.step() == {"a", "b", *(each.name for each in hung)}
+    assert host.published[-1].complete
+
+
+def test_what_hung_once_is_inspected_beside_the_others_from_then_on() -> None:
+    host = stock("b")
+    host.engine.hangs = {A.id}
+    host.step(host.engine.start(A))
+    host.engine.inspected.clear()
+    host.engine.stuck = {A.id}
+    host.lanes.free()
+    host.step()
+    host.now += RETRY_MAX
+    assert not host.inventory.wait(0), "it is due by itself"
+    host.step()
+    assert host.engine.inspected == [A.id], "the next attempt has not begun"
+    host.engine.stuck = set()
+    host.lanes.free()
+    assert host.step() == {"a", "b"}
+
+
+def test_what_happens_during_a_slow_inspection_is_looked_at_afterwards() -> None:
+    host = stock("b")
+    host.engine.hangs = {A.id}
+    host.step(host.engine.start(A))
+    renamed = dataclasses.replace(host.engine.containers[A.id], name="z")
+    host.step(Event(A.id, "rename", 10**10))
+    assert not host.inventory.wait(0)
+    host.lanes.free()
+    host.engine.containers[A.id] = renamed
+    host.engine.hangs = set()
+    assert host.step() == {"b", "z"}
+
+
+def test_an_end_during_a_slow_inspection_counts_at_once_and_for_good() -> None:
+    host = stock("a")
+    host.engine.hangs = {A.id}
+    host.step(Event(A.id, "rename", 10**10))
+    running = host.engine.containers[A.id]
+    host.engine.set_clock(10**11)
+    assert host.step(host.engine.die(A.id)) == set()
+    host.engine.containers[A.id] = running
+    host.lanes.free()  # The engine answers as it was before.
+    assert host.step() == set()
+
+
+def test_an_older_end_during_a_slow_inspection_waits_for_it() -> None:
+    host = stock()
+    host.step(host.engine.start(A))
+    host.engine.hangs = {A.id}
+    host.step(Event(A.id, "rename", 10**10))
+    assert host.step(Event(A.id, "die", 5)) == {"a"}
+    assert not host.inventory.wait(0)
+
+
+def test_a_slow_inspection_that_an_engine_fails_is_taken_up_again() -> None:
+    host = stock("b")
+    host.engine.hangs = {A.id}
+    host.step(host.engine.start(A))
+    host.engine.down = True
+    host.lanes.free()
+    host.failing()
+    host.failing()
+    host.engine.down = False
+    host.step()
+    host.now += RETRY_MAX
+    host.step()
+    host.lanes.free()
+    assert host.step() == {"a", "b"}
+
+
+def test_a_lone_inspection_runs_on_the_inventorys_own_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = stock("b")
+    used: list[threading.Thread] = []
+    host.engine.slow = lambda: used.append(threading.current_thread())
+    host.step(host.engine.start(A))
+    assert used == [threading.current_thread()]
+
+
+def test_real_threads_inspect_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(A, B)
+    engine.hangs = {A.id}
+    published: list[Snapshot] = []
+    inventory = Inventory(engine, RULES, published.append)
+    inventory.step()
+    assert inventory.wait(60), "the answer of the other thread wakes it"
+    inventory.step()
+    assert published[-1].services.keys() == {"h:a:80", "h:b:80"}
+
+
+def test_an_answer_that_cannot_be_read_is_its_containers_problem(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock("a", "b")
+    evil = container("evil")
+    host.engine.hostile = {evil.id, A.id}
+    changed = Event(A.id, "rename", 10**10)
+    assert host.step(host.engine.start(evil), changed) == {"a", "b"}, "what was known stays"
+    assert host.reason(evil.id) is Reason.UNREADABLE
+    assert host.step(host.engine.die(B.id)) == {"a"}
+    for _ in range(4):
+        host.now += RETRY_MAX
+        host.step()
+        host.step()
+    assert [line for line in caplog.messages if "evil" in line] == [
+        "container evil00000000: its inspection has a form that is not known: its services stay"
+    ]
+    host.engine.hostile = set()
+    for _ in range(2):
+        host.now += RETRY_MAX
+        host.step()
+    assert host.known() == {"a", "evil"}
+
+
+def test_an_event_without_a_container_tells_to_list() -> None:
+    host = stock("a")
+    host.engine.start(B)
+    assert host.step(Event("", "", 0)) == {"a", "b"}
+
+
+def test_a_listing_without_all_known_containers_is_not_believed_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock(*(each.name for each in CROWD))
+    names = {each.name for each in CROWD}
+    before, host.engine.containers = host.engine.containers, {}
+    for _ in range(3):
+        host.inventory.resync()
+        assert host.step() == names
+    assert caplog.messages == [
+        f"Docker engine: none of the {MANY} known containers is in its listing, and no event told "
+        "of their end: listing again in 5 s before their services are removed"
+    ]
+    host.now += LOOK_AGAIN / 2
+    host.engine.containers = before
+    host.inventory.resync()
+    assert host.step() == names, "they are there again"
+    host.engine.containers = {}
+    host.now += LOOK_AGAIN
+    host.inventory.resync()
+    assert host.step() == names, "this is a new doubt"
+    host.now += LOOK_AGAIN
+    assert not host.inventory.wait(0), "it is due by itself"
+    assert host.step() == set()
+
+
+def test_a_listing_without_all_known_containers_is_believed_if_others_run() -> None:
+    host = stock(*(each.name for each in CROWD))
+    host.engine.containers = {B.id: B}
+    host.inventory.resync()
+    assert host.step() == {"b", *(each.name for each in CROWD)}, "an engine with other data"
+    host.now += LOOK_AGAIN
+    assert host.step() == {"b"}
+
+
+def test_containers_whose_ends_are_told_are_no_reason_to_doubt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock(*(each.name for each in CROWD))
+    host.inventory.resync()
+    assert host.step(*(host.engine.die(each.id) for each in CROWD)) == set()
+    assert caplog.messages == []
+
+
+def test_failed_containers_that_stay_are_no_reason_to_doubt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock(*(each.name for each in CROWD), keep_failed=True)
+    names = {each.name for each in CROWD}
+    assert host.step(*(host.engine.die(each.id, 1) for each in CROWD)) == names
+    host.inventory.resync()
+    assert host.step() == names
+    assert caplog.messages == []
+    for each in CROWD:
+        host.engine.remove(each.id)
+    host.inventory.resync()
+    assert host.step() == set()
