@@ -67,6 +67,12 @@ faults: servers ## Random faults by seed on real clusters, and how long each fau
 soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
 	$(campaign) --minutes $(MINUTES)
 
+.PHONY: fuzz
+fuzz: setup ## Spoil the engine's answers in random places for MINUTES
+	@end=$$((SECONDS + 60 * $(MINUTES))); while ((SECONDS < end)); do \
+		FUZZ_EXAMPLES=5000 .venv/bin/pytest -q tests/engine/test_fuzz.py \
+			--timeout=0 --hypothesis-seed=$$RANDOM$$RANDOM; done
+
 # make compatibility ONLY=etcd-3.6.8; ONLY=etcd is all of etcd.
 .PHONY: compatibility
 compatibility: servers ## Run the suites against other versions of servers, engines and Python

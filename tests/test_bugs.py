@@ -22,15 +22,15 @@ PATIENT = "?timeout=60"
 # The command with faults put in: once a file exists, functions raise what it says.
 FAULTY = """
 import builtins, importlib, pathlib, sys, threading
-from registrator import agent, backend
+from registrator import agent, backend, model
 from registrator.desired import inventory
-from registrator.engine import client as docker_engine
+from registrator.engine import address
 from registrator.sync import reconciler
 from registrator.system import hostaddr, retry
 
 inventory.HEARTBEAT = hostaddr.WATCH_PERIOD = 0.3
 hostaddr.SEARCH_PERIOD = retry.ENGINE_WAIT_MAX = 0.1
-KNOWN = vars(builtins) | vars(backend) | vars(docker_engine)
+KNOWN = vars(builtins) | vars(backend) | vars(model) | vars(address)
 fault, thread, *places = sys.argv[1].split(",")
 del sys.argv[1]
 
@@ -180,7 +180,7 @@ ENGINE = [
     ("places", "kinds"),
     [
         (BACKEND, ("BackendError", "Unavailable", "SessionLost", "Rejected", "ConfigError")),
-        (ENGINE, ("EngineUnavailable", "WrongVariables")),
+        (ENGINE, ("EngineUnavailable", "EngineSlow", "Unreadable", "WrongVariables")),
     ],
     ids=["backend", "engine"],
 )

@@ -11,7 +11,15 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support.fakes import FakeBackend, FakeEngine, FakeRegistry, container, lost, unavailable
+from support.fakes import (
+    FakeBackend,
+    FakeEngine,
+    FakeRegistry,
+    Lanes,
+    container,
+    lost,
+    unavailable,
+)
 
 from registrator.backend import BackendError
 from registrator.desired.inventory import PORTION, Inventory
@@ -33,6 +41,7 @@ class Host(RuleBasedStateMachine):
         self.now = 0.0
         self.port = 0
         self.engine = FakeEngine()
+        self.lanes = Lanes(busy=True)
         self.registry = FakeRegistry({"theirs": THEIRS})
         self.pending: list[Event] = []
         self.start_agent()
@@ -48,6 +57,7 @@ class Host(RuleBasedStateMachine):
             Rules(hostname="h", forced_ip="127.0.0.7"),
             self.reconciler.publish,
             clock=lambda: self.now,
+            lanes=self.lanes,
         )
 
     def _backend(self, _: Any) -> FakeBackend:
@@ -84,6 +94,17 @@ class Host(RuleBasedStateMachine):
         self.engine.down = down
         self.engine.fails_in = soon
         self.engine.stuck = {container(name).id for name in stuck}
+
+    @rule(hangs=st.sets(NAMES), hostile=st.sets(NAMES), mute=st.booleans())
+    def engine_is_strange(self, hangs: set[str], hostile: set[str], mute: bool) -> None:
+        """It hangs for some containers, tells nonsense of others, or fails its listings alone."""
+        self.engine.hangs = {container(name).id for name in hangs}
+        self.engine.hostile = {container(name).id for name in hostile}
+        self.engine.mute = mute
+
+    @rule()
+    def slow_inspections_end(self) -> None:
+        self.lanes.free()
 
     @rule(seconds=st.sampled_from([0, PORTION / 2, 2 * PORTION]))
     def engine_is_slow(self, seconds: float) -> None:
@@ -130,9 +151,11 @@ class Host(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All faults end. After a resync, desired and actual agree."""
         self.engine.down, self.engine.fails_in, self.engine.stuck = False, None, set()
+        self.engine.hangs, self.engine.hostile, self.engine.mute = set(), set(), False
         self.engine.slow = lambda: None
         self.registry.faults = []
         for _ in range(3):
+            self.lanes.free()
             self.now += 100
             self.inventory.resync()
             self._work()
