@@ -44,6 +44,7 @@ from .leftovers import INTERVAL, Leftovers
 from .lifetime import OWNERS, Lifetime
 from .servers import Servers
 from .settings import Endpoint, Settings
+from .standing import Standing
 from .token_mark import TokenMark
 from .transport import WATCH
 
@@ -93,12 +94,7 @@ class ConsulBackend:
         self._kept = self._connected_at = 0.0
         self._busy_since: float | None = None
         self._all_written = False
-        # The ids of our services at the agent in use. For each service there, the types of those
-        # checks that we would make, by id.
-        self._ours: set[str] = set()
-        self._checks: dict[str, dict[str, str]] = {}
-        # Checks whose ids we would not give to a check of their service, with the service's id.
-        self._foreign_checks: dict[str, str] = {}
+        self._standing = Standing()
         # The cache holds what was logged, so that each attribute is logged once.
         self._warn_once = lru_cache(1024)(partial(_warn_left_out, self._uri))
 
@@ -133,21 +129,13 @@ class ConsulBackend:
         if self._lifetime:
             self._lifetime.listed(services, checks, self._token_mark.value)
             services.pop(self._lifetime.id, None)
-        self._foreign_checks = shape.foreign(checks)
-        types = {
-            check_id: check.get("Type") or ""
-            for check_id, check in checks.items()
-            if check_id not in self._foreign_checks
-        }
-        self._checks = {
-            key: {each: types[each] for each in shape.possible_check_ids(key) if each in types}
-            for key in services
-        }
+        self._standing.listed(services, checks)
         found = {key: self._actual(key, service) for key, service in services.items()}
-        self._ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
+        ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
+        self._standing.ours = ours
         self._all_written = True
         # Another host's owner is none of our business. It ends by itself.
-        return {k: a for k, a in found.items() if k in self._ours or not k.startswith(OWNERS)}
+        return {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Register, then deregister, several at a time: Consul takes one service per request.
@@ -160,10 +148,16 @@ class ConsulBackend:
         if plan.register:
             self._call(self._prepare)
         wanted = {entry.key: entry.service for entry in plan.register}
-        rejected = {key: why for key, service in wanted.items() if (why := self._taken(service))}
+        rejected = {
+            key: why
+            for key, service in wanted.items()
+            if self._standing.disputes(key) and (why := self._standing.taken(self._body(service)))
+        }
         keys = [key for key in wanted if key not in rejected]
-        rejected |= self._each(lambda api, key: self._register(api, wanted[key]), keys)
-        rejected |= self._each(self._deregister, plan.deregister)
+        rejected |= self._each(
+            lambda api, key: self._standing.register(api, self._body(wanted[key])), keys
+        )
+        rejected |= self._each(self._standing.deregister, plan.deregister)
         self._all_written = True
         return rejected
 
@@ -187,7 +181,7 @@ class ConsulBackend:
             self._ask(Api.ping)
         self._notice_token()
         sure = self._all_written and self._kept >= self._connected_at + GRACE
-        only = None if sure else frozenset(self._ours)
+        only = None if sure else frozenset(self._standing.ours)
         self._leftovers.look(api.node_id, self._writers.pool, only)
         if self._home.calls(api.node_id, self._writers.pool):
             self._connected(self._servers.go_home(), True)
@@ -239,7 +233,7 @@ class ConsulBackend:
         self._token_mark.forget()
         self._busy_since, self._connected_at = None, time.monotonic()
         if changed:
-            self._ours, self._checks = set(), {}
+            self._standing = Standing()
             if self._lifetime:
                 self._lifetime.lost()
         if changed and not listing:
@@ -275,7 +269,7 @@ class ConsulBackend:
 
     def _refresh(self, lifetime: Lifetime) -> None:
         """Renew the owner's TTL check. Keep Consul from removing what follows it."""
-        followers = {key for key in self._ours if shape.alias_id(key) in self._checks[key]}
+        followers = self._standing.followers()
 
         def renew(api: Api) -> Sequence[str]:
             self._renew(lifetime, api)
@@ -291,38 +285,6 @@ class ConsulBackend:
             return {}
         return self._call(lambda api: self._writers.each(partial(write, api), keys))
 
-    def _register(self, api: Api, service: Service) -> None:
-        """Register a service. Remove those of its checks that are ours and not wanted.
-
-        A check of another type under the same id would go on beside the new one.
-        """
-        body = self._body(service)
-        wanted = shape.check_types(body)
-        known = self._checks.get(service.id, {})
-        for check_id, kind in known.items():
-            if kind and kind != wanted.get(check_id, kind):
-                api.deregister_check(check_id)
-        api.register(body)
-        for stale in known.keys() - wanted.keys():
-            api.deregister_check(stale)
-        self._checks[service.id] = wanted
-        self._ours.add(service.id)
-
-    def _deregister(self, api: Api, key: str) -> None:
-        api.deregister(key)
-        self._checks.pop(key, None)
-        self._ours.discard(key)
-
-    def _taken(self, service: Service) -> str:
-        """Why the service's checks cannot be registered. Empty if they can."""
-        ids = shape.possible_check_ids(service.id) & self._foreign_checks.keys()
-        if not ids:
-            return ""
-        for each in ids.intersection(shape.check_types(self._body(service))):
-            owner = self._foreign_checks[each] or "the node"
-            return f"the id of its check, {each!r}, belongs to a check of {owner}"
-        return ""
-
     def _body(self, service: Service) -> dict[str, Any]:
         """The body of the request that registers a service. Raises `Rejected`."""
         body = shape.body(service, shape.marks(self._identity, self._token_mark.value))
@@ -335,7 +297,7 @@ class ConsulBackend:
         meta = service.get("Meta") or {}
         mark = shape.mark(service, self._identity)
         return Actual(
-            shape.content(service, self._checks[key]),
+            shape.content(service, self._standing.checks[key]),
             mark,
             held=self._token_mark.value in (None, meta.get(shape.TOKEN, "")),
             id=key,

@@ -1,0 +1,70 @@
+"""What stands at the Consul agent in use, as far as we know, and the writes that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import registration as shape
+from .api import Api
+
+
+class Standing:
+    """`ours` are the ids of our services. `checks` are, for each service, the types by id of those
+    of its checks that we would make. Several threads write, each for another service.
+    """
+
+    def __init__(self) -> None:
+        self.ours: set[str] = set()
+        self.checks: dict[str, dict[str, str]] = {}
+        # Checks whose ids we would not give to a check of their service, with the service's id.
+        self._foreign: dict[str, str] = {}
+
+    def listed(self, services: Iterable[str], checks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over the checks of a listing. The caller says which services are `ours`."""
+        self._foreign = shape.foreign(checks)
+        types = {key: check.get("Type") or "" for key, check in checks.items()}
+        for foreign in self._foreign:
+            del types[foreign]
+        self.checks = {
+            key: {each: types[each] for each in shape.possible_check_ids(key) if each in types}
+            for key in services
+        }
+
+    def followers(self) -> set[str]:
+        """Our services whose checks follow the owner."""
+        return {key for key in self.ours if shape.alias_id(key) in self.checks[key]}
+
+    def disputes(self, service_id: str) -> bool:
+        """Whether a check of another service has an id that a check of this one may have."""
+        return bool(self._foreign.keys() & shape.possible_check_ids(service_id))
+
+    def taken(self, body: Mapping[str, Any]) -> str:
+        """Why the checks of a service cannot be registered. Empty if they can."""
+        for each in self._foreign.keys() & shape.check_types(body).keys():
+            owner = self._foreign[each] or "the node"
+            return f"the id of its check, {each!r}, belongs to a check of {owner}"
+        return ""
+
+    def register(self, api: Api, body: Mapping[str, Any]) -> None:
+        """Register a service. Remove those of its checks that are ours and not wanted.
+
+        A check of another type under the same id would go on beside the new one.
+        """
+        service_id = body["ID"]
+        wanted = shape.check_types(body)
+        known = self.checks.get(service_id, {})
+        for check_id, kind in known.items():
+            if kind and kind != wanted.get(check_id, kind):
+                api.deregister_check(check_id)
+        api.register(body)
+        for stale in known.keys() - wanted.keys():
+            api.deregister_check(stale)
+        self.checks[service_id] = wanted
+        self.ours.add(service_id)
+
+    def deregister(self, api: Api, service_id: str) -> None:
+        """Remove a service and all its checks."""
+        api.deregister(service_id)
+        self.checks.pop(service_id, None)
+        self.ours.discard(service_id)
