@@ -63,6 +63,11 @@ faults: servers ## Random faults by seed on real clusters, and how long each fau
 	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.ends)
 	$(campaign) --seeds $(SEEDS) --first $(FIRST) $(if $(REGISTRY),,--timings)
 
+# make mutants MODULE=sync/plan; without MODULE it takes hours.
+.PHONY: mutants
+mutants: setup ## Change the core in one place at a time; shows what no test notices
+	.venv/bin/python scripts/mutants.py $(MODULE)
+
 .PHONY: soak
 soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
 	$(campaign) --minutes $(MINUTES)

@@ -15,12 +15,15 @@ from support.agent import Agent
 from support.docker_api import APIError
 from support.engine import Dockerd
 from support.namespace import Namespace
+from support.process import Process
+from support.stderr import Valve
 from support.wait import until
 
 from faults.schedule import SECONDS, Fault, schedule
 from faults.worlds import READ_ERRORS, WORLDS, Record, World
 
-IP = "127.10.0.1"
+# Two hosts with one engine id: the second is a clone of the first.
+HOSTS = {"h": "127.10.0.1", "clone": "127.10.0.2"}
 NAMES = [f"c{n}" for n in range(6)]
 SETTLED = 5.0
 STABLE = 1.0
@@ -49,8 +52,18 @@ class Campaign:
         self.engine = Dockerd(folder / "engine", live_restore=True)
         self.host = Namespace()
         self.world: World = WORLDS[registry](folder / registry, self.host.address)
-        words = ["-ip", IP, "-hostname", "h", *self.world.options, self.world.uri]
-        self.agent = Agent(folder, words, self.engine.host, prefix=self.host.command)
+        self.agent, self.clone = (
+            Agent(
+                folder,
+                ["-ip", ip, "-hostname", name, *self.world.options, self.world.uri],
+                self.engine.host,
+                name=f"agent-{name}",
+                prefix=self.host.command,
+            )
+            for name, ip in HOSTS.items()
+        )
+        self._log = Valve(self.agent)
+        self._stranger: object = None
 
     @classmethod
     @contextlib.contextmanager
@@ -60,10 +73,15 @@ class Campaign:
         try:
             made.engine.start()
             made.engine.api.import_image("web", expose=[80])
+            made.world.plant()
+            made._stranger = made.world.strangers()
             made.agent.start()
+            made.clone.start()
             yield made
         finally:
             made.agent.kill()
+            made.clone.kill()
+            made._log.close()
             made.world.remove()
             made.host.remove()
             made.engine.remove()
@@ -85,7 +103,8 @@ class Campaign:
     def targets(self) -> dict[str, tuple[str, ...]]:
         """What can fail: the cluster, the engine, the agent itself, and its network."""
         agent = ("freeze",) if self._keep_agent else ("kill", "freeze")
-        own = {"engine": ("kill", "freeze"), "agent": agent, "cable": ("unplug",)}
+        own = {"engine": ("kill", "freeze"), "agent": agent, "clone": ("kill", "freeze")}
+        own |= {"cable": ("unplug",), "log": ("stop",)}
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
@@ -107,20 +126,20 @@ class Campaign:
         time.sleep(max(0.0, started + SECONDS / 2 - time.monotonic()))
 
     def _begin(self, fault: Fault) -> None:
-        if fault.target == "cable":
-            self.host.unplug()
+        if fault.target in ("cable", "log"):
+            self.host.unplug() if fault.target == "cable" else self._log.shut()
             return
-        process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
+        process = self._processes.get(fault.target)
         if process is None:
             self.world.begin(fault.target, fault.kind)
         elif process.running:
             process.kill() if fault.kind == "kill" else process.freeze()
 
     def _end(self, fault: Fault) -> None:
-        if fault.target == "cable":
-            self.host.plug()
+        if fault.target in ("cable", "log"):
+            self.host.plug() if fault.target == "cable" else self._log.open()
             return
-        process = {"engine": self.engine, "agent": self.agent}.get(fault.target)
+        process = self._processes.get(fault.target)
         if process is None:
             self.world.end(fault.target, fault.kind)
         elif process.running:
@@ -128,10 +147,15 @@ class Campaign:
         else:
             process.launch()
 
+    @property
+    def _processes(self) -> dict[str, Process]:
+        return {"engine": self.engine, "agent": self.agent, "clone": self.clone}
+
     def _heal(self) -> None:
         """End what still lasts; returns once engine and cluster serve."""
         self.host.plug()
-        for process in (self.engine, self.agent):
+        self._log.open()
+        for process in self._processes.values():
             if process.running:
                 process.thaw()
             else:
@@ -161,17 +185,19 @@ class Campaign:
         for row in self.engine.api.containers():
             for port in row["Ports"] if row["State"] == "running" else ():
                 if port.get("IP") == "0.0.0.0":
-                    service_id = f"h:{row['Names'][0][1:]}:{port['PrivatePort']}"
-                    wanted.append((service_id, IP, port["PublicPort"]))
+                    rest = f"{row['Names'][0][1:]}:{port['PrivatePort']}"
+                    wanted += [(f"{h}:{rest}", ip, port["PublicPort"]) for h, ip in HOSTS.items()]
         return sorted(wanted)
 
     def _agree(self, seed: int, faults: list[Fault]) -> float:
+        if self._lost(faults):
+            self.world.plant()
         wanted = self.running()
         started = time.monotonic()
         since: list[float] = []
 
         def stable() -> bool:
-            if self.world.entries() != wanted:
+            if self.world.ours() != wanted:
                 since.clear()
                 return False
             since.append(time.monotonic())
@@ -181,9 +207,17 @@ class Campaign:
             until(stable, "agreement", SETTLED + STABLE, READ_ERRORS)
         except AssertionError:
             raise Divergence(self._story(seed, faults, wanted)) from None
-        if "Traceback" in self.agent.log:
+        if self._stranger != (stranger := self.world.strangers()):
+            story = self._story(seed, faults, wanted)
+            raise Divergence(f"the stranger's entry was {self._stranger}, is {stranger}\n{story}")
+        if "Traceback" in self.agent.log + self.clone.log:
             raise Divergence(self._story(seed, faults, wanted))
         return since[0] - started
+
+    def _lost(self, faults: list[Fault]) -> bool:
+        """Whether a fault took the stranger's entry, as it took ours."""
+        took = any(fault.kind in ("wipe", "reset") for fault in faults)
+        return took and not self.world.strangers()
 
     def _story(self, seed: int, faults: list[Fault], wanted: list[Record]) -> str:
         try:
@@ -191,5 +225,10 @@ class Campaign:
         except READ_ERRORS as error:
             got = error
         lines = [f"seed {seed} of {self.world.name} diverges:", *map(str, faults)]
-        lines += [f"engine:   {wanted}", f"registry: {got}", self.agent.tail(40)]
+        lines += [
+            f"engine:   {wanted}",
+            f"registry: {got}",
+            self.agent.tail(40),
+            self.clone.tail(40),
+        ]
         return "\n  ".join(lines)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from support.proxy import TCPProxy
 from support.servers import (
@@ -43,6 +43,16 @@ READ_ERRORS = (
 
 Record = tuple[str, str, int]
 
+# An entry that somebody else keeps beside ours, and the id of each entry that is not the agents'.
+STRANGER = "postgres"
+STRANGERS_ADDRESS, STRANGERS_PORT = "127.9.9.9", 5432
+
+# What a registry says that has too much to do, or none to lead it.
+BUSY = {
+    "busy": b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+    "leaderless": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+}
+
 
 class World(abc.ABC):
     """A cluster: `members` fail one by one, `proxies` lead to those that the agent is given.
@@ -54,7 +64,7 @@ class World(abc.ABC):
     options: Sequence[str] = ()
     member_kinds: tuple[str, ...] = ("kill", "freeze")
     proxy_kinds: tuple[str, ...] = ("cut", "mute")
-    world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset")
+    world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset", "edit", "delete")
 
     def __init__(self, members: Sequence[Server], addresses: Sequence[str], ip: str) -> None:
         self.members = list(members)
@@ -70,9 +80,25 @@ class World(abc.ABC):
     def entries(self) -> list[Record]:
         """Id, address and port of all that stands there, doubles included; may fail."""
 
+    def ours(self) -> list[Record]:
+        """The entries without the stranger's; may fail."""
+        return [record for record in self.entries() if record[0] != STRANGER]
+
     @abc.abstractmethod
     def wipe(self) -> None:
         """Delete all entries behind the agent's back."""
+
+    @abc.abstractmethod
+    def plant(self) -> None:
+        """Write the stranger's entry."""
+
+    @abc.abstractmethod
+    def strangers(self) -> object:
+        """The stranger's entry with all that the registry says of it, or nothing; may fail."""
+
+    @abc.abstractmethod
+    def spoil(self, service_id: str, kind: str) -> None:
+        """Somebody edits or deletes one of our entries; may fail."""
 
     @abc.abstractmethod
     def serves(self) -> bool:
@@ -99,7 +125,10 @@ class World(abc.ABC):
             self.break_member(self.members[int(number)], kind)
         elif what == "proxy":
             proxy = self.proxies[int(number)]
-            proxy.cut() if kind == "cut" else proxy.freeze()
+            if kind in BUSY:
+                proxy.instead = BUSY[kind]
+            else:
+                proxy.cut() if kind == "cut" else proxy.freeze()
         else:
             self._begin_cluster(kind)
 
@@ -115,6 +144,10 @@ class World(abc.ABC):
         elif kind == "wipe":
             with contextlib.suppress(*READ_ERRORS):
                 self.wipe()
+        elif kind in ("edit", "delete"):
+            with contextlib.suppress(*READ_ERRORS):
+                for service_id, _, _ in self.ours()[:2]:
+                    self.spoil(service_id, kind)
         else:
             for member in self.members:
                 member.kill()
@@ -127,6 +160,7 @@ class World(abc.ABC):
         if what == "member":
             self._revive([self.members[int(number)]])
         elif what == "proxy":
+            self.proxies[int(number)].instead = b""
             self.proxies[int(number)].thaw()
         elif kind == "partition":
             for proxy in self.proxies:
@@ -144,6 +178,7 @@ class World(abc.ABC):
     def heal(self) -> None:
         """End all faults; returns once the cluster takes writes."""
         for proxy in self.proxies:
+            proxy.instead = b""
             proxy.thaw()
         self._revive(self.members)
         for member in self.members:
@@ -171,6 +206,7 @@ class ConsulWorld(World):
 
     name = "consul"
     options = ("-resync", "3")
+    proxy_kinds = (*World.proxy_kinds, *BUSY)
 
     def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
         self._servers, clients = consul_cluster(folder, 3, 2, **options)
@@ -192,16 +228,46 @@ class ConsulWorld(World):
         return sorted(found)
 
     def wipe(self) -> None:
-        for client in self.members[:2]:
-            assert isinstance(client, Consul)
+        for client in self._clients:
             for service_id in client.api("agent/services"):
-                url = f"http://{client.address}/v1/agent/service/deregister/{service_id}"
-                request = urllib.request.Request(url, method="PUT")
-                urllib.request.urlopen(request, timeout=2).close()
+                if service_id != STRANGER:
+                    self._put(client, f"deregister/{service_id}")
+
+    @property
+    def _clients(self) -> list[Consul]:
+        return [each for each in self.members[:2] if isinstance(each, Consul)]
+
+    def _put(self, client: Consul, path: str, body: object = None) -> None:
+        url = f"http://{client.address}/v1/agent/service/{path}"
+        data = b"" if body is None else json.dumps(body).encode()
+        urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), timeout=2).close()
+
+    def plant(self) -> None:
+        body = {"ID": STRANGER, "Name": STRANGER, "Address": STRANGERS_ADDRESS,
+                "Port": STRANGERS_PORT, "Tags": ["by hand"]}  # fmt: skip
+        self._put(self._clients[0], "register", body)
+
+    def strangers(self) -> object:
+        # Consul counts anew after a restart: the index says nothing.
+        found = dict(self._clients[0].api("agent/services").get(STRANGER, {}))
+        return {k: v for k, v in found.items() if not k.endswith("Index")}
+
+    def spoil(self, service_id: str, kind: str) -> None:
+        for client in self._clients:
+            found = client.api("agent/services").get(service_id)
+            if found and kind == "edit":
+                body = {"ID": service_id, "Name": found["Service"], "Address": "127.66.6.6"}
+                self._put(client, "register", body | {"Port": 1, "Meta": found["Meta"]})
+            elif found:
+                self._put(client, f"deregister/{service_id}")
 
     def serves(self) -> bool:
         nodes = [s.api("agent/members") for s in (*self._servers, *self.members[:2])]  # type: ignore[attr-defined]
         return all(sum(m["Status"] == 1 for m in seen) == 5 for seen in nodes)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 class EtcdWorld(World):
@@ -248,6 +314,29 @@ class EtcdWorld(World):
 
     def wipe(self) -> None:
         self._post("kv/deleterange", self._range)
+        self.plant()
+
+    def plant(self) -> None:
+        self._put(self._key, f"{STRANGERS_ADDRESS}:{STRANGERS_PORT}")
+
+    def strangers(self) -> object:
+        rows = self._post("kv/range", {"key": _base64(self._key)}).get("kvs", ())
+        return [(row["value"], row.get("lease"), row["version"]) for row in rows]
+
+    def spoil(self, service_id: str, kind: str) -> None:
+        for row in self._post("kv/range", self._range).get("kvs", ()):
+            key = base64.b64decode(row["key"]).decode()
+            if key.endswith(f"/{service_id}") and kind == "edit":
+                self._put(key, "127.66.6.6:1")
+            elif key.endswith(f"/{service_id}"):
+                self._post("kv/deleterange", {"key": row["key"]})
+
+    @property
+    def _key(self) -> str:
+        return f"/services/{STRANGER}/{STRANGER}"
+
+    def _put(self, key: str, value: str) -> None:
+        self._post("kv/put", {"key": _base64(key), "value": _base64(value)})
 
     def _begin_cluster(self, kind: str) -> None:
         if kind != "expire":
@@ -311,6 +400,32 @@ class ZooKeeperWorld(World):
     def wipe(self) -> None:
         with self._client() as client:
             client.delete("/services", recursive=True)
+        self.plant()
+
+    def plant(self) -> None:
+        body = {"ID": STRANGER, "IP": STRANGERS_ADDRESS, "PublicPort": STRANGERS_PORT}
+        with self._client() as client, contextlib.suppress(NodeExistsError):
+            client.create(self._path, json.dumps(body).encode(), makepath=True)
+
+    def strangers(self) -> object:
+        with self._client() as client:
+            client.sync("/")
+            return client.get(self._path)[:1] if client.exists(self._path) else ()
+
+    def spoil(self, service_id: str, kind: str) -> None:
+        with self._client() as client:
+            for name in client.get_children("/services"):
+                path = f"/services/{name}/{service_id}"
+                if client.exists(path) and kind == "edit":
+                    client.set(
+                        path, json.dumps({"ID": service_id, "IP": "", "PublicPort": 1}).encode()
+                    )
+                elif client.exists(path):
+                    client.delete(path)
+
+    @property
+    def _path(self) -> str:
+        return f"/services/{STRANGER}/{STRANGER}"
 
     def leads(self, member: Server) -> bool:
         assert isinstance(member, ZooKeeper)

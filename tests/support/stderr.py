@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
+
+from support.process import Process
 
 
 class FullPipe:
@@ -43,3 +46,37 @@ class FullPipe:
         if self._thread.is_alive():
             self._thread.join(60)
         os.close(self._reader)
+
+
+class Valve:
+    """A small pipe from a program's stderr to its log file, that can be shut for a while."""
+
+    def __init__(self, program: Process) -> None:
+        self._reader, self._writer = os.pipe()
+        fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, 4096)
+        program.stderr, self._log_file = self._writer, program.log_file
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._thread = threading.Thread(target=self._pump, daemon=True)
+        self._thread.start()
+
+    def shut(self) -> None:
+        """Let nothing through: the pipe is soon full."""
+        self._flowing.clear()
+
+    def open(self) -> None:
+        """Let all through again."""
+        self._flowing.set()
+
+    def _pump(self) -> None:
+        with self._log_file.open("ab", buffering=0) as log:
+            while data := os.read(self._reader, 4096):
+                self._flowing.wait()
+                log.write(data)
+        os.close(self._reader)
+
+    def close(self) -> None:
+        """Close it, once the program has ended."""
+        self.open()
+        os.close(self._writer)
+        self._thread.join(60)

@@ -1,0 +1,149 @@
+"""Mutation tests of the pure core: change one thing at a time, and see whether a test fails.
+
+A mutant changes an operator, a number, a condition or a call's effect in one module. The module's
+own unit tests run on it. A mutant that no test notices shows a rule that no test holds. Run by
+``make mutants``; ``make mutants MODULE=sync/plan`` takes one module.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 60
+
+# Each module with the tests that hold its rules.
+MODULES = {
+    "desired/metadata": ["desired/test_services.py"],
+    "desired/services": ["desired/test_services.py"],
+    "desired/untrusted": ["desired/test_services.py"],
+    "desired/restart_loops": ["desired/test_restart_loops.py", "desired/test_inventory.py"],
+    "desired/tasks": ["desired/test_tasks.py", "desired/test_inventory.py"],
+    "desired/containers": ["desired/test_inventory.py"],
+    "desired/inventory": ["desired/test_inventory.py"],
+    "sync/plan": ["sync/test_plan.py"],
+    "sync/reconciler": ["sync/test_reconciler.py"],
+    "status/report": ["status/test_report.py", "sync/test_reconciler.py"],
+}
+
+SWAPS: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+def variants(node: ast.AST) -> Iterator[ast.AST]:
+    """What a node may become; each has one change."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        changed = copy.deepcopy(node)
+        changed.ops[0] = SWAPS[type(node.ops[0])]()
+        yield changed
+    elif isinstance(node, ast.BoolOp | ast.BinOp) and type(node.op) in SWAPS:
+        other = copy.deepcopy(node)
+        other.op = SWAPS[type(node.op)]()
+        yield other
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        yield ast.Constant(node.value + 1)
+    elif isinstance(node, ast.If | ast.IfExp):
+        negated = copy.deepcopy(node)
+        negated.test = ast.UnaryOp(ast.Not(), negated.test)
+        yield negated
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield ast.Pass()
+    elif isinstance(node, ast.Continue):
+        yield ast.Break()
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str]]:
+    """Each mutant of a source: its line, what it changes, and its text."""
+    number = 0
+    while True:
+        found = _mutant(ast.parse(source), number)
+        if found is None:
+            return
+        yield found
+        number += 1
+
+
+def _mutant(tree: ast.Module, number: int) -> tuple[int, str, str] | None:
+    count = 0
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if name in ("annotation", "returns"):
+                continue
+            for index, node in enumerate(value if isinstance(value, list) else [value]):
+                if not isinstance(node, ast.AST):
+                    continue
+                for variant in variants(node):
+                    if count == number:
+                        line = getattr(node, "lineno", 0)
+                        ast.copy_location(variant, node)
+                        if isinstance(value, list):
+                            value[index] = variant
+                        else:
+                            setattr(parent, name, variant)
+                        ast.fix_missing_locations(tree)
+                        before, after = (ast.unparse(each) for each in (node, variant))
+                        change = f"{before.splitlines()[0]} -> {after.splitlines()[0]}"
+                        return line, change, ast.unparse(tree)
+                    count += 1
+    return None
+
+
+def fails(tree: Path, tests: list[str]) -> bool:
+    """Whether a test fails, or never ends, on the code in a copy of the repository."""
+    command = [
+        sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--unit",
+        "--timeout", str(TIMEOUT), *(f"tests/{test}" for test in tests),
+    ]  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, check=False)
+    return done.returncode != 0
+
+
+def run(module: str, tree: Path) -> tuple[int, int]:
+    """Test all mutants of a module; returns how many were killed of how many."""
+    file = tree / "registrator" / f"{module}.py"
+    source, tests = file.read_text(), MODULES[module]
+    assert not fails(tree, tests), f"the tests of {module} fail without a change"
+    killed = total = 0
+    for line, change, text in mutants(source):
+        file.write_text(text)
+        total += 1
+        if fails(tree, tests):
+            killed += 1
+        else:
+            print(f"registrator/{module}.py:{line}: alive: {change}", flush=True)
+    file.write_text(source)
+    return killed, total
+
+
+def main() -> int:
+    """Run the modules that are given, or all; prints the score of each."""
+    chosen = sys.argv[1:] or list(MODULES)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        tree = Path(name) / "tree"
+        ignored = shutil.ignore_patterns(".venv", ".cache", ".git", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, tree, symlinks=True, ignore=ignored)
+        for module in chosen:
+            killed, total = run(module, tree)
+            print(f"| {module} | {killed} of {total} | {100 * killed / total:.0f} % |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
