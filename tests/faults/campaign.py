@@ -221,7 +221,7 @@ class Campaign:
 
     def _story(self, seed: int, faults: list[Fault], wanted: list[Record]) -> str:
         try:
-            got: object = self.world.entries()
+            got: object = f"{self.world.entries()} {self.world.details()}"
         except READ_ERRORS as error:
             got = error
         lines = [f"seed {seed} of {self.world.name} diverges:", *map(str, faults)]

@@ -84,6 +84,10 @@ class World(abc.ABC):
         """The entries without the stranger's; may fail."""
         return [record for record in self.entries() if record[0] != STRANGER]
 
+    def details(self) -> str:
+        """What else tells why the registry holds what it holds; may fail."""
+        return ""
+
     @abc.abstractmethod
     def wipe(self) -> None:
         """Delete all entries behind the agent's back."""
@@ -232,6 +236,10 @@ class ConsulWorld(World):
             for service_id in client.api("agent/services"):
                 if service_id != STRANGER:
                     self._put(client, f"deregister/{service_id}")
+
+    def details(self) -> str:
+        held = [f"{c.address}: {sorted(c.api('agent/services'))}" for c in self._clients]
+        return "held by the agents themselves: " + ", ".join(held)
 
     @property
     def _clients(self) -> list[Consul]:
