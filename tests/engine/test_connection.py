@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from support.require import require
 from support.servers import program
 
 from registrator.engine.client import DockerEngine
+from registrator.engine.connection import Connection
 from registrator.model import EngineSlow, EngineUnavailable
 
 ID = "a" * 64
@@ -66,29 +65,23 @@ def client(server: type[Handler], timeout: float = 5.0) -> DockerEngine:
     return DockerEngine(environ, timeout=timeout)
 
 
-@pytest.fixture
-def _busy_interpreter() -> Iterator[None]:
-    """Have threads take turns all the time."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.mark.usefixtures("_busy_interpreter")
-def test_threads_share_a_connection_that_the_engine_refuses_now_and_then(
-    server: type[Handler],
+def test_a_refusal_of_another_threads_request_breaks_none(
+    server: type[Handler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After a 400 the connection forgets its API version, whatever other threads do meanwhile."""
     engine = client(server)
+    connect = Connection._connect
 
-    def ask(_: int) -> str:
-        try:
-            return str(engine.running())
-        except EngineUnavailable:
-            return "refused"
+    def connected(connection: Connection) -> object:
+        agreed = connect(connection)
+        connection._agreed = None
+        return agreed
 
-    with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(ask, range(400))) == {"{}", "refused"}
+    monkeypatch.setattr(Connection, "_connect", connected)
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable, match="status 400"):
+            engine.running()
+        assert engine.running() == {}
     engine.close()
 
 
