@@ -12,7 +12,7 @@ from registrator.desired.inspections import RETRY_MAX
 from registrator.desired.inventory import Inventory
 from registrator.desired.services import Rules
 from registrator.desired.vanished import LOOK_AGAIN, MANY
-from registrator.model import EngineUnavailable, Event, Reason, Snapshot
+from registrator.model import EngineSlow, EngineUnavailable, Event, Reason, Snapshot
 from registrator.status.board import Board
 
 A, B = container("a"), container("b")
@@ -115,6 +115,43 @@ def test_an_end_that_is_told_during_a_listing_is_looked_at(monkeypatch: pytest.M
     assert host.step() == set()
 
 
+def test_an_old_end_that_is_told_during_a_listing_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = stock("a")
+    died = host.engine.die(A.id)
+    host.engine.start(A)  # Its event is lost.
+    running = host.engine.running
+
+    def listing() -> dict[str, int]:
+        host.inventory.mark(died)
+        return running()
+
+    monkeypatch.setattr(host.engine, "running", listing)
+    host.inventory.resync()
+    assert host.step() == {"a"}
+
+
+def test_an_engine_that_is_slow_for_all_is_at_fault_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = stock("a")
+
+    def ping() -> None:
+        raise EngineUnavailable("timed out")
+
+    started = host.engine.start(B)
+
+    def slow(container_id: str, timeout: float | None = None) -> None:
+        raise EngineSlow("timed out")
+
+    monkeypatch.setattr(host.engine, "inspect", slow)
+    monkeypatch.setattr(host.engine, "ping", ping)
+    host.failing(started)
+    monkeypatch.undo()
+    assert host.step() == {"a", "b"}
+
+
 def test_a_slow_inspection_delays_its_own_container_only() -> None:
     host = stock("a", "b")
     hung = [container(f"hung{number}") for number in range(10)]
@@ -167,7 +204,9 @@ def test_an_end_during_a_slow_inspection_counts_at_once_and_for_good() -> None:
     host.step(Event(A.id, "rename", 10**10))
     running = host.engine.containers[A.id]
     host.engine.set_clock(10**11)
-    assert host.step(host.engine.die(A.id)) == set()
+    host.inventory.mark(host.engine.die(A.id))
+    assert host.inventory.wait(0)
+    assert host.step() == set()
     host.engine.containers[A.id] = running
     host.lanes.free()  # The engine answers as it was before.
     assert host.step() == set()
@@ -228,6 +267,7 @@ def test_an_answer_that_cannot_be_read_is_its_containers_problem(
     changed = Event(A.id, "rename", 10**10)
     assert host.step(host.engine.start(evil), changed) == {"a", "b"}, "what was known stays"
     assert host.reason(evil.id) is Reason.UNREADABLE
+    assert not host.published[-1].complete
     assert host.step(host.engine.die(B.id)) == {"a"}
     for _ in range(4):
         host.now += RETRY_MAX

@@ -120,3 +120,14 @@ def test_an_end_of_the_agent_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     broke = EngineUnavailable("broke off")
     follower(Streams([None, Event("a", "start", 7), broke]), Board(), told.stop).follow(told)
     assert told.lines == ["connected"]
+
+
+def test_an_event_that_cannot_be_read_is_told_once_and_moves_no_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unread = Event("", "", 0)
+    engine = Streams([None, Event("a", "start", 7), unread, unread], [None])
+    told = Told(faults=2)
+    follower(engine, Board(), told.stop).follow(told)
+    assert engine.asked == [None, 7]
+    assert caplog.messages == ["an event cannot be read: listing all containers instead"]

@@ -69,8 +69,10 @@ def test_an_image_with_a_port_that_is_none(
     run = agent(*WORDS, f"file://{file}")
     expect(file, run, "h:calm:80")
     api.run("evil", "evil", network="host")
-    run.wait_log(r"container evil .*not registered: its port .* cannot be read")
     expect(file, run, "h:calm:80", "h:evil:81")
+    # Engine 29 drops such a port itself.
+    if "²/tcp" in api.inspect("evil")["Config"]["ExposedPorts"]:
+        run.wait_log(r"container evil .*not registered: its port .* cannot be read")
     api.remove("calm")
     expect(file, run, "h:evil:81")
 
