@@ -135,11 +135,16 @@ def test_a_closed_stderr_is_nobody_elses_file(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == ""
 
 
+def is_full(pipe: int) -> bool:
+    """Whether a write into the pipe would have to wait."""
+    return not select.select([], [pipe], [], 0)[1]
+
+
 def test_a_non_blocking_stderr_takes_all() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with python("for n in range(3000): log.info('line %d.', n)\ninput()", writer) as process:
-        until(lambda: not select.select([], [writer], [], 0)[1], "a full pipe")
+        until(lambda: is_full(writer), "a full pipe")
         os.close(writer)
         assert process.stdin is not None
         process.stdin.write("\n")
