@@ -25,7 +25,6 @@ from faults.worlds import READ_ERRORS, WORLDS, Record, World
 # Two hosts with one engine id: the second is a clone of the first.
 HOSTS = {"h": "127.10.0.1", "clone": "127.10.0.2"}
 NAMES = [f"c{n}" for n in range(6)]
-SETTLED = 5.0
 STABLE = 1.0
 
 
@@ -204,7 +203,7 @@ class Campaign:
             return since[-1] - since[0] >= STABLE
 
         try:
-            until(stable, "agreement", SETTLED + STABLE, READ_ERRORS)
+            until(stable, "agreement", self.world.settled + STABLE, READ_ERRORS)
         except AssertionError:
             raise Divergence(self._story(seed, faults, wanted)) from None
         if self._stranger != (stranger := self.world.strangers()):

@@ -32,6 +32,8 @@ from support.servers import (
 from support.wait import until
 from support.zookeeper import mode
 
+from registrator.backends.consul.agent import GRACE
+
 READ_ERRORS = (
     OSError,
     http.client.HTTPException,
@@ -65,6 +67,9 @@ class World(abc.ABC):
     member_kinds: tuple[str, ...] = ("kill", "freeze")
     proxy_kinds: tuple[str, ...] = ("cut", "mute")
     world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset", "edit", "delete")
+
+    # Seconds after the last fault within which all must agree.
+    settled = 5.0
 
     def __init__(self, members: Sequence[Server], addresses: Sequence[str], ip: str) -> None:
         self.members = list(members)
@@ -211,6 +216,8 @@ class ConsulWorld(World):
     name = "consul"
     options = ("-resync", "3")
     proxy_kinds = (*World.proxy_kinds, *BUSY)
+    # After a move, a copy of what no longer runs may stay at the former agent for as long as GRACE.
+    settled = World.settled + GRACE
 
     def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
         self._servers, clients = consul_cluster(folder, 3, 2, **options)
