@@ -34,3 +34,10 @@ def test_starts_that_are_told_at_once_but_were_apart_are_no_loop() -> None:
 def test_a_container_without_starts_is_in_no_loop() -> None:
     assert RestartLoop().calm_at(0) == 0
     assert RestartLoop().forget(0)
+
+
+def test_the_exact_limits() -> None:
+    """Four starts within ten seconds, as docs/run.md says. Ten seconds apart are not within ten."""
+    assert (LOOP_STARTS, LOOP_SECONDS, SETTLE) == (4, 10.0, 1.0)
+    assert loop_of(*[(1000.0, 5.0)] * 3, (1009.9, 5)).calm_at(5) == 5 + SETTLE
+    assert loop_of(*[(1000.0, 5.0)] * 3, (1010.0, 5)).calm_at(5) == 0

@@ -185,6 +185,16 @@ def test_keys_that_clash() -> None:
     chosen, clashes = by_key([entry("a", "one"), entry("a", "two")])
     assert chosen["a"].content == "two"
     assert [(lost.content, won.content) for lost, won in clashes] == [("one", "two")]
+    taken = [entry("a"), entry("a:udp", "one"), entry("a", "two", alternate="a:udp")]
+    chosen, clashes = by_key(taken)
+    assert chosen["a:udp"].content == "two"
+    assert [(lost.content, won.content) for lost, won in clashes] == [("one", "two")]
+
+
+@pytest.mark.parametrize(("address", "shown"), [("10.9.9.9", "10.9.9.9"), ("", "no address")])
+def test_a_conflict_says_where_the_other_entry_is(address: str, shown: str) -> None:
+    found = {"a": actual("theirs", Mark.NONE, address=address)}
+    assert plan([entry("a")], found).conflicts == {"a": f"somebody else registered it with {shown}"}
 
 
 KEYS = st.sampled_from("abcdef")
