@@ -75,7 +75,7 @@ def test_a_client_agent_that_leaves_takes_no_key_along_for_long(tmp_path: Path) 
         until(lambda: len(keys(server, "services")) == 2, "the keys")
         before = keys(server, "services")
         clients[0].stop()
-        until(lambda: keys(server, "services") == before, "the keys again", 30)
+        until(lambda: keys(server, "services") == before, "the keys again")
         (session,) = server.api("session/list")
         assert session["Node"] == clients[1].config["node_name"]
     finally:
