@@ -373,7 +373,7 @@ SETTINGS = {
     "docs/registries/skydns.md": Setting(etcd_and_web, the_role_is_enough,
                                          blanks=STALE | {"<domain in reverse>": "local/cluster"}),
     "docs/registries/zookeeper.md": Setting(zookeeper_and_web, the_node_is_readable,
-                                            blanks=STALE),
+                                            blanks=STALE | {"<password>": "secret"}),
     "docs/registries/file.md": Setting(run_web, the_file_has_web),
     "docs/registries/your-own.md": Setting(place_for_packages, the_folder_has_web,
                                            {"PATH": f"/opt/venv/bin:{ENVIRON['PATH']}"}),

@@ -140,10 +140,12 @@ def test_between_two_refreshes_nothing_is_asked(consul: Consul) -> None:
 
 def test_a_closed_backend_renews_nothing(consul: Consul) -> None:
     """An agent that ended leaves its keys to their TTL."""
+    others = set(threading.enumerate())
     ours = backend(f"consulkv://{consul.address}/closed", ttl=10, ttl_refresh=0.2)
     register(ours, service(1))
+    [keeper] = (each for each in set(threading.enumerate()) - others if each.name == "keeper")
     ours.close()
-    until(lambda: all(each.name != "keeper" for each in threading.enumerate()), "no keeper")
+    until(lambda: not keeper.is_alive(), "no keeper")
 
 
 @pytest.mark.parametrize(
