@@ -66,7 +66,7 @@ def test_a_full_stderr_stops_nobody_and_takes_the_lines_later(full: FullPipe) ->
         process.communicate("\n", timeout=DEADLINE)
 
 
-def test_lines_that_do_not_fit_are_counted_in_one_line(full: FullPipe) -> None:
+def test_lines_that_do_not_fit_are_counted(full: FullPipe) -> None:
     body = (
         "for n in range(30): log.info('%d %s.', n, 'x' * 100_000)\n"
         "print('went on', flush=True)\n"
@@ -79,13 +79,14 @@ def test_lines_that_do_not_fit_are_counted_in_one_line(full: FullPipe) -> None:
         assert line_of(process) == "went on"
         full.flow()
         told = r"WARN  stderr did not take (\d+) lines of the log\n"
-        found = until(lambda: re.findall(told, full.text), lambda: full.text[-300:])
+        # There is room for another line then.
+        until(lambda: re.findall(told, full.text), lambda: full.text[-300:])
         process.stdin.write("\n")
         until(lambda: "INFO  later\n" in full.text, lambda: full.text[-300:])
-        whole = re.findall(r"INFO  \d+ x{100000}\.\n", full.text)
-        assert len(found) == 1
-        assert int(found[0]) == 30 - len(whole) > 0
-        assert re.findall(told, full.text) == found
+        lost = 30 - len(re.findall(r"INFO  \d+ x{100000}\.\n", full.text))
+        assert lost > 0
+        # Usually in one line. If the first ones are told before the last ones are lost, in two.
+        until(lambda: sum(map(int, re.findall(told, full.text))) == lost, lambda: full.text[-300:])
         process.communicate("\n", timeout=DEADLINE)
 
 
@@ -111,7 +112,7 @@ def test_what_stderr_refuses_is_counted_once_it_takes_lines_again(tmp_path: Path
     with python(body, writer) as process:
         os.close(writer)
         assert line_of(process) == "went on"
-        until(lambda: thread_waits(process.pid, "stderr"), "the lines are refused")
+        until(lambda: copier_waits(process.pid), "the lines are refused")
         with os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)) as reader:
             process.communicate("\n", timeout=DEADLINE)
             lines = reader.read().splitlines()
@@ -121,9 +122,12 @@ def test_what_stderr_refuses_is_counted_once_it_takes_lines_again(tmp_path: Path
     ]
 
 
-def thread_waits(pid: int, name: str) -> bool:
-    """Whether this thread waits for lines: it has copied all that there were."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
+def copier_waits(pid: int) -> bool:
+    """Whether the thread that copies waits for lines: it has copied all that there were.
+
+    The main thread does not count: it waits for its stdin, which is a pipe as well.
+    """
+    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
     return any("pipe_read" in (task / "wchan").read_text() for task in tasks)
 
 
