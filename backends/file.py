@@ -12,8 +12,6 @@ replaces a file that it cannot read as a whole.
 Nothing here expires, so ``-ttl`` has no effect. File systems have no time limit either.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -6,8 +6,6 @@ signal, by spent ``-retry-attempts``, or by a bug. If a bug ends one thread, the
 so that its supervisor starts it again.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

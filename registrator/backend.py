@@ -13,8 +13,6 @@ The errors::
      +-- Rejected       the registry never takes this service as it is: the others go on
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points

@@ -5,8 +5,6 @@ takes a value only after ``=``. If an option is given twice, the last one counts
 may stand before and after the URIs, and ``--`` ends them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

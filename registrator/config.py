@@ -1,7 +1,5 @@
 """One frozen `Config` made of options and environment. All mistakes are reported at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ and the command finds the note through /proc. So the check works in a read-only 
 rights, and it needs no port. Only the same user can see the note, and it ends with the agent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

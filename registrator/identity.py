@@ -1,7 +1,5 @@
 """Finds out who this host is in the registries: the owner of its entries, and its hostname."""
 
-from __future__ import annotations
-
 import logging
 import re
 import socket

@@ -3,8 +3,6 @@
 All of it is immutable, so that threads may share it, and has no behaviour beyond its own data.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -3,8 +3,6 @@
 No message shows a value, since a secret may have slipped into it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple

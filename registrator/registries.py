@@ -1,7 +1,5 @@
 """Makes the backend for each registry URI, with the time limit that the URI sets."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

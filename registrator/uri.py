@@ -3,8 +3,6 @@
 A secret in a URI is never shown: `str` and `repr` put ``***`` in its place.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import queue
 import re

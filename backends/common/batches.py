@@ -1,7 +1,5 @@
 """Long lists in parts: as many items as fit one transaction, or a fixed number."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """The log lines that say which of a registry's servers is in use."""
 
-from __future__ import annotations
-
 import logging
 
 from registrator.uri import RegistryURI

@@ -1,7 +1,5 @@
 """Keeps entries alive while the reconciler is busy with a long listing or a large write."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """TLS for all backends: the files that variables name, and plain words for a failed handshake."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field

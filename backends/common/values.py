@@ -3,8 +3,6 @@
 Anybody may have stored a value, so it may contain anything.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

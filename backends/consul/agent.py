@@ -17,8 +17,6 @@ removes nothing: Consul's servers mark its services critical after some seconds 
 72 hours.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The requests to one Consul server: python-consul2's API on our transport."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Writes to a Consul agent, several at a time: it takes one service per request."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event

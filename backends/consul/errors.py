@@ -10,8 +10,6 @@ All errors here are kinds of `Unavailable`. So an error that nobody handles says
      +-- Refused    any other answer that is not a success
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The way back to the first address of the URI, which is the Consul agent of this host."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable

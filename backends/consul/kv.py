@@ -13,8 +13,6 @@ The store belongs to the whole cluster. If a call finds its server dead, it cont
 address, and nothing must be written again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Whose a key in Consul's store is: a plain value has no place for an owner and a host."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

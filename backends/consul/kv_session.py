@@ -6,8 +6,6 @@ agent leaves when it is stopped. So `Session.due` is looked at each second, toge
 connection, and the session is renewed as soon as the connection is gone.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ Each write checks that its key is as it was last seen. So the transaction fails 
 changed the key meanwhile.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +31,7 @@ class Stored(NamedTuple):
     value: str
 
     @classmethod
-    def read(cls, row: Mapping[str, Any]) -> Stored:
+    def read(cls, row: Mapping[str, Any]) -> "Stored":
         """The key in a row of Consul's answer."""
         value = (row.get("Value") or b"").decode("utf-8", "backslashreplace")
         return cls(row["ModifyIndex"], row.get("Session") or "", row.get("Flags") or 0, value)

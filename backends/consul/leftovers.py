@@ -7,8 +7,6 @@ soon as such an address answers, our services are removed there. A copy whose or
 stand at the agent in use may stay for some seconds: the agent in use may not have it yet.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time

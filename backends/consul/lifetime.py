@@ -7,8 +7,6 @@ we are alive. Each refresh therefore looks at the alias checks and registers the
 again. Consul then counts their time anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ definition of a check. But the definition follows from the address and the attri
 contains the attributes. If Consul's limits keep an attribute out, Meta contains a digest of all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The servers of one Consul URI: which one is in use, and the move to the next one."""
 
-from __future__ import annotations
-
 import logging
 
 from registrator.backend import Unavailable

@@ -3,8 +3,6 @@
 The variables are those of Consul's own clients. Proxy variables have no effect.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,12 +70,12 @@ class Settings:
     addresses: tuple[Address, ...]
     timeout: float
     token: Token = field(repr=False)
-    socket_path: str = ""
-    tls: tls.Client | None = None
-    server_name: str = ""
+    socket_path: str
+    tls: tls.Client | None
+    server_name: str
 
     @classmethod
-    def read(cls, context: Context, socket_path: str = "") -> Settings:
+    def read(cls, context: Context, socket_path: str = "") -> "Settings":
         """Read the URI and the environment. Raises `ConfigError`."""
         uri = context.uri
         secure = uri.scheme.endswith("-tls")

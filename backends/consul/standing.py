@@ -1,7 +1,5 @@
 """What stands at the Consul agent in use, as far as we know, and the writes that change it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ syncs neither the service nor the status of its checks. So what depends on anoth
 one in use is registered again.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 from .api import Api

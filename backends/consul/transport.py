@@ -5,8 +5,6 @@ and knows no unix sockets. Its constructor lets the environment override an expl
 `Api` uses `Client` as its transport and does not call that constructor.
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """Services in etcd (API version 3): a key ``<prefix>/<name>/<id>`` each, all under one lease."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

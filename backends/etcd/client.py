@@ -4,8 +4,6 @@ There is one channel at a time, to one server. The client stays with a server th
 server fails, the client moves to the next one at once.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

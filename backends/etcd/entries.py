@@ -1,7 +1,5 @@
 """Keys and writes of etcd: the legal parts of a key, and how many writes fit a transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

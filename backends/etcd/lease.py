@@ -10,8 +10,6 @@ Several agents of one host share the lease. It is never revoked, because another
 writing under it. A lease with a TTL expires by itself, and a host has only one without.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Collection

@@ -4,8 +4,6 @@ We use only the channel and the messages of the etcd3 package. Its own calls wai
 for a frozen server, know one address only, and do not renew a token.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

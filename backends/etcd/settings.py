@@ -4,8 +4,6 @@ The variables are those of etcdctl. Files may change while the agent runs. So th
 every connection and login, and once at the start to find mistakes.
 """
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Mapping
 

@@ -7,8 +7,6 @@ The key is the DNS name with its labels in reverse order. A service ``redis`` in
 lease, or the lease's id.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Writes to etcd in transactions, none of which changes what another owner holds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -16,8 +16,6 @@ is removed when its last child is deregistered. If the last child ends with its 
 parent stays.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Nodes of ZooKeeper: their JSON, their paths, their transactions. Pure functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -10,8 +10,6 @@ gives a frozen member two thirds of the session timeout, and then tries that mem
 It cannot disconnect without ending the session. Its log shows passwords and tracebacks.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

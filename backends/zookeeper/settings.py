@@ -1,7 +1,5 @@
 """How to reach ZooKeeper, from the URI and the environment. Checked before anything opens."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

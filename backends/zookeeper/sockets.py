@@ -1,7 +1,5 @@
 """Sockets for kazoo: connecting has a time limit, and another thread can cut a connection."""
 
-from __future__ import annotations
-
 import contextlib
 import selectors
 import socket

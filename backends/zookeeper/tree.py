@@ -1,7 +1,5 @@
 """Reads, watches and writes the nodes below a base path, and remembers them, whoever owns them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ If a container shares the network of another (``--network container:…``), its 
 both, and are derived anew when either changes.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Set
 from dataclasses import dataclass

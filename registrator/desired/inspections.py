@@ -5,8 +5,6 @@ it goes on beside that thread, as an engine may hang for one container only. So 
 container, and no other.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable

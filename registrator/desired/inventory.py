@@ -12,8 +12,6 @@ The guarantees:
   registries only add to what stands.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

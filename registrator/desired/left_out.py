@@ -1,7 +1,5 @@
 """Writes the log lines about ports that are not registered, in one form for all reasons."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 All of it is untrusted input. See ``docs/services.md`` for the rules.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

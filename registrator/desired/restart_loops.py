@@ -1,7 +1,5 @@
 """Recognizes restart loops, so that registries do not see every round of them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 # A container that starts this often within so many seconds is in a restart loop. It is inspected

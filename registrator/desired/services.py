@@ -4,8 +4,6 @@ The rules are those of gliderlabs/registrator, made deterministic. ``docs/servic
 for users. A port that breaks a rule is left out, with the reason, and the others go on.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from sys import intern

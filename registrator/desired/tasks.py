@@ -1,7 +1,5 @@
 """The note that the inventory keeps on one container: what is to be done, when, and why."""
 
-from __future__ import annotations
-
 import math
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ class Hint(NamedTuple):
     time: float = 0
     gone: bool = False
 
-    def then(self, later: Hint | None) -> Hint:
+    def then(self, later: "Hint | None") -> "Hint":
         """What holds after a hint that came later. Hints may come in the wrong order.
 
         A start is not undone by an older end. An end with an older time may be newer all the same,

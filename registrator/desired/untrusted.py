@@ -3,8 +3,6 @@
 Names and ids become parts of paths. Tags and attributes become parts of records.
 """
 
-from __future__ import annotations
-
 import ipaddress
 
 from registrator.model import Reason

@@ -4,8 +4,6 @@ An engine with a wrong socket or an empty data folder answers with an empty list
 at once would remove every entry of this host.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Set

@@ -1,7 +1,5 @@
 """Finds the engine's address and TLS settings, from the variables that the Docker CLI reads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Engines from 20.10 to 29 and Podman's API leave out different parts of an answer
 null, or name them otherwise. Images and labels put texts into it that no engine checks.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

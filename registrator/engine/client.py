@@ -4,8 +4,6 @@ Every request has a time limit, except the event stream, which is silent on a qu
 thread ends it with `interrupt` when the engine does not answer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

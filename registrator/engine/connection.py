@@ -4,8 +4,6 @@ The SDK's low-level client finds out which API version both speak, and owns the 
 Requests go straight to that pool, which costs half as much as `requests`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

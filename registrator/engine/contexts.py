@@ -4,8 +4,6 @@ The SDK looks for contexts only beside a ``config.json``. But the CLI writes no 
 else is configured, so the agent reads contexts itself.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

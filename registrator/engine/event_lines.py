@@ -4,8 +4,6 @@ The engine copies a container's labels over an event's attributes. So only a lin
 time can be relied on, and no attribute makes an event count for nothing.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

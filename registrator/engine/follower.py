@@ -1,7 +1,5 @@
 """Follows the engine: waits until it answers, then passes its events on, over all reconnects."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from typing import Protocol

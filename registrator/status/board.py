@@ -3,8 +3,6 @@
 The core fills the board through its reports. The health note reads it, and reads nothing else.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 

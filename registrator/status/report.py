@@ -3,8 +3,6 @@
 Only one thread at a time writes a report. Any thread may read its `row` and its `counters`.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -4,8 +4,6 @@ A row is immutable. Whoever writes it replaces it as a whole, so a reader never 
 change and needs no lock. Moments are in seconds since the epoch, and 0 means never.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -27,8 +27,6 @@ means that it names no owner, as the entries of gliderlabs/registrator do.
 Dangling entries that this process never wanted are removed only with ``-cleanup``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

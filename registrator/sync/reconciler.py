@@ -4,8 +4,6 @@
 until the agent ends. After a failure nothing is certain, so the next attempt lists the registry.
 """
 
-from __future__ import annotations
-
 import random
 import threading
 import time

@@ -1,7 +1,5 @@
 """Hides the secrets of the command line from the list of processes."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finds this host's address for published ports, and follows its changes."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import logging

@@ -1,7 +1,5 @@
 """Sets up the log: lines on stderr, as text or as JSON. No line ever waits for stderr."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import json

@@ -1,7 +1,5 @@
 """Keeps the process small: it neither loads nor keeps what it does not need."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import sys

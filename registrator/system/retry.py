@@ -1,7 +1,5 @@
 """The one form of retry: attempt, note the failure, wait, and attempt again."""
 
-from __future__ import annotations
-
 import gc
 import random
 import threading

@@ -5,8 +5,6 @@ handler here only notes the signal. The main thread acts on it when it looks. Py
 ends its wait: see `signal.set_wakeup_fd`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import select
 import signal

@@ -9,8 +9,6 @@ A pipe needs no lock. So a thread that hangs cannot hold up the others, and `fau
 into the pipe from a signal's handler.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import io
@@ -20,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 # 1 MiB is the most that Linux gives to a pipe of an ordinary user.
 SIZE = 1 << 20
@@ -47,7 +46,7 @@ class Stderr(io.TextIOBase):
             fcntl.fcntl(self._inlet, fcntl.F_SETPIPE_SZ, SIZE)
         self._thread = threading.Thread(target=self._copy, name="stderr", daemon=True)
 
-    def __enter__(self) -> Stderr:
+    def __enter__(self) -> Self:
         self._before, sys.stderr = sys.stderr, self
         self._thread.start()
         return self

@@ -1,7 +1,5 @@
 """Tells systemd that the agent has started, if it runs as a service of `Type=notify`."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Mapping
