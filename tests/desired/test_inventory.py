@@ -114,6 +114,15 @@ def test_a_resync_finds_what_no_event_told() -> None:
     assert stock.step() == {"h:b:80"}
 
 
+def test_a_new_event_stream_finds_what_no_event_told() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    stock.engine.start(container("b"))
+    stock.inventory.events_connected()
+    assert stock.inventory.wait(0)
+    assert stock.step() == {"h:a:80", "h:b:80"}
+
+
 def test_nothing_new_publishes_nothing() -> None:
     stock = Stock(container("a"))
     stock.step()
@@ -175,7 +184,7 @@ def test_publishes_in_growing_portions_where_looking_takes_long() -> None:
     stock = Stock(*(container(name) for name in "abcdefghijkl"))
 
     def slow() -> None:
-        stock.now += 0.7 * PORTION
+        stock.now += 0.035  # The first portion takes 0.05 s.
 
     stock.engine.slow = slow
     sizes: list[int] = []
@@ -284,6 +293,23 @@ def test_the_last_started_has_a_contested_id_in_whatever_order_a_listing_has_the
     assert stock.published[-1].services["one"].port == 20
 
 
+def test_services_are_in_the_order_of_the_starts_of_the_containers_that_have_them() -> None:
+    """If several have one place in a registry, the last one has it."""
+    one = {"SERVICE_ID": "one"}
+    made = [container(name, env=one if name in "ac" else {}) for name in "abc"]
+    stock = Stock()
+    stock.step(*map(stock.engine.start, made))
+    assert list(stock.published[-1].services) == ["h:b:80", "one"]
+
+
+def test_an_end_counts_if_neither_it_nor_the_start_has_a_time() -> None:
+    stock = Stock(container("a", started_at=0))
+    stock.step()
+    stock.engine.inspected.clear()
+    assert stock.step(Event(container("a").id, "die", 0)) == set()
+    assert stock.engine.inspected == []
+
+
 @pytest.mark.parametrize("names", ["abc", "cab", "bca"])
 def test_the_order_of_a_listing_decides_nothing_but_who_is_looked_at_first(names: str) -> None:
     """All three started at the same moment and claim one id."""
@@ -339,6 +365,19 @@ def test_a_restart_loop_is_left_alone_until_it_settles(caplog: pytest.LogCapture
     stock.now += SETTLE
     stock.step()
     assert stock.step() == {"h:a:80", "h:b:80"}
+
+
+def test_a_failing_container_in_a_restart_loop_loses_the_services_that_it_kept() -> None:
+    stock = Stock(container("a"), keep_failed=True)
+    stock.step()
+    known = []
+    for _ in range(LOOP_STARTS):
+        stock.now += 0.1
+        died = stock.engine.die(container("a").id, 1)
+        known.append(stock.step(died, stock.engine.start(container("a"))))
+    assert known == [{"h:a:80"}] * (LOOP_STARTS - 1) + [set()]
+    stock.now += SETTLE
+    assert stock.step() == {"h:a:80"}
 
 
 def test_restarts_that_are_told_at_once_but_were_apart_are_no_loop() -> None:
@@ -488,6 +527,7 @@ def test_another_address_of_the_host_is_followed() -> None:
     stock.step()
     assert stock.published[-1].services["h:a:80"].address == "127.0.0.7"
     stock.inventory.use_rules(Rules(hostname="h", host_ip="127.0.0.8"), frozenset({"127.0.0.8"}))
+    assert stock.inventory.wait(0), "no event is needed"
     stock.step()
     assert stock.published[-1].services["h:a:80"].address == "127.0.0.8"
     assert stock.published[-1].addresses == {"127.0.0.8"}

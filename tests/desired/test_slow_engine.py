@@ -7,12 +7,13 @@ import threading
 
 import pytest
 from support.fakes import FakeEngine, Lanes, container
+from support.wait import until
 
 from registrator.desired.inspections import RETRY_MAX
 from registrator.desired.inventory import Inventory
 from registrator.desired.services import Rules
 from registrator.desired.vanished import LOOK_AGAIN, MANY
-from registrator.model import EngineSlow, EngineUnavailable, Event, Reason, Snapshot
+from registrator.model import Container, EngineSlow, EngineUnavailable, Event, Reason, Snapshot
 from registrator.status.board import Board
 
 A, B = container("a"), container("b")
@@ -247,15 +248,98 @@ def test_a_lone_inspection_runs_on_the_inventorys_own_thread(
     assert used == [threading.current_thread()]
 
 
-def test_real_threads_inspect_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine(A, B)
-    engine.hangs = {A.id}
-    published: list[Snapshot] = []
-    inventory = Inventory(engine, RULES, published.append)
-    inventory.step()
-    assert inventory.wait(60), "the answer of the other thread wakes it"
-    inventory.step()
-    assert published[-1].services.keys() == {"h:a:80", "h:b:80"}
+class Hung:
+    """An inventory with threads of its own, and containers whose inspections hang until freed."""
+
+    def __init__(self, *hung: Container) -> None:
+        self.engine = FakeEngine(*hung, B)
+        self.engine.hangs = {each.id for each in hung}
+        self.engine.slow = self._hang
+        self.free = threading.Semaphore(0)
+        self.begun: list[int] = []
+        self.timed = threading.Event()
+        self.published: list[Snapshot] = []
+        self.inventory = Inventory(self.engine, RULES, self.published.append, clock=self._clock)
+        self._own = threading.current_thread()
+
+    def _clock(self) -> float:
+        self.timed.set()
+        return 0.0
+
+    def _hang(self) -> None:
+        if threading.current_thread() is not self._own:
+            self.begun.append(1)
+            assert self.free.acquire(timeout=60)
+
+
+def test_the_answer_to_a_slow_inspection_wakes_the_inventory() -> None:
+    host = Hung(A)
+    host.inventory.step()
+    host.timed.clear()
+    waiting = threading.Thread(target=host.inventory.wait, args=(3600,), daemon=True)
+    waiting.start()
+    assert host.timed.wait(60), "it begins to wait"
+    host.free.release()
+    until(lambda: not waiting.is_alive(), "the end of its wait")
+    host.inventory.step()
+    assert host.published[-1].services.keys() == {"h:a:80", "h:b:80"}
+
+
+def test_sixteen_slow_inspections_go_on_at_the_same_time() -> None:
+    """An engine is not to be flooded with requests that hang."""
+    host = Hung(*(container(f"{number}hung", number + 1) for number in range(18)))
+    host.inventory.step()
+    until(lambda: len(host.begun) >= 16, "sixteen inspections")
+    host.free.release()
+    until(lambda: len(host.begun) >= 17, "the next one")
+    assert len(host.begun) == 17, "the last one waits for another answer"
+    host.free.release(17)
+    until(lambda: len(host.begun) == 18, "the last one")
+
+
+def test_a_hung_container_costs_the_others_a_fifth_of_a_second_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = stock("b")
+    inspect = host.engine.inspect
+
+    def hanging(container_id: str, timeout: float | None = None) -> Container | None:
+        host.now += timeout or 0
+        return inspect(container_id, timeout)
+
+    monkeypatch.setattr(host.engine, "inspect", hanging)
+    host.engine.hangs = {A.id}
+    host.step(host.engine.start(A))
+    assert host.now == 0.2
+    host.lanes.free()
+    host.step(host.engine.die(A.id))
+    assert host.now == 0.2
+
+
+def test_a_container_that_cannot_be_inspected_is_tried_again_at_growing_intervals(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock("b")
+
+    def told(event: Event | None = None) -> list[str]:
+        """The times that the log promises, over ten attempts that each come in time."""
+        caplog.clear()
+        host.step(*([event] if event else []))
+        for _ in range(9):
+            host.now = host.now + float(caplog.messages[-1].split()[-2])
+            assert not host.inventory.wait(0), "it is due by itself"
+            host.step()
+        return [line.rsplit(" in ", 1)[1] for line in caplog.messages]
+
+    waits = ["0.5 s", "1.0 s", "2.0 s", "4.0 s", "8.0 s", "16.0 s", *["30.0 s"] * 4]
+    host.engine.stuck = {A.id}
+    assert told(host.engine.start(A)) == waits
+    assert caplog.messages[0].startswith("container a00000000000 cannot be inspected (timed out):")
+    host.engine.stuck = set()
+    host.now += 30
+    assert host.step() == {"a", "b"}
+    host.engine.stuck = {A.id}
+    assert told(Event(A.id, "rename", 10**10)) == waits, "its success ended the growth"
 
 
 def test_an_answer_that_cannot_be_read_is_its_containers_problem(
@@ -313,6 +397,26 @@ def test_a_listing_without_all_known_containers_is_not_believed_at_once(
     host.now += LOOK_AGAIN
     assert not host.inventory.wait(0), "it is due by itself"
     assert host.step() == set()
+
+
+@pytest.mark.parametrize(("known", "stay"), [(2, False), (3, True)])
+def test_two_containers_may_vanish_unheard_but_three_are_a_reason_to_doubt(
+    known: int, stay: bool
+) -> None:
+    host = stock(*(f"c{number}" for number in range(known)))
+    host.engine.containers = {}
+    host.inventory.resync()
+    assert len(host.step()) == (known if stay else 0)
+
+
+def test_failed_containers_that_run_again_count_when_a_listing_is_doubted() -> None:
+    host = stock(*(each.name for each in CROWD), keep_failed=True)
+    names = {each.name for each in CROWD}
+    host.step(*(host.engine.die(each.id, 1) for each in CROWD))
+    host.step(*(host.engine.start(each) for each in CROWD))
+    host.engine.containers = {}
+    host.inventory.resync()
+    assert host.step() == names
 
 
 def test_a_listing_without_all_known_containers_is_believed_if_others_run() -> None:

@@ -22,6 +22,7 @@ START, END = Hint(10), Hint(20, gone=True)
         (END, START, Hint(20)),
         (Hint(), END, END),
         (END, Hint(), Hint(20)),
+        (START, Hint(10, gone=True), Hint(10, gone=True)),
     ],
     ids=[
         "alone",
@@ -31,6 +32,7 @@ START, END = Hint(10), Hint(20, gone=True)
         "an older start after an end: look",
         "an end after a listing",
         "a listing after an end: look",
+        "an end in the moment of a start: what was told later wins",
     ],
 )
 def test_what_holds_after_two_hints(first: Hint, later: Hint | None, holds: Hint) -> None:
