@@ -13,7 +13,7 @@ from support import etcd as etcdctl
 from support.agent import Agent
 from support.proxy import RecordingHTTPProxy
 from support.wait import until
-from support.zookeeper import last_write
+from support.zookeeper import writes as writes_to
 
 from benchmarks.agents import IP, agent, processor, resident
 from benchmarks.figure import Figure, median, spread
@@ -162,9 +162,9 @@ def _consul_writes(
 def _zookeeper_writes(
     registry: ZooKeeperRegistry, engine: SimEngine, process: Agent, seconds: float
 ) -> Iterator[Figure]:
-    before = last_write(registry.zookeeper)
+    before = writes_to(registry.zookeeper)
     _pass(engine, process, seconds)
-    yield _written("zookeeper", last_write(registry.zookeeper) - before)
+    yield _written("zookeeper", writes_to(registry.zookeeper) - before)
 
 
 def _kept_alive(scheme: str, alive: int, took: float, refresh: float) -> Figure:

@@ -11,7 +11,7 @@ from typing import Any
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from support.servers import ZooKeeper
-from support.zookeeper import client, last_write
+from support.zookeeper import client, writes, zxid
 
 from contract.registry import Registry
 from registrator.backend import Backend
@@ -77,7 +77,7 @@ class InZooKeeper(Registry):
         """All at one moment: read until nothing was written meanwhile."""
         assert self.reader
         before = -1
-        while (now := last_write(self.server)) != before:
+        while (now := zxid(self.server)) != before:
             before, found = now, dict(self._instances())
         return found
 
@@ -100,9 +100,8 @@ class InZooKeeper(Registry):
         }
 
     def index(self) -> int:
-        """The last transaction's number; a session's begin is one as well."""
-        assert self.reader
-        return last_write(self.server)
+        """Transactions, but not the begin and end of sessions."""
+        return writes(self.server)
 
     def requests(self) -> int:
         """Packets, but not those of asking for their number."""
@@ -112,10 +111,8 @@ class InZooKeeper(Registry):
         return int(number[1])
 
     def writes(self) -> int:
-        """Transactions, but not the ends of sessions that other tests left."""
-        expired = re.search(r"stale_sessions_expired\s+(\d+)", self.server.four_letters("mntr"))
-        assert expired is not None
-        return last_write(self.server) - int(expired[1])
+        """Transactions, but not the begin and end of sessions."""
+        return writes(self.server)
 
     def end_session(self, backend: Backend) -> None:
         """Close the session from elsewhere, as the ensemble does after the session timeout."""

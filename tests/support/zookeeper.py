@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -24,9 +27,38 @@ def mode(server: ZooKeeper) -> str:
         return ""
 
 
-def last_write(server: ZooKeeper) -> int:
-    """The number of the last transaction: every write counts it up, and every session's begin."""
+def zxid(server: ZooKeeper) -> int:
+    """The number of the last transaction. The begin and the end of a session are some as well."""
     return int(server.four_letters("srvr").partition("Zxid: ")[2].split("\n")[0], 16)
+
+
+def writes(server: ZooKeeper) -> int:
+    """How many transactions have written, or have tried to, as the server's own log tells it.
+
+    The begin and the end of a session do not count. Sessions of earlier tests may end at any time.
+    """
+    logs = (server.data / "version-2").glob("log.*")
+    return sum(kind not in (_SESSION_BEGINS, _SESSION_ENDS) for log in logs for kind in _kinds(log))
+
+
+_SESSION_BEGINS, _SESSION_ENDS = -10, -11
+_FILE_HEAD = 16
+# A checksum and the length of what follows. That begins with session, cxid, zxid, time, type.
+_HEAD = struct.Struct(">qi qiqqi")
+_LENGTHS = 12
+_END_MARK = 1
+
+
+def _kinds(log: Path) -> Iterator[int]:
+    """The type of each transaction in a log. Behind the last one the file is all zeros."""
+    with log.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        place = _FILE_HEAD
+        while place + _HEAD.size <= len(text):
+            _, length, *_, kind = _HEAD.unpack_from(text, place)
+            if not length:
+                return
+            yield kind
+            place += _LENGTHS + length + _END_MARK
 
 
 @contextmanager

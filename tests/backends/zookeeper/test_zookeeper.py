@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import NoAuthError
+from kazoo.exceptions import NoAuthError, NoNodeError
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
-from support.zookeeper import Watcher, client, last_write
+from support.zookeeper import Watcher, client, writes
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
@@ -169,6 +169,20 @@ def test_mistakes_are_found_at_start(uri: str, environ: dict[str, str], message:
 # Listing and writing
 
 
+def test_the_tests_count_attempts_to_write_and_no_sessions(
+    server: ZooKeeper, reader: KazooClient, base: str
+) -> None:
+    before = writes(server)
+    with client(server) as other:
+        assert other.get_children("/")
+    assert writes(server) == before
+    reader.create(base.split("/services")[0])
+    with pytest.raises(NoNodeError):
+        reader.create(f"{base}/web/x")
+    reader.delete(base.split("/services")[0])
+    assert writes(server) == before + 3
+
+
 def test_nodes_come_and_go_with_services(make: Make, reader: KazooClient, base: str) -> None:
     backend = make()
     assert backend.list() == {}
@@ -192,11 +206,11 @@ def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> N
     backend = make()
     services = [service(n) for n in range(20)]
     reconcile(backend, *services)
-    before = last_write(server)
+    before = writes(server)
     plan, _ = reconcile(backend, *services)
     backend.keepalive()
     assert not plan
-    assert last_write(server) == before
+    assert writes(server) == before
 
 
 def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None:
@@ -415,10 +429,8 @@ def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
             watcher.look_again()
         assert watcher.gap == 0
         assert {a.mark for a in backend.list().values()} == {Mark.OURS}
-        before = last_write(server)
         assert not reconcile(make(owner=backend._identity), kept, gone)[0].deregister
         assert not reconcile(backend, kept, gone)[0]
-        assert last_write(server) >= before
         reconcile(backend, kept)
         assert [*backend.list()] == [f"{base}/web/10.0.0.1:1000"]
 
@@ -496,9 +508,9 @@ def test_a_thousand_services_take_few_round_trips(make: Make, server: ZooKeeper)
     backend = make()
     backend.list()
     entries = tuple(backend.entry(service(n, f"s{n}")) for n in range(1000))
-    before = last_write(server)
+    before = writes(server)
     assert backend.apply(Plan(entries)) == {}
-    transactions = last_write(server) - before
+    transactions = writes(server) - before
     assert transactions <= 6
     assert sum(actual.held for actual in backend.list().values()) == 1000
 
@@ -615,11 +627,11 @@ def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
     reconcile(old, *services)
     new = make()
     assert len(reconcile(new, *services)[0].register) == 10
-    before = last_write(server)
+    before = writes(server)
     for _ in range(3):
         for backend in (old, new):
             assert not reconcile(backend, *services)[0]
-    assert last_write(server) == before
+    assert writes(server) == before
 
 
 def test_what_a_sibling_registers_after_the_takeover_is_left(make: Make) -> None:
@@ -637,9 +649,9 @@ def test_a_sibling_with_other_options_does_not_fight(
     one.list()
     two.list()
     reconcile(one, service())
-    before = last_write(server)
+    before = writes(server)
     reconcile(two, service(tags=("other",)))
-    assert last_write(server) == before
+    assert writes(server) == before
     assert "another agent of this host" in caplog.text
 
 
@@ -786,10 +798,10 @@ def test_the_least_rights_are_enough(
     backend = make(user="kim:secret@", wake=woken.set)
     services = [service(0), service(1), service(2, "db")]
     assert reconcile(backend, *services)[1] == {}
-    before = last_write(server)
+    before = writes(server)
     assert not reconcile(backend, *services)[0]
     backend.keepalive()
-    assert last_write(server) == before
+    assert writes(server) == before
     assert reconcile(backend, service(0, tags=("new",)), service(2, "db"))[1] == {}
     with client(server, "kim:secret") as kim:
         assert not woken.is_set()
@@ -835,11 +847,11 @@ def test_a_base_that_may_not_be_read_is_an_error_with_a_remedy(
     reader.ensure_path(path)
     reader.set_acls(path, acl)
     backend = make(path=path)
-    before = last_write(server)
+    before = writes(server)
     for _ in range(2):
         with pytest.raises(Unavailable, match=f"^{path} may not be read; give .* right"):
             reconcile(backend, service())
-    assert last_write(server) <= before + 1, "its session, and nothing else"
+    assert writes(server) == before
     reader.set_acls(path, OPEN_ACL_UNSAFE)
     reader.delete("/closed", recursive=True)
 
@@ -851,10 +863,10 @@ def test_what_stands_under_a_node_that_may_not_be_read_is_not_written_again(
     reader.set_acls(f"{base}/web", [CLOSED])
     for backend in (make(), make()):
         reconcile(backend, service(0), service(1, "db"))
-        before = last_write(server)
+        before = writes(server)
         for _ in range(2):
             assert not reconcile(backend, service(0), service(1, "db"))[0]
-        assert last_write(server) == before
+        assert writes(server) == before
         backend.close()
     last = make()
     reconcile(last, service(0), service(1, "db"))
