@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.fakes import FakeEngine, container
@@ -23,7 +24,7 @@ from registrator.system import retry
 class Stock:
     """An inventory over a fake engine, with a clock to turn and the snapshots it published."""
 
-    def __init__(self, *containers: Container, keep_failed: bool = False) -> None:
+    def __init__(self, *containers: Container, **options: Any) -> None:
         self.engine = FakeEngine(*containers)
         self.now = 0.0
         self.published: list[Snapshot] = []
@@ -32,9 +33,9 @@ class Stock:
             self.engine,
             Rules(hostname="h", forced_ip="127.0.0.7"),
             self.published.append,
-            keep_failed=keep_failed,
             board=self.board,
             clock=lambda: self.now,
+            **options,
         )
         self.inventory.resync()
 
@@ -263,6 +264,12 @@ def test_on_success(exit_code: int, stays: bool) -> None:
     stock.inventory.resync()
     assert stock.step() == ({"h:a:80"} if stays else set())
     assert stock.step(stock.engine.remove(container("a").id)) == set()
+
+
+def test_a_failed_container_loses_its_services() -> None:
+    stock = Stock(container("a"))
+    stock.step()
+    assert stock.step(stock.engine.die(container("a").id, 1)) == set()
 
 
 def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -> None:
@@ -598,14 +605,7 @@ def test_the_board_and_one_line_tell_of_a_restart_loop(caplog: pytest.LogCapture
 
 
 def test_a_resync_is_due_by_itself() -> None:
-    stock = Stock()
-    stock.inventory = Inventory(
-        stock.engine,
-        Rules(hostname="h", forced_ip="127.0.0.7"),
-        stock.published.append,
-        resync=60,
-        clock=lambda: stock.now,
-    )
+    stock = Stock(resync=60)
     stock.step()
     stock.engine.start(container("a"))
     stock.now += 59
@@ -613,6 +613,23 @@ def test_a_resync_is_due_by_itself() -> None:
     stock.now += 1
     assert not stock.inventory.wait(3600), "it is due, and nothing was noted"
     assert stock.step() == {"h:a:80"}
+
+
+def test_without_a_resync_only_events_tell_of_changes() -> None:
+    stock = Stock()
+    stock.step()
+    stock.engine.start(container("a"))
+    stock.now += 10**6
+    assert stock.step() == set()
+
+
+def test_the_board_counts_listings_and_inspections() -> None:
+    stock = Stock(container("a"), container("b"))
+    stock.step()
+    stock.step(stock.engine.die(container("b").id))
+    stock.inventory.resync()
+    stock.step()
+    assert stock.board.engine.counters == {("listings",): 2, ("inspections",): 2}
 
 
 class Running:

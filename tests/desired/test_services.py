@@ -508,10 +508,45 @@ def test_hostile_metadata_rejects_that_service_only(key: str, value: str) -> Non
     assert "not registered: 80/tcp: " in text
 
 
-def test_what_stays_within_the_limits_is_registered() -> None:
-    service = one(SERVICE_NAME="n" * MAX_NAME, SERVICE_ID="i/…" * 50, SERVICE_TAGS="t" * MAX_TAG)
-    assert len(service.name) == MAX_NAME
-    assert one(SERVICE_NAME="a..b", SERVICE_ID="...").id == "..."
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("SERVICE_NAME", "n" * 255),
+        ("SERVICE_NAME", "é" * 127 + "e"),
+        ("SERVICE_ID", "i" * 255),
+        ("SERVICE_TAGS", "t" * 4096),
+        ("SERVICE_TAGS", "t," + "t" * 4096),
+        ("SERVICE_REGION", "r" * (65536 - len("SERVICE_REGION"))),
+    ],
+)
+def test_the_limits_of_docs_services_are_exact(key: str, most: str) -> None:
+    assert one(**{key: most})
+    assert key in warning(with_env(WEB, **{key: most + "x"}))
+
+
+def test_the_name_of_an_attribute_has_at_most_255_bytes() -> None:
+    assert one(**{"SERVICE_" + "A" * 255: "x"}).attrs == {"a" * 255: "x"}
+    assert "a name of over 255 bytes" in warning(with_env(WEB, **{"SERVICE_" + "A" * 256: "x"}))
+
+
+def test_all_metadata_counts_for_the_limit_and_the_largest_is_named() -> None:
+    half = 32768 - len("SERVICE_A")
+    assert one(SERVICE_A="x" * half, SERVICE_B="y" * half)
+    assert "most of them in SERVICE_B" in warning(
+        with_env(WEB, SERVICE_A="x" * half, SERVICE_B="y" * (half + 1))
+    )
+    assert "most of them in SERVICE_A" in warning(
+        with_env(WEB, SERVICE_A="x" * half, SERVICE_B="y" * half, SERVICE_C="")
+    ), "the first of two that are as large"
+
+
+def test_a_log_line_shows_eighty_characters_of_a_text() -> None:
+    assert f"container {'n' * 80} (" in told(dataclasses.replace(WEB, name="n" * 80, image=""))[0]
+    assert f"container {'n' * 79}… (" in told(dataclasses.replace(WEB, name="n" * 81, image=""))[0]
+
+
+def test_paths_without_dots_alone_are_names() -> None:
+    assert one(SERVICE_NAME="a..b", SERVICE_ID="i/…/...").id == "i/…/..."
 
 
 def test_too_many_attributes() -> None:
@@ -719,6 +754,16 @@ def test_a_container_has_at_most_four_mebibytes_of_records() -> None:
     assert MAX_RECORDS / 2 < sum(map(len, records)) < MAX_RECORDS * 1.1
     assert [each.port for each in offer.services] == [*range(1, len(records) + 1)]
     assert [each.reason for each in offer.left_out] == [Reason.TOO_MANY]
+
+
+@pytest.mark.parametrize(("length", "registered"), [(32747, 128), (32748, 127)])
+def test_four_mebibytes_of_records_are_allowed_and_a_byte_more_is_not(
+    length: int, registered: int
+) -> None:
+    """Each record has an id of 13 characters, a name of 7, and one attribute."""
+    ports = [Port(number, "tcp") for number in range(100, 228)]
+    container = with_ports(*ports, SERVICE_X="v" * length)
+    assert len(services(container, RULES).services) == registered
 
 
 def test_ports_that_are_left_out_on_purpose_do_not_count() -> None:
