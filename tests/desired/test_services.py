@@ -520,12 +520,13 @@ def test_hostile_metadata_rejects_that_service_only(key: str, value: str) -> Non
     ],
 )
 def test_the_limits_of_docs_services_are_exact(key: str, most: str) -> None:
-    assert one(**{key: most})
+    assert made(with_env(WEB, **{key: most}))
     assert key in warning(with_env(WEB, **{key: most + "x"}))
 
 
 def test_the_name_of_an_attribute_has_at_most_255_bytes() -> None:
-    assert one(**{"SERVICE_" + "A" * 255: "x"}).attrs == {"a" * 255: "x"}
+    [service] = made(with_env(WEB, **{"SERVICE_" + "A" * 255: "x"}))
+    assert service.attrs == {"a" * 255: "x"}
     assert "a name of over 255 bytes" in warning(with_env(WEB, **{"SERVICE_" + "A" * 256: "x"}))
 
 

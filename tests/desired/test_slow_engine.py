@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 
 import pytest
 from support.fakes import FakeEngine, Lanes, container
@@ -272,17 +273,32 @@ class Hung:
             assert self.free.acquire(timeout=60)
 
 
-def test_the_answer_to_a_slow_inspection_wakes_the_inventory() -> None:
-    host = Hung(A)
+def wakes(host: Hung, cause: Callable[[], None]) -> None:
+    """Assert that an inventory which waits for an hour goes on because of this."""
     host.inventory.step()
     host.timed.clear()
     waiting = threading.Thread(target=host.inventory.wait, args=(3600,), daemon=True)
     waiting.start()
     assert host.timed.wait(60), "it begins to wait"
-    host.free.release()
+    cause()
     until(lambda: not waiting.is_alive(), "the end of its wait")
+
+
+def test_the_answer_to_a_slow_inspection_wakes_the_inventory() -> None:
+    host = Hung(A)
+    wakes(host, host.free.release)
     host.inventory.step()
     assert host.published[-1].services.keys() == {"h:a:80", "h:b:80"}
+
+
+def test_an_event_wakes_the_inventory() -> None:
+    host = Hung()
+    wakes(host, lambda: host.inventory.mark(Event(B.id, "die", 10**10)))
+
+
+def test_a_resync_wakes_the_inventory() -> None:
+    host = Hung()
+    wakes(host, host.inventory.resync)
 
 
 def test_sixteen_slow_inspections_go_on_at_the_same_time() -> None:

@@ -13,10 +13,9 @@ import pytest
 from support.engine import Dockerd
 from support.wait import until
 
-from registrator.engine.answers import container_of
 from registrator.engine.client import DockerEngine
 from registrator.engine.event_lines import parse_event
-from registrator.model import EngineUnavailable, Event, Port
+from registrator.model import EngineUnavailable, Event
 
 TIMEOUT = 1.0
 
@@ -199,47 +198,6 @@ def test_a_version_that_the_engine_does_not_speak(clean_engine: Dockerd) -> None
     client.close()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"Id": "x"},
-        {"Id": "x", "Config": None, "HostConfig": None, "State": None, "NetworkSettings": None},
-        {
-            "Id": "x",
-            "Config": {"Env": None, "Labels": None, "ExposedPorts": None},
-            "NetworkSettings": {"Ports": None, "Networks": None},
-            "State": {"StartedAt": "never"},
-        },
-        {"Id": "x", "NetworkSettings": {"Ports": {"80/tcp": None, "nonsense": []}, "Networks": {}}},
-    ],
-)
-def test_answers_with_parts_missing(answer: dict[str, object]) -> None:
-    found = container_of(answer)
-    assert found.id == "x"
-    assert found.started_at == 0
-    assert all(port.host_port == 0 for port in found.ports)
-
-
-def test_the_network_that_a_container_was_started_with_comes_first() -> None:
-    networks = {"a": {"IPAddress": "10.1.0.2"}, "b": {"IPAddress": ""}, "main": None}
-    networks["main"] = {"IPAddress": "", "GlobalIPv6Address": "fd00::2"}
-    answer = {
-        "Id": "x",
-        "HostConfig": {"NetworkMode": "main"},
-        "NetworkSettings": {"Networks": networks, "Ports": {"80": [{"HostPort": "8080"}]}},
-    }
-    found = container_of(answer)
-    assert list(found.networks.items()) == [("main", "fd00::2"), ("a", "10.1.0.2")]
-    assert found.ports == (Port(80, "tcp", "", 8080),)
-    old = container_of({"Id": "x", "NetworkSettings": {"IPAddress": "172.17.0.2"}})
-    assert old.networks == {"bridge": "172.17.0.2"}
-
-
-def test_a_container_between_two_restarts_does_not_run() -> None:
-    state = {"Running": True, "Restarting": True, "ExitCode": 3}
-    assert container_of({"Id": "x", "State": state}).exit_code == 3
-
-
 def test_events_of_several_forms() -> None:
     old = parse_event(b'{"status":"start","id":"abc","time":5}')
     assert old == Event("abc", "start", 5 * 10**9)
@@ -256,18 +214,3 @@ def test_events_of_several_forms() -> None:
     assert parse_event(b'{"Type":"network","Action":"create","Actor":{"ID":"net"}}') is None
     died = parse_event(b'{"Type":"container","Action":"died","timeNano":8,"Actor":{"ID":"abc"}}')
     assert died == Event("abc", "die", 8)
-
-
-@pytest.mark.parametrize("length", [64, 12, 3])
-def test_the_network_that_a_container_was_started_with_may_be_named_by_its_id(length: int) -> None:
-    number = "b7" * 32
-    networks = {
-        "a": {"IPAddress": "10.1.0.2", "NetworkID": "a1" * 32},
-        "main": {"IPAddress": "10.2.0.2", "NetworkID": number},
-    }
-    answer = {
-        "Id": "x",
-        "HostConfig": {"NetworkMode": number[:length]},
-        "NetworkSettings": {"Networks": networks},
-    }
-    assert list(container_of(answer).networks) == ["main", "a"]

@@ -1,0 +1,214 @@
+"""What an inspection and a listing say of containers, in the forms that engines give."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from registrator.engine.answers import container_of, fingerprint, rows
+from registrator.model import Container, Port
+
+ID = "0123456789abcdef" * 4
+
+PORTS = [{"PrivatePort": 80, "PublicPort": 8080}, {"PrivatePort": 443}]
+ROW: dict[str, Any] = {
+    "Id": ID,
+    "Names": ["/web1"],
+    "State": "running",
+    "Status": "Up 5 minutes",
+    "Labels": {"a": "b"},
+    "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
+    "Ports": PORTS,
+}
+
+
+def test_all_that_is_read_of_an_inspection() -> None:
+    answer = {
+        "Id": ID,
+        "Name": "/web1",
+        "Config": {
+            "Image": "acme/web:1.0",
+            "Hostname": "0123456789ab",
+            "Env": ["PATH=/bin", "SERVICE_NAME=a=b", "SERVICE_EMPTY", "MY_SERVICE_NAME=x"],
+            "Labels": {"SERVICE_TAGS": "t", "address": "10.9.0.1", "other": "x"},
+            "ExposedPorts": {"80/tcp": {}, "443/tcp": {}},
+        },
+        "HostConfig": {"NetworkMode": "default"},
+        "State": {
+            "Running": True, "Restarting": False, "ExitCode": 0,
+            "StartedAt": "2026-01-02T03:04:05.123456789Z",
+        },
+        "NetworkSettings": {
+            "Networks": {"bridge": {"IPAddress": "172.17.0.2"}, "a": {"IPAddress": "10.1.0.2"}},
+            "Ports": {
+                "53/udp": [{"HostIp": "192.0.2.1", "HostPort": "5353"}],
+                "80/tcp": [
+                    {"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"},
+                ],
+            },
+        },
+    }  # fmt: skip
+    found = container_of(answer, labels=("address",))
+    assert found == Container(
+        id=ID,
+        name="web1",
+        image="acme/web:1.0",
+        hostname="0123456789ab",
+        env={"SERVICE_NAME": "a=b", "SERVICE_EMPTY": ""},
+        labels={"SERVICE_TAGS": "t", "address": "10.9.0.1"},
+        network_mode="default",
+        networks={"bridge": "172.17.0.2", "a": "10.1.0.2"},
+        ports=(
+            Port(53, "udp", "192.0.2.1", 5353),
+            Port(80, "tcp", "0.0.0.0", 8080),
+            Port(80, "tcp", "::", 8080),
+            Port(443, "tcp"),
+        ),
+        started_at=1767323045_123456_000,
+    )
+    assert list(found.networks) == ["bridge", "a"], "its main network comes first"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"Id": "x"},
+        {"Id": "x", "Config": None, "HostConfig": None, "State": None, "NetworkSettings": None},
+        {
+            "Id": "x",
+            "Config": {"Env": None, "Labels": None, "ExposedPorts": None},
+            "NetworkSettings": {"Ports": None, "Networks": None},
+            "State": {"StartedAt": "never"},
+        },
+        {"Id": "x", "NetworkSettings": {"Ports": {"80/tcp": None, "nonsense": []}, "Networks": {}}},
+    ],
+)
+def test_answers_with_parts_missing(answer: dict[str, object]) -> None:
+    found = container_of(answer)
+    assert found.id == "x"
+    assert found.started_at == 0
+    assert all(port.host_port == 0 for port in found.ports)
+
+
+def test_the_network_that_a_container_was_started_with_comes_first() -> None:
+    networks = {"a": {"IPAddress": "10.1.0.2"}, "b": {"IPAddress": ""}, "main": None}
+    networks["main"] = {"IPAddress": "", "GlobalIPv6Address": "fd00::2"}
+    answer = {
+        "Id": "x",
+        "HostConfig": {"NetworkMode": "main"},
+        "NetworkSettings": {"Networks": networks, "Ports": {"80": [{"HostPort": "8080"}]}},
+    }
+    found = container_of(answer)
+    assert list(found.networks.items()) == [("main", "fd00::2"), ("a", "10.1.0.2")]
+    assert found.ports == (Port(80, "tcp", "", 8080),)
+    old = container_of({"Id": "x", "NetworkSettings": {"IPAddress": "172.17.0.2"}})
+    assert old.networks == {"bridge": "172.17.0.2"}
+
+
+def test_a_container_between_two_restarts_does_not_run() -> None:
+    state = {"Running": True, "Restarting": True, "ExitCode": 3}
+    assert container_of({"Id": "x", "State": state}).exit_code == 3
+
+
+@pytest.mark.parametrize("length", [64, 12, 3])
+def test_the_network_that_a_container_was_started_with_may_be_named_by_its_id(length: int) -> None:
+    number = "b7" * 32
+    networks = {
+        "a": {"IPAddress": "10.1.0.2", "NetworkID": "a1" * 32},
+        "main": {"IPAddress": "10.2.0.2", "NetworkID": number},
+    }
+    answer = {
+        "Id": "x",
+        "HostConfig": {"NetworkMode": number[:length]},
+        "NetworkSettings": {"Networks": networks},
+    }
+    assert list(container_of(answer).networks) == ["main", "a"]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ({"Running": True, "ExitCode": 3}, None),
+        ({"Running": False, "ExitCode": 3}, 3),
+        ({"Running": False}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_container_that_runs_has_no_exit_code(state: dict[str, Any], code: int | None) -> None:
+    assert container_of({"Id": "x", "State": state}).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("mode", "first"), [("", "bridge"), ("default", "bridge"), ("bridge", "bridge"), ("a", "a")]
+)
+def test_the_default_network_is_called_bridge(mode: str, first: str) -> None:
+    networks = {"a": {"IPAddress": "10.1.0.2"}, "bridge": {"IPAddress": "172.17.0.2"}}
+    answer = {
+        "Id": "x",
+        "HostConfig": {"NetworkMode": mode},
+        "NetworkSettings": {"Networks": networks, "IPAddress": "172.17.0.9"},
+    }
+    found = container_of(answer).networks
+    assert next(iter(found)) == first
+    assert found["bridge"] == "172.17.0.2", "the address of the networks counts"
+
+
+def test_podmans_default_network_is_called_podman() -> None:
+    networks = {name: {"IPAddress": "10.1.0.2"} for name in ("a", "podman", "z")}
+    answer = {"Id": "x", "HostConfig": {"NetworkMode": "bridge"}}
+    found = container_of({**answer, "NetworkSettings": {"Networks": networks}})
+    assert list(found.networks) == ["podman", "a", "z"]
+
+
+def test_a_container_without_an_address_of_its_own() -> None:
+    answer = {"Id": "x", "NetworkSettings": {"IPAddress": "", "Networks": {"a": None}}}
+    assert container_of(answer).networks == {}
+
+
+@pytest.mark.parametrize(
+    ("specs", "text"),
+    [
+        (["80/tcp"], ""),
+        (["y"], "its port 'y' cannot be read"),
+        (["y", "x"], "its port 'x' and 1 more of its ports cannot be read"),
+        (["y", "80/tcp", "x", "z"], "its port 'x' and 2 more of its ports cannot be read"),
+        (["p" * 41], f"its port '{'p' * 40}' cannot be read"),
+    ],
+    ids=["none", "one", "two", "three", "a long one"],
+)
+def test_ports_that_cannot_be_read_are_told_in_one_text(specs: list[str], text: str) -> None:
+    found = container_of({"Id": "x", "Config": {"ExposedPorts": {key: {} for key in specs}}})
+    assert found.unreadable == text
+
+
+def test_a_listing_names_each_container(caplog: pytest.LogCaptureFixture) -> None:
+    text = json.dumps([ROW, {**ROW, "Id": "b"}], indent=1)
+    assert [found for found, _ in rows(text)] == [ID, "b"]
+    assert [*rows("[]")] == [*rows(" [ ] ")] == []
+    assert caplog.messages == []
+
+
+def test_rows_that_cannot_be_read_are_counted_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert [found for found, _ in rows(json.dumps([5, ROW, {"Id": "../x"}]))] == [ID]
+    assert [(each.levelno, each.message) for each in caplog.records] == [
+        (logging.WARNING, "the listing of containers has 2 rows that cannot be read: left out")
+    ]
+
+
+def test_a_listing_shows_changes_but_neither_age_nor_the_order_of_ports() -> None:
+    same = {**ROW, "Status": "Up 6 minutes", "Ports": PORTS[::-1]}
+    assert fingerprint(same) == fingerprint(ROW)
+    changes = [
+        {"Names": ["/web2"]}, {"State": "paused"}, {"Labels": {}}, {"NetworkSettings": {}},
+        {"Ports": []}, {"Ports": [{"PrivatePort": 80}]},
+    ]  # fmt: skip
+    different = {fingerprint({**ROW, **change}) for change in changes}
+    assert len(different - {fingerprint(ROW)}) == len(changes)
+
+
+def test_ports_that_a_listing_leaves_out_are_none() -> None:
+    """Engines write an empty list or null."""
+    assert fingerprint({**ROW, "Ports": None}) == fingerprint({**ROW, "Ports": []})
