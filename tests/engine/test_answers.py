@@ -201,7 +201,7 @@ def test_rows_that_cannot_be_read_are_counted_in_one_line(
 def test_a_listing_shows_changes_but_neither_age_nor_the_order_of_ports() -> None:
     same = {**ROW, "Status": "Up 6 minutes", "Ports": PORTS[::-1]}
     assert fingerprint(same) == fingerprint(ROW)
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"Names": ["/web2"]}, {"State": "paused"}, {"Labels": {}}, {"NetworkSettings": {}},
         {"Ports": []}, {"Ports": [{"PrivatePort": 80}]},
     ]  # fmt: skip
