@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -630,6 +630,52 @@ def test_the_board_counts_listings_and_inspections() -> None:
     stock.inventory.resync()
     stock.step()
     assert stock.board.engine.counters == {("listings",): 2, ("inspections",): 2}
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """How long an inventory waits each time, instead of the wait."""
+    found: list[float | None] = []
+
+    class Noting(threading.Condition):
+        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+            found.append(timeout)
+            return predicate()
+
+    monkeypatch.setattr(threading, "Condition", Noting)
+    return found
+
+
+def test_it_waits_until_something_is_due(waits: list[float | None]) -> None:
+    stock = Stock(container("a"), resync=60)
+    stock.engine.stuck = {container("a").id}
+    stock.step()
+    for passed in (0.0, 0.25, 0.25, 5.0):
+        stock.now += passed
+        assert not stock.inventory.wait(10)
+    assert waits == [0.5, 0.25, 0, 0]
+    waits.clear()
+    stock.engine.stuck = set()
+    stock.step()
+    for passed in (0.0, 50.0, 4.5, 1.0):
+        stock.now += passed
+        stock.inventory.wait(10)
+    assert waits == [10, 4.5, 0, 0], "the listing is due"
+
+
+def test_a_silent_engine_is_asked_every_ten_seconds(waits: list[float | None]) -> None:
+    stock, stop = Stock(), threading.Event()
+    stock.step()
+    ping = stock.engine.ping
+
+    def last() -> None:
+        stop.set()
+        ping()
+
+    stock.engine.ping = last  # type: ignore[method-assign]
+    stock.inventory.run(stop)
+    assert waits == [10]
+    assert stock.board.engine.row.last_success
 
 
 class Running:
