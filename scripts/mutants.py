@@ -29,6 +29,8 @@ INVENTORY = ["desired/test_inventory.py", "desired/test_slow_engine.py"]
 
 # Each module with the tests that hold its rules.
 MODULES = {
+    "identity": ["test_identity.py"],
+    "model": ["test_model.py"],
     "desired/metadata": ["desired/test_services.py"],
     "desired/services": ["desired/test_services.py"],
     "desired/untrusted": ["desired/test_services.py"],
@@ -42,6 +44,8 @@ MODULES = {
     "engine/answers": ["engine/test_answers.py", "engine/test_hostile_answers.py"],
     "sync/plan": ["sync/test_plan.py"],
     "sync/reconciler": ["sync/test_reconciler.py"],
+    "status/board": ["status/test_board.py"],
+    "status/rows": ["status/test_report.py", "status/test_board.py"],
     "status/report": ["status/test_report.py", "sync/test_reconciler.py"],
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -18,9 +17,6 @@ from support.agent import Agent
 from support.engine import Dockerd
 from support.stderr import FullPipe
 from support.wait import until
-
-from registrator.config import configure
-from registrator.identity import tell_addresses
 
 
 @pytest.fixture
@@ -84,37 +80,14 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     assert "bug" not in waiting.log
 
 
-OWN = "ids start with vm, exposed ports are registered at the containers' own addresses"
-HOSTS = "ids start with vm, published ports are registered at"
-NOWHERE = "ids start with vm, published ports are not registered: no address of this host was found"
-
-
-@pytest.mark.parametrize(
-    ("options", "host_ip", "line"),
-    [
-        ({}, "192.0.2.10", ("INFO", f"{HOSTS} 192.0.2.10")),
-        ({}, "", ("WARNING", f"{NOWHERE}; give one with -ip")),
-        ({"internal": "true"}, "192.0.2.10", ("INFO", OWN)),
-        ({"internal": "true"}, "", ("INFO", OWN)),
-        ({"internal": "true", "network": "front"}, "", ("INFO", f"{OWN} in the network front")),
-    ],
-)
-def test_where_ports_are_registered(
-    options: dict[str, str],
-    host_ip: str,
-    line: tuple[str, str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    tell_addresses(configure(options, ["consul://h:8500"], {}), "vm", host_ip)
-    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [line]
-
-
 def test_it_says_at_its_start_where_ports_are_registered(
     clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
 ) -> None:
     words = ("-hostname", "vm", "-internal", "-network", "front")
-    agent(*words, f"file://{tmp_path}/services.json").wait_log(f"{OWN} in the network front")
+    agent(*words, f"file://{tmp_path}/services.json").wait_log(
+        "ids start with vm, exposed ports are registered at the containers' own addresses "
+        "in the network front"
+    )
 
 
 # Each stderr and each moment is among them.

@@ -567,6 +567,13 @@ def test_ports_out_of_range(port: Port) -> None:
     assert "out of range" in warning(dataclasses.replace(WEB, ports=(port,)))
 
 
+def test_the_first_and_the_last_port_are_registered() -> None:
+    [service] = made(dataclasses.replace(WEB, ports=(Port(1, "tcp", "", 65535),)))
+    assert (service.private_port, service.port) == (1, 65535)
+    [service] = made(dataclasses.replace(WEB, ports=(Port(65535, "tcp", "", 1),)))
+    assert (service.private_port, service.port) == (65535, 1)
+
+
 def test_a_container_whose_name_is_hostile() -> None:
     hostile = dataclasses.replace(WEB, name="a\nb")
     assert services(hostile, RULES).services == ()
@@ -765,6 +772,15 @@ def test_four_mebibytes_of_records_are_allowed_and_a_byte_more_is_not(
     ports = [Port(number, "tcp") for number in range(100, 228)]
     container = with_ports(*ports, SERVICE_X="v" * length)
     assert len(services(container, RULES).services) == registered
+
+
+def test_a_port_with_a_fault_takes_no_room_from_the_others() -> None:
+    """Each record has an id of 13 characters, a name of 7, and one attribute."""
+    ports = [Port(number, "tcp") for number in range(100, 229)]
+    container = with_ports(*ports, SERVICE_X="v" * 32747, SERVICE_150_TAGS="\0")
+    offer = services(container, RULES)
+    assert len(offer.services) == 128
+    assert [each.reason for each in offer.left_out] == [Reason.REJECTED]
 
 
 def test_ports_that_are_left_out_on_purpose_do_not_count() -> None:
