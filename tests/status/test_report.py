@@ -130,6 +130,14 @@ def test_a_row_is_never_half_changed(registry: RegistryReport) -> None:
     assert (realised.realised, realised.problems) == (wanted, problems)
 
 
+def test_before_the_first_success_nothing_is_registered_and_no_moment_is_known(
+    registry: RegistryReport,
+) -> None:
+    row = registry.row
+    assert (row.registered, row.in_sync, row.failures, row.error) == (0, False, 0, "")
+    assert (row.since, row.last_success, row.last_listing) == (0, 0, 0)
+
+
 def test_in_sync_is_the_last_attempt_and_not_the_problems(registry: RegistryReport) -> None:
     def in_sync() -> bool:
         return registry.row.in_sync

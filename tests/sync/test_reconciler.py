@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from dataclasses import replace
@@ -11,6 +12,7 @@ from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
 from registrator.backend import Unavailable
+from registrator.config import configure
 from registrator.model import (
     Actual,
     Entry,
@@ -70,6 +72,16 @@ def test_writes_differences_only() -> None:
     assert bench.step(service("b", 2000)) == Written(0, 1)
     assert bench.keys == {"h:b:80"}
     assert bench.registry.lists == 1
+
+
+def test_without_options_it_works_as_the_command_does_without_options() -> None:
+    """So the tests of a reconciler without options show what most operators run."""
+    command = configure({}, ["consul://h:8500"], {})
+    own = inspect.signature(Reconciler).parameters
+    assert own["cleanup"].default == command.cleanup
+    assert own["resync"].default == command.resync
+    assert own["attempts"].default == command.retry_attempts
+    assert own["first_wait"].default == command.retry_interval
 
 
 def test_waits_for_the_first_snapshot() -> None:
@@ -462,6 +474,7 @@ def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
     assert bench.registry.keepalives == 0
     bench.now = 10
     bench.reconciler.step()
+    assert bench.registry.keepalives == 1
     bench.now = 19
     bench.reconciler.step()
     assert bench.registry.keepalives == 1
