@@ -22,12 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registrator.backend import (
-    ConfigError,
-    Context,
-    Unavailable,
-    require_known_options,
-)
+from registrator.backend import ConfigError, Context, Unavailable, require_known_options
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
 

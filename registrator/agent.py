@@ -147,8 +147,7 @@ class Agent:
 
     def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
         ttl, refresh = self._config.ttl, self._config.ttl_refresh
-        environ = self._environ
-        return make_backend(Context(uri, identity, ttl, refresh, environ=environ, wake=wake))
+        return make_backend(Context(uri, identity, ttl, refresh, environ=self._environ, wake=wake))
 
     def _publish(self, snapshot: Snapshot) -> None:
         for reconciler in self._reconcilers:
@@ -166,10 +165,7 @@ class Agent:
         except GaveUp as error:
             log.error("giving up, as -retry-attempts are spent: %s", error)
             self._failed = True
-        except SocketReplaced as error:
-            log.error("%s", error)
-            self._failed = True
-        except ConfigError as error:
+        except (SocketReplaced, ConfigError) as error:
             # A file or folder may have changed between the command's start and the engine's answer.
             log.error("%s", error)
             self._failed = True

@@ -45,10 +45,6 @@ class Rejected(BackendError):
     """This registry cannot take this service as it is."""
 
 
-def _nobody() -> None:
-    """The wake-up of a context that nobody waits for."""
-
-
 @dataclass(frozen=True)
 class Context:
     """Everything that a backend needs at its start.
@@ -64,7 +60,7 @@ class Context:
     ttl_refresh: float = 0
     timeout: float = 2.0
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    wake: Callable[[], None] = _nobody
+    wake: Callable[[], None] = lambda: None
 
 
 class Backend(Protocol):

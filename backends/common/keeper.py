@@ -20,11 +20,7 @@ class Keeper:
     """
 
     def __init__(
-        self,
-        ttl: float,
-        refresh: float,
-        beat: Callable[[], None],
-        wake: Callable[[], None],
+        self, ttl: float, refresh: float, beat: Callable[[], None], wake: Callable[[], None]
     ) -> None:
         self._patience = refresh + (ttl - refresh) / 4
         self._retry = ttl / 10

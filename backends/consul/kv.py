@@ -61,7 +61,9 @@ class ConsulKVBackend:
         self._identity = context.identity
         self._owners = Owners(context.identity)
         self._ttl = context.ttl
-        self._interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
+        # At most a second, to notice a restarted server or an agent that left.
+        interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
+        self.keepalive_interval: float | None = interval
         self._wake = context.wake
         self._seen: dict[str, Stored] = {}
         self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
@@ -70,11 +72,6 @@ class ConsulKVBackend:
         settings = Settings.read(context, socket_path)
         self._session = Session(context, settings)
         self._servers = Servers(uri, settings, log, need_leader=True)
-
-    @property
-    def keepalive_interval(self) -> float | None:
-        """At most a second, to notice a restarted server or an agent that left."""
-        return self._interval
 
     def entry(self, service: Service) -> Entry:
         """``<prefix>/<name>/<id>``. Name and id may be paths, as in the original.
@@ -94,7 +91,7 @@ class ConsulKVBackend:
 
     def list(self) -> Mapping[str, Actual]:
         """Every key under the prefix, whoever wrote it."""
-        self._seen = self._call(self._read_all)
+        self._seen = self._call(lambda api: self._read(api, self._prefix, recurse=True))
         if self._ttl:
             sessions = {
                 stored.session for stored in self._seen.values() if self._is_foreign(stored)
@@ -163,9 +160,6 @@ class ConsulKVBackend:
         """Make one call at the first address that works. Raises `Unavailable` after one pass."""
         with explain_denial(self._rules):
             return anywhere(self._servers, function)
-
-    def _read_all(self, api: Api) -> dict[str, Stored]:
-        return self._read(api, self._prefix, recurse=True)
 
     def _read(self, api: Api, key: str, *, recurse: bool) -> dict[str, Stored]:
         try:

@@ -5,13 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from registrator.backend import (
-    ConfigError,
-    Context,
-    Rejected,
-    SessionLost,
-    require_known_options,
-)
+from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
@@ -44,7 +38,7 @@ class EtcdBackend:
         self._json = wants_json(uri)
         self._identity = context.identity
         self._prefix = self.prefix(uri)
-        self._interval = context.ttl_refresh if context.ttl else None
+        self.keepalive_interval = context.ttl_refresh if context.ttl else None
         self._client = EtcdClient(context)
         self._lease = Lease(context, self._client, f"{self.layout}\0{self._prefix}")
         self._writer = Writer(self._client, self._lease, self._actual)
@@ -58,11 +52,6 @@ class EtcdBackend:
             except Rejected as error:
                 raise ConfigError(str(error)) from None
         return prefix
-
-    @property
-    def keepalive_interval(self) -> float | None:
-        """The refresh interval, or None if entries live for ever."""
-        return self._interval
 
     def entry(self, service: Service) -> Entry:
         """``<prefix>/<name>/<id>``. A name may be a path, an id may not. Raises `Rejected`."""

@@ -27,16 +27,7 @@ from registrator.backend import Context, Rejected, Unavailable
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from ..common.values import encode
-from .nodes import (
-    CHANGED,
-    INSTANCE,
-    MAX_BYTES,
-    OVERHEAD,
-    Node,
-    parent_of,
-    reason_for,
-    record,
-)
+from .nodes import CHANGED, INSTANCE, MAX_BYTES, OVERHEAD, Node, parent_of, reason_for, record
 from .session import Session
 from .settings import base_path, illegal, settings
 from .tree import Tree
@@ -61,18 +52,14 @@ class ZooKeeperBackend:
         self._base = base_path(context.uri)
         self._identity = context.identity
         self._session = Session(context, chosen)
-        self._interval = chosen.session_timeout / 5
+        # To leave a frozen member long before kazoo would.
+        self.keepalive_interval: float | None = chosen.session_timeout / 5
         self._tree = Tree(self._session, self._base, context.identity)
         self._name = str(context.uri)
         self._different: list[str] = []
         self._former = 0
         # The nodes of a dead agent, which we take over, and their sessions. None before a listing.
         self._dead: dict[str, int] | None = None
-
-    @property
-    def keepalive_interval(self) -> float | None:
-        """A fifth of the session timeout, to leave a frozen member long before kazoo would."""
-        return self._interval
 
     def entry(self, service: Service) -> Entry:
         """The node's path and its JSON. Raises `Rejected` if the path is illegal or all too large.
@@ -170,10 +157,7 @@ class ZooKeeperBackend:
         self._different = others or self._different
 
     def _settle(
-        self,
-        client: KazooClient,
-        wanted: Mapping[str, Entry | None],
-        rejected: dict[str, str],
+        self, client: KazooClient, wanted: Mapping[str, Entry | None], rejected: dict[str, str]
     ) -> None:
         """Write these nodes, or remove those with None. Adds what is refused to `rejected`."""
         todo = dict(wanted)

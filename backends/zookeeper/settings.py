@@ -35,7 +35,10 @@ def settings(uri: RegistryURI, environ: Mapping[str, str]) -> Settings:
     """Read the settings. Raises `ConfigError`."""
     require_known_options(uri, "session-timeout", "acl")
     credential = _credential(uri, environ)
-    files = _tls(environ) if uri.scheme == "zookeeper-tls" else None
+    files = None
+    if uri.scheme == "zookeeper-tls":
+        names = ("ZOOKEEPER_CACERT", "ZOOKEEPER_CERT", "ZOOKEEPER_KEY")
+        files = tls.Client(*(tls.file(environ, name) for name in names))
     return Settings(_session_timeout(uri), credential, _acl(uri, credential), files)
 
 
@@ -94,11 +97,3 @@ def _acl(uri: RegistryURI, credential: str) -> list[Any] | None:
             raise ConfigError(f"acl={choice} needs a user and password")
         return None
     return [*CREATOR_ALL_ACL, *(READ_ACL_UNSAFE if choice == "world-read" else ())]
-
-
-def _tls(environ: Mapping[str, str]) -> tls.Client:
-    return tls.Client(
-        tls.file(environ, "ZOOKEEPER_CACERT"),
-        tls.file(environ, "ZOOKEEPER_CERT"),
-        tls.file(environ, "ZOOKEEPER_KEY"),
-    )

@@ -59,12 +59,9 @@ class Tree:
         if isinstance(names, Exception):
             self._parents = set()
             return ()
-        services = [f"{self._base}/{name}" for name in names if self._is_service(name)]
+        services = [f"{self._base}/{name}" for name in names if self._base or name != "zookeeper"]
         self._parents = {*above([f"{self._base}/"]), *services}
         return services
-
-    def _is_service(self, name: str) -> bool:
-        return bool(self._base) or name != "zookeeper"
 
     def _children(self, client: KazooClient, paths: Sequence[str]) -> Sequence[Any]:
         """The names of each node's children; None if it does not exist or must not be read."""

@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 
 from registrator.system.stderr import Stderr
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
-
 # These libraries log each request and retry. The agent itself says once what matters.
 NOISY = ("kazoo", "urllib3", "docker", "consul", "etcd3", "grpc")
 

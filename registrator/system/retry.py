@@ -36,21 +36,21 @@ def engine_backoff(attempt: int) -> float:
 
 def retry(
     attempt: Callable[[], T],
-    errors: type[Exception] | tuple[type[Exception], ...],
+    error: type[Exception],
     failed: Callable[[Exception], float],
     stop: threading.Event,
     sleep: Callable[[float], object] | None = None,
 ) -> T | None:
     """Call `attempt` until it succeeds and return its result, or None once `stop` is set.
 
-    `failed` is called with each of the `errors`. It returns the seconds to wait, or raises to give
+    `failed` is called with each `error`. It returns the seconds to wait, or raises to give
     up. `sleep` waits that long, and may return early. By default only `stop` ends the wait. An
     attempt that fails after `stop` is set counts for nothing: the end may be why it failed.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return failed(error) if isinstance(error, Exception) and not stop.is_set() else 0
+        found = state.outcome.exception() if state.outcome else None
+        return failed(found) if isinstance(found, Exception) and not stop.is_set() else 0
 
     def pause(seconds: float) -> None:
         # The exceptions of the libraries hold the socket that failed in a cycle. Without this it
@@ -59,7 +59,7 @@ def retry(
         (sleep or stop.wait)(seconds)
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(errors),
+        retry=tenacity.retry_if_exception_type(error),
         wait=wait,
         stop=tenacity.stop_when_event_set(stop),
         sleep=pause,

@@ -23,6 +23,5 @@ def tell_ready(environ: Mapping[str, str]) -> None:
             sock.sendto(b"READY=1", address)
         except OSError as error:
             log.warning(
-                "cannot tell systemd that the agent runs, so systemd may end it: %s",
-                error.strerror,
+                "cannot tell systemd that the agent runs, so systemd may end it: %s", error.strerror
             )
