@@ -121,7 +121,8 @@ class FileBackend:
         with self._locked() as folder_fd:
             before = self._read()
             theirs = self._theirs([g for g in before if g["labels"].get("id") in planned])
-            refused = {g["labels"]["id"]: self._why(g) for g in theirs}
+            held = [self._actual(g["labels"]["id"], g) for g in theirs]
+            refused = {actual.id: actual.holder for actual in held}
             after = [g for g in before if g["labels"].get("id") not in planned or g in theirs]
             after += [json.loads(wanted[key].content) for key in wanted if key not in refused]
             if _sorted(after) != _sorted(before):
@@ -149,16 +150,6 @@ class FileBackend:
             return now.mark is not Mark.NONE or seen.mark is not Mark.OURS or now.id in held
 
         return [group for group, now in found if stays(now)]
-
-    def _why(self, group: Group) -> str:
-        """Why a group of somebody else keeps ours out."""
-        labels = group["labels"]
-        mark = self._identity.mark(labels.get(OWNER), labels.get(HOST))
-        if mark is Mark.NONE:
-            return f"somebody else registered it with {_address(group) or 'no address'}"
-        if mark is Mark.TWIN:
-            return f"host {labels[HOST]}, which has the same engine id, holds it"
-        return "another owner holds it"
 
     def keepalive(self) -> None:
         """Do nothing, because entries do not expire."""

@@ -249,6 +249,15 @@ class Actual:
     host: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def holder(self) -> str:
+        """Who holds this entry, for the operator, if it is not ours."""
+        if self.mark is Mark.NONE:
+            return f"somebody else registered it with {self.address or 'no address'}"
+        if self.mark in (Mark.TWIN, Mark.UNTOLD):
+            return f"host {self.host or 'unknown'}, which has the same engine id, holds it"
+        return "another owner holds it"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

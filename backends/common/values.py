@@ -4,10 +4,11 @@ Anybody may have stored a value, so it may contain anything.
 """
 
 import json
+import re
 from typing import Any
 
 from registrator.backend import ConfigError, Rejected
-from registrator.model import Identity, Service
+from registrator.model import Identity
 from registrator.uri import RegistryURI
 
 # The fields of a JSON value that tell whose it is. ``host`` is SkyDNS's word for the address.
@@ -30,10 +31,9 @@ def wants_json(uri: RegistryURI) -> bool:
     return choice == "json"
 
 
-def as_json(service: Service, identity: Identity) -> str:
-    """The whole service, with its owner and host."""
-    marks = {OWNER: identity.owner, HOST: identity.hostname}
-    return json.dumps(service.record | marks, sort_keys=True)
+def marks(identity: Identity) -> dict[str, str]:
+    """The fields of a JSON value that tell whose it is."""
+    return {OWNER: identity.owner, HOST: identity.hostname}
 
 
 def json_in(value: str) -> dict[str, Any]:
@@ -59,3 +59,12 @@ def host_in(value: str) -> str:
     """The name of the host that wrote a JSON value. Empty if it tells none."""
     host = json_in(value).get(HOST)
     return host if isinstance(host, str) else ""
+
+
+def host_in_id(service_id: str) -> str:
+    """The host in an id that the agent or gliderlabs/registrator made. Empty for other ids.
+
+    The form is ``host:container:port``, with ``:udp`` for UDP.
+    """
+    found = re.fullmatch(r"([^:]+):[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?", service_id)
+    return found[1] if found else ""

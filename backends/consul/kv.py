@@ -13,6 +13,7 @@ The store belongs to the whole cluster. If a call finds its server dead, it cont
 address, and nothing must be written again.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from ..common.values import address_in, as_json, wants_json
+from ..common.values import address_in, marks, wants_json
 from .api import Api
 from .errors import Refused, explain_denial
 from .kv_owners import Owners, facts
@@ -82,7 +83,7 @@ class ConsulKVBackend:
         _require_legal(key.removeprefix(self._prefix))
         content = str(Address(service.address, service.port))
         if self._json:
-            content = as_json(service, self._identity)
+            content = json.dumps(service.record | marks(self._identity), sort_keys=True)
         if not content.isprintable():
             raise Rejected(f"the address {service.address[:80]!r} is not printable")
         if len(content) > MAX_VALUE:
@@ -242,16 +243,12 @@ class ConsulKVBackend:
     def _obstacle(self, key: str, now: Stored, before: Stored | None) -> str:
         """Why a key must not be touched; empty if it may be. The plan knows it as `before`."""
         actual = self._actual(key, now)
-        if actual.mark is Mark.OTHERS:
-            return "another owner holds it"
         same = before is not None and (before.value, before.flags) == (now.value, now.flags)
-        if same or actual.mark is Mark.OURS:
+        if actual.mark is Mark.OURS or (same and actual.mark is not Mark.OTHERS):
             return ""
-        if actual.mark is not Mark.NONE:
-            return f"host {actual.host or 'unknown'}, which has the same engine id, holds it"
-        if before is not None and self._owners.are_ours(before):
+        if actual.mark is Mark.NONE and before is not None and self._owners.are_ours(before):
             return ""  # Somebody wrote another value over our key, and our flags went with that.
-        return f"somebody else registered it with {actual.address or 'no address'}"
+        return actual.holder
 
 
 def _place(uri: RegistryURI) -> tuple[str, str]:

@@ -7,11 +7,8 @@ from typing import Any
 
 from registrator.model import Identity, Mark
 
-from ..common.values import address_in, host_in
+from ..common.values import address_in, host_in, host_in_id
 from .kv_transaction import Stored
-
-# The ids that gliderlabs/registrator makes: ``host:container:port``, with ``:udp`` for UDP.
-_DEFAULT_ID = re.compile(r"([^:]+):[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?")
 
 
 class Owners:
@@ -36,9 +33,7 @@ class Owners:
             return Mark.NONE, ""
         if not self.are_ours(stored):
             return Mark.OTHERS, ""
-        host = host_in(stored.value) or session_host
-        if not host and (found := _DEFAULT_ID.fullmatch(key.rpartition("/")[2])):
-            host = found[1]
+        host = host_in(stored.value) or session_host or host_in_id(key.rpartition("/")[2])
         return self._identity.mark(self._owners[stored.flags], host), host
 
 

@@ -9,7 +9,7 @@ from registrator.backend import ConfigError, Context, Rejected, SessionLost, req
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
-from ..common.values import address_in, json_in, wants_json
+from ..common.values import HOST, OWNER, address_in, host_in_id, json_in, marks, wants_json
 from .client import EtcdClient
 from .entries import MAX_VALUE, Write, check
 from .lease import Lease
@@ -19,10 +19,6 @@ from .writer import Writer
 RANGE = unary("kvstub.Range")
 
 PAGE = 5000
-# The field of a JSON value that names the host. SkyDNS has a field ``host`` of its own.
-HOST = "host_name"
-# The id that the agent makes for a service without an id of its own.
-DEFAULT_ID = re.compile(r"([^:]+):[a-zA-Z0-9][a-zA-Z0-9_.-]*:\d+(:udp)?")
 
 
 class EtcdBackend:
@@ -58,8 +54,7 @@ class EtcdBackend:
         check("name", service.name, nested=True)
         check("id", service.id)
         if self._json:
-            mark = {"owner": self._identity.owner, HOST: self._identity.hostname}
-            content = json.dumps(service.record | mark)
+            content = json.dumps(service.record | marks(self._identity))
         else:
             check("address", service.address)
             content = str(Address(service.address, service.port))
@@ -149,7 +144,7 @@ class EtcdBackend:
         value = _text(kv.value)
         document = json_in(value)
         host = self._host(kv, document)
-        owner = self._lease.owner(kv.lease) or document.get("owner")
+        owner = self._lease.owner(kv.lease) or document.get(OWNER)
         mark = self._identity.mark(owner, host)
         if mark is Mark.NONE and kv.lease:
             mark = Mark.OTHERS
@@ -170,8 +165,7 @@ class EtcdBackend:
             return named
         if kv.lease == self._lease.id:
             return self._identity.hostname
-        default = DEFAULT_ID.fullmatch(_id(kv))
-        return default[1] if default else ""
+        return host_in_id(_id(kv))
 
     def _strange(self, kvs: Iterable[Any]) -> Collection[int]:
         """The leases whose keys name other hosts, and not this one."""

@@ -17,7 +17,8 @@ from registrator.backend import ConfigError, Context
 from registrator.model import Entry, Service
 from registrator.uri import RegistryURI
 
-from .backend import HOST, EtcdBackend
+from ..common.values import HOST
+from .backend import EtcdBackend
 from .entries import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -121,15 +121,10 @@ class Writer:
 
     def _refusal(self, write: Write, found: Actual) -> str:
         """Why a key that changed since the last look may not be written. Empty if it may."""
-        if found.mark is Mark.TWIN:
-            return f"host {found.host}, which has the same engine id, holds it"
-        if found.mark is Mark.OTHERS:
-            return "another owner holds it"
-        if found.mark is Mark.OURS or write.key in self._ours:
-            return ""
-        if write.value is None or write.address != found.address:
-            return f"somebody else has just registered it with {found.address or 'no address'}"
-        return ""
+        ours = found.mark is Mark.OURS or write.key in self._ours
+        same = write.value is not None and write.address == found.address
+        may = (ours or same) and found.mark not in (Mark.TWIN, Mark.OTHERS)
+        return "" if may else found.holder
 
     def _done(self, write: Write, found: Sequence[Any]) -> bool:
         if write.value is None or not found:

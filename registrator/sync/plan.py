@@ -29,7 +29,7 @@ Dangling entries that this process never wanted are removed only with ``-cleanup
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
@@ -143,13 +143,9 @@ def _differs(found: Actual, entry: Entry) -> bool:
 def _conflict(found: Actual, service: Service, here: Here) -> str:
     """Why an entry keeps a service out of its place; empty if it does not."""
     mark = here.mark(found)
-    if mark is Mark.TWIN:
-        return f"host {found.host}, which has the same engine id, holds it"
-    if mark is Mark.OTHERS:
-        return "another owner holds it"
-    if mark is Mark.NONE and not here.adopts(found, service):
-        return f"somebody else registered it with {found.address or 'no address'}"
-    return ""
+    if mark is Mark.OURS or (mark is Mark.NONE and here.adopts(found, service)):
+        return ""
+    return replace(found, mark=mark).holder
 
 
 def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry, Entry]]]:

@@ -154,7 +154,8 @@ class Host(RuleBasedStateMachine):
         self.engine.hangs, self.engine.hostile, self.engine.mute = set(), set(), False
         self.engine.slow = lambda: None
         self.registry.faults = []
-        for _ in range(3):
+        # A step tries only one container again that could not be inspected, and there are four.
+        for _ in range(6):
             self.lanes.free()
             self.now += 100
             self.inventory.resync()

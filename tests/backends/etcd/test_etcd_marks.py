@@ -101,7 +101,7 @@ def test_a_clone_that_was_faster_is_left(make: Backends, uri: str) -> None:
     why = one.apply(Plan((entry,)))[entry.key]
     assert why in (
         f"host {B}, which has the same engine id, holds it",
-        f"somebody else has just registered it with {ADDRESSES[B]}",
+        "host unknown, which has the same engine id, holds it",
     )
     assert two.list()[entry.key].mark is Mark.OURS
 
