@@ -46,6 +46,7 @@ def snapshot(*names: str) -> Snapshot:
 def test_the_log_tells_the_begin_every_tenth_failure_and_the_end(
     report: Report[Row], clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    clock.now = 1000
     for _ in range(25):
         report.failed("refused")
         clock.now += 1

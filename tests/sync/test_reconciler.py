@@ -487,6 +487,18 @@ def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
     assert bench.reconciler.step() == Written(1, 0)
 
 
+def test_a_keepalive_looks_at_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes every few seconds, and a host may have thousands of services."""
+    bench = Bench()
+    bench.backend.keepalive_interval = 10
+    bench.step(service("a"), service("forbidden"))
+    looked: list[Service] = []
+    monkeypatch.setattr(FakeBackend, "entry", lambda _, service: looked.append(service))
+    bench.now = 10
+    assert bench.reconciler.step() == Written(0, 0)
+    assert (bench.registry.keepalives, looked) == (1, [])
+
+
 class Runner:
     """Runs a reconciler in a thread, at most until the end of the test."""
 
