@@ -124,12 +124,12 @@ OPTIONS = (
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", _word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
-           "When to deregister a container that ended: always, or on-success (after exit 0, "
-           "after a signal, or if it is gone).", _one_of("always", "on-success")),
+           "When the entries of an ended container go: always, or on-success (not after exit "
+           "code 1 to 127).", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", _boolean),
     Option("former-engine", "former_engine", "Keeping in step", "ID", "",
-           "Take over what this host wrote while its Docker engine had this id. "
+           "An id that this host's Docker engine had before. Its entries are ours too. "
            "Separate several by commas.", _words),
     Option("resync", "resync", "Keeping in step", "SECONDS", "60",
            "List Docker and the registries again, and write the differences. "
