@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 30
 FORK = multiprocessing.get_context("fork")
 
-INVENTORY = ["desired/test_inventory.py", "desired/test_slow_engine.py"]
+INVENTORY = ["desired/test_slow_engine.py", "desired/test_inventory.py"]
 
 # Each module with the tests that hold its rules.
 MODULES = {
