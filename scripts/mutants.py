@@ -42,6 +42,7 @@ MODULES = {
     "desired/inspections": INVENTORY,
     "desired/inventory": INVENTORY,
     "engine/answers": ["engine/test_answers.py", "engine/test_hostile_answers.py"],
+    "engine/event_lines": ["engine/test_event_lines.py", "engine/test_hostile_answers.py"],
     "sync/plan": ["sync/test_plan.py"],
     "sync/reconciler": ["sync/test_reconciler.py"],
     "status/board": ["status/test_board.py"],

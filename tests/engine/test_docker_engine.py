@@ -14,7 +14,6 @@ from support.engine import Dockerd
 from support.wait import until
 
 from registrator.engine.client import DockerEngine
-from registrator.engine.event_lines import parse_event
 from registrator.model import EngineUnavailable, Event
 
 TIMEOUT = 1.0
@@ -196,21 +195,3 @@ def test_a_version_that_the_engine_does_not_speak(clean_engine: Dockerd) -> None
     with pytest.raises(EngineUnavailable, match=r"400.*too new"):
         client.running()
     client.close()
-
-
-def test_events_of_several_forms() -> None:
-    old = parse_event(b'{"status":"start","id":"abc","time":5}')
-    assert old == Event("abc", "start", 5 * 10**9)
-    network = parse_event(
-        b'{"Type":"network","Action":"connect","timeNano":7,'
-        b'"Actor":{"ID":"net","Attributes":{"container":"abc","name":"n"}}}'
-    )
-    assert network == Event("abc", "connect", 7)
-    podman = parse_event(
-        b'{"Type":"network","Action":"disconnect","timeNano":7,'
-        b'"Actor":{"ID":"abc","Attributes":{"name":"web1","network":"podman","podId":""}}}'
-    )
-    assert podman == Event("abc", "disconnect", 7)
-    assert parse_event(b'{"Type":"network","Action":"create","Actor":{"ID":"net"}}') is None
-    died = parse_event(b'{"Type":"container","Action":"died","timeNano":8,"Actor":{"ID":"abc"}}')
-    assert died == Event("abc", "die", 8)
