@@ -12,17 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import support.require
 from support import engine_cleanup
 from support.engine import Dockerd
+from support.grpc_proxy import GRPCProxy
 from support.process import Process
 from support.proxy import RecordingHTTPProxy, Request, TCPProxy
 from support.require import require
 from support.wait import until
+
+from registrator.backends.etcd.rpc import grpc
 
 
 def test_until_returns_the_first_truthy_value() -> None:
@@ -335,3 +341,49 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return ""
+
+
+class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers each request of a call with the request."""
+
+    def service(self, details: Any) -> Any:
+        def answer(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+            with contextlib.suppress(grpc.RpcError):
+                yield from requests
+
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+
+def test_the_proxy_for_grpc_logs_nothing_about_a_call_that_is_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    earlier = {*threading.enumerate()}
+    server = grpc.server(ThreadPoolExecutor(20))
+    server.add_generic_rpc_handlers((Echo(),))
+    upstream = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    over = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield b"one"
+        over.wait()
+
+    try:
+        with closing(GRPCProxy(upstream)) as proxy:
+            with grpc.insecure_channel(proxy.address) as channel:
+                # Which side ends a cancelled call first is not certain.
+                for _ in range(20):
+                    call = channel.stream_stream("/test/Echo")(requests())
+                    assert next(call) == b"one"
+                    call.cancel()
+    finally:
+        over.set()
+        server.stop(0).wait()
+
+    def reading() -> list[threading.Thread]:
+        """The library names its threads after what they run."""
+        threads = {*threading.enumerate()} - earlier
+        return [each for each in threads if "consume_request" in each.name]
+
+    until(lambda: not reading(), "the end of all that reads requests")
+    assert caplog.messages == []
