@@ -18,7 +18,7 @@ import click
 from registrator import __version__
 from registrator.config import ConfigErrors, configure
 from registrator.options import BOOLEANS, OPTIONS, Option, misspelt
-from registrator.system.cmdline import hide_secrets
+from registrator.system.hide_secrets import hide_secrets
 from registrator.system.memory import import_requests_without_charset_detection
 
 EXAMPLES = (

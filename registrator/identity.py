@@ -35,12 +35,11 @@ def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
             "ids start with %s, exposed ports are registered at the containers' own addresses%s",
             hostname, f" in the network {config.network}" if config.network else "",
         )  # fmt: skip
-        return
-    if not host_ip:
+    elif host_ip:
+        log.info("ids start with %s, published ports are registered at %s", hostname, host_ip)
+    else:
         log.warning(
             "ids start with %s, published ports are not registered: "
             "no address of this host was found; give one with -ip",
             hostname,
         )
-        return
-    log.info("ids start with %s, published ports are registered at %s", hostname, host_ip)

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unicodedata import ucd_3_2_0
 from urllib.parse import quote, urlencode
@@ -82,8 +82,10 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
-class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
+class Client:
     """The transport to one server: python-consul2's interface over a urllib3 pool.
+
+    That interface has two more methods, which nothing here needs.
 
     Every request has a time limit. There is no proxy, no redirect and no retry.
     """
@@ -130,28 +132,17 @@ class Client(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no ty
         self._pool.close()
 
     def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
-        """Read, for python-consul2. All four methods raise the errors of `errors`."""
-        return self._read(callback, self._request("GET", path, params, None))
+        """Read, for python-consul2. Both methods raise the errors of `errors`."""
+        return self._call(callback, "GET", path, params, None)
 
     def put(
         self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
     ) -> Any:
         """Write, for python-consul2."""
-        return self._read(callback, self._request("PUT", path, params, data))
+        return self._call(callback, "PUT", path, params, data)
 
-    def post(
-        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
-    ) -> Any:
-        """Post, for python-consul2's interface."""
-        return self._read(callback, self._request("POST", path, params, data))
-
-    def delete(
-        self, callback: Any, path: str, params: Any = None, data: str = "", headers: Any = None
-    ) -> Any:
-        """Delete, for python-consul2's interface."""
-        return self._read(callback, self._request("DELETE", path, params, data))
-
-    def _read(self, callback: Callable[[Any], Any], answer: Any) -> Any:
+    def _call(self, callback: Any, method: str, path: str, params: Any, data: str | None) -> Any:
+        answer = self._request(method, path, params, data)
         with self.expect_consul_format():
             return callback(answer)
 

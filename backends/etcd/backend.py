@@ -11,10 +11,10 @@ from registrator.uri import Address, RegistryURI
 
 from ..common.values import HOST, OWNER, address_in, host_in_id, json_in, marks, wants_json
 from .client import EtcdClient
-from .entries import MAX_VALUE, Write, check
 from .lease import Lease
 from .rpc import Code, Refused, etcdrpc, no_space, unary
 from .writer import Writer
+from .writes import MAX_VALUE, Write, check
 
 RANGE = unary("kvstub.Range")
 

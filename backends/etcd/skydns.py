@@ -19,7 +19,7 @@ from registrator.uri import RegistryURI
 
 from ..common.values import HOST
 from .backend import EtcdBackend
-from .entries import check
+from .writes import check
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASH_DIGITS = 8

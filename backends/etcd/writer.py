@@ -7,9 +7,9 @@ from registrator.backend import Unavailable
 from registrator.model import Actual, Mark
 
 from .client import EtcdClient
-from .entries import Write, transactions
 from .lease import Lease
 from .rpc import Refused, etcdrpc, too_large, unary
+from .writes import Write, transactions
 
 TXN = unary("kvstub.Txn")
 

@@ -12,7 +12,6 @@ The guarantees:
   registries only add to what stands.
 """
 
-import logging
 import math
 import threading
 import time
@@ -27,8 +26,6 @@ from registrator.desired.vanished import Doubt
 from registrator.model import EngineUnavailable, Event, Offer, Snapshot
 from registrator.status.board import Board
 from registrator.system.retry import engine_backoff, retry
-
-log = logging.getLogger("registrator.inventory")
 
 # Seconds of inspections after which what is known is published. It doubles with each portion.
 PORTION = 0.05
@@ -92,9 +89,8 @@ class Inventory:
         if not event.container_id:
             self.resync()
             return
-        gone = event.action == "destroy" or (
-            event.action == "die" and not self._keeps(event.exit_code)
-        )
+        ended = event.action == "die" and not self._keeps(event.exit_code)
+        gone = ended or event.action == "destroy"
         with self._noted:
             task = self._tasks.setdefault(event.container_id, Task())
             if event.action in ("connect", "disconnect"):
@@ -121,9 +117,8 @@ class Inventory:
 
     def resync(self) -> None:
         """Have the engine listed in full by the next step."""
-        with self._noted:
-            self._listing_due = True
-            self._noted.notify()
+        self._listing_due = True
+        self._wake()
 
     def events_connected(self) -> None:
         """Note that the event stream stands. What happened before is found by a listing."""
@@ -193,13 +188,10 @@ class Inventory:
     def _take_ends(self) -> None:
         """Take in the ends that are known. They need no engine, and are older than a listing."""
         with self._noted:
-            ends = [
-                (key, task)
-                for key, task in self._tasks.items()
-                if task.hint is not None and self._inspections.ends(key, task.hint)
-            ]
-        for container_id, task in ends:
-            self._take(container_id, task)
+            hints = {key: task.hint for key, task in self._tasks.items() if task.hint}
+        for container_id, hint in hints.items():
+            if self._inspections.ends(container_id, hint):
+                self._take(container_id, self._tasks[container_id])
 
     def _list(self) -> None:
         """Note what a full listing shows to be new, changed or gone."""

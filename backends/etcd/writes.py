@@ -1,4 +1,4 @@
-"""Keys and writes of etcd: the legal parts of a key, and how many writes fit a transaction."""
+"""Writes to etcd: the legal parts of their keys, and how many writes fit a transaction."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
