@@ -95,6 +95,9 @@ class Inventory:
             task = self._tasks.setdefault(event.container_id, Task())
             if event.action in ("connect", "disconnect"):
                 task.moved = True
+                if event.container_id not in self._containers.ids:
+                    # It waits for the next step. To wake the thread now would delay a write.
+                    return
             else:
                 task.add(Hint(event.time, gone))
             if event.action == "start":
@@ -140,8 +143,11 @@ class Inventory:
                 self._engine.interrupt()
             return engine_backoff(report.row.failures)
 
-        while not stop.is_set():
-            retry(self._round, EngineUnavailable, failed, stop)
+        def rounds() -> None:
+            while not stop.is_set():
+                self._round()
+
+        retry(rounds, EngineUnavailable, failed, stop)
 
     def _round(self) -> None:
         if not self.wait(HEARTBEAT):

@@ -86,11 +86,15 @@ class Reconciler:
 
         Raises `GaveUp`.
         """
-        try:
+
+        def steps() -> None:
             while not stop.is_set():
                 self._wakeup.clear()
-                self._step_until_done(stop)
+                self.step()
                 self._wakeup.wait(self._pause())
+
+        try:
+            retry(steps, BackendError, self._failed, stop, self._wait)
         finally:
             self._backend.close()
 
@@ -222,10 +226,6 @@ class Reconciler:
             self._actual.pop(key, None)
             self._wanted.discard(key)
         return self.report.wrote(registered, removed, drift=drift, seconds=seconds)
-
-    def _step_until_done(self, stop: threading.Event) -> None:
-        """Repeat a step until it succeeds, or `stop` is set; raises `GaveUp`."""
-        retry(self.step, BackendError, self._failed, stop, self._wait)
 
     def _failed(self, error: Exception) -> float:
         """Note a failed attempt; returns the seconds to wait before the next one."""

@@ -83,6 +83,37 @@ def test_networks_matter_only_while_a_container_runs() -> None:
     assert stock.engine.inspected == [moved, moved]
 
 
+def test_networks_of_an_unknown_container_wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start tells of its networks before, and an end after: that must not delay a write."""
+    stock, woken = Stock(container("a")), []
+    stock.step()
+    noted = stock.inventory._noted
+    monkeypatch.setattr(noted, "notify", lambda: woken.append(True))
+    stock.inventory.mark(Event(container("b").id, "connect", 5))
+    assert not woken
+    stock.inventory.mark(Event(container("a").id, "connect", 6))
+    assert woken
+
+
+def test_a_network_joined_during_the_first_inspection(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock, new = Stock(), container("b")
+    stock.step()
+    inspect = stock.engine.inspect
+
+    def slow(container_id: str, timeout: float | None = None) -> Container | None:
+        answer = inspect(container_id, timeout)
+        stock.engine.containers[new.id] = container("b", host_port=1)
+        stock.inventory.mark(Event(new.id, "connect", 5))
+        return answer
+
+    monkeypatch.setattr(stock.engine, "inspect", slow)
+    assert stock.step(stock.engine.start(new)) == {"h:b:80"}
+    monkeypatch.undo()
+    assert stock.inventory.wait(0)
+    stock.step()
+    assert stock.published[-1].services["h:b:80"].port == 1
+
+
 def test_a_network_joined_while_the_engine_is_down() -> None:
     stock = Stock(container("a"))
     stock.step()
