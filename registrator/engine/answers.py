@@ -179,9 +179,12 @@ def items(text: str) -> Iterator[Any]:
 
 
 def fingerprint(row: Mapping[str, Any]) -> int:
-    """A digest of what a listing says of a container, without its age and the order of ports."""
+    """A digest of what a listing says of a container, without its age and the order of ports.
+
+    An engine writes the keys of each object in the same order every time.
+    """
     ports = row.get("Ports")
     if isinstance(ports, list):
-        ports = sorted(json.dumps(port, sort_keys=True) for port in ports)
+        ports = sorted(map(json.dumps, ports))
     rest = [row.get(key) for key in ("Names", "State", "Labels", "NetworkSettings")]
-    return hash(json.dumps([ports or [], rest], sort_keys=True))
+    return hash(json.dumps([ports or [], rest]))
