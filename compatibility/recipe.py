@@ -1,4 +1,4 @@
-"""What a recipe is, and how its result is kept: made once, in a folder of its own."""
+"""A recipe makes one version of a program, once, and keeps it in a folder of its own."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a suite gave: counts, seconds, and the names of the tests that failed."""
+    """The result of a suite: counts, seconds, and the names of the tests that failed."""
 
     passed: int
     failed: int

@@ -50,7 +50,7 @@ def notes(proc: Path = Path("/proc")) -> list[str]:
 
 
 def problems(note: str, now: float) -> list[str]:
-    """What is wrong with the agent of this note. `now` is the monotonic clock in seconds."""
+    """The problems of the agent that wrote this note. `now` is the monotonic clock in seconds."""
     written, *wrong = note.strip().split("\n")
     if not written:
         return ["the agent has only just started"]

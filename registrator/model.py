@@ -1,4 +1,4 @@
-"""The words that all modules share: what a container is, what it offers, what a registry holds.
+"""The types that all modules share: containers, services, snapshots, entries and plans.
 
 All of it is immutable, so that threads may share it, and has no behaviour beyond its own data.
 """
@@ -25,7 +25,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What the agent needs to know of one container: a fraction of an inspection's answer.
+    """The facts of one container that the agent needs: a fraction of an inspection's answer.
 
     `env` and `labels` hold the pairs that can matter (see `engine.answers`). `networks` holds the
     container's own address in each network, its main network first. `started_at` is in ns since
@@ -148,7 +148,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a container offers: its services, and each port that is left out."""
+    """The services of a container, and each port that is left out."""
 
     services: tuple[Service, ...] = ()
     left_out: tuple[LeftOut, ...] = ()

@@ -63,7 +63,7 @@ FORMAL = ("annotation", "returns", "decorator_list")
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:
-    """What a node may become; each has one change."""
+    """The changed forms of a node. Each has one change."""
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         changed = copy.deepcopy(node)
         changed.ops[0] = SWAPS[type(node.ops[0])]()

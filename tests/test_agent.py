@@ -106,7 +106,7 @@ def test_sigterm_at_any_moment_ends_it_whatever_stderr_does(
 def test_a_full_stderr_stops_nothing_and_sigusr1_tells_what_every_thread_does(
     clean_engine: Dockerd, tmp_path: Path
 ) -> None:
-    """What was said meanwhile comes out later."""
+    """Lines that were logged meanwhile come out later."""
     clean_engine.api.run("c0", "web", publish_all=True)
     services = tmp_path / "services.json"
     words = ["-ip", "127.10.0.1", "-hostname", "h", f"file://{services}"]

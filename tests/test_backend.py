@@ -1,4 +1,4 @@
-"""What backends have in common: secrets from variables and files, and the options of a URI."""
+"""Rules for all backends: secrets from variables and files, and the options of a URI."""
 
 from __future__ import annotations
 

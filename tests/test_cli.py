@@ -239,7 +239,7 @@ def test_as_a_program(program: list[str]) -> None:
 
 
 def test_help_needs_neither_docker_nor_a_registry() -> None:
-    """What takes long to import is imported when it is needed."""
+    """Modules that take long to import are imported when they are needed."""
     code = (
         "import sys, registrator.cli; print([m for m in ('docker', 'consul') if m in sys.modules])"
     )

@@ -29,7 +29,7 @@ def mistakes(
     uris: list[str] | None = None,
     environ: dict[str, str] | None = None,
 ) -> list[str]:
-    """What is wrong with these; without URIs, beside that they are missing."""
+    """The mistakes in these. Without URIs, all but that they are missing."""
     with pytest.raises(ConfigErrors) as caught:
         configure(given or {}, uris or [], environ or {})
     assert SECRET not in str(caught.value)

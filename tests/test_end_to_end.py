@@ -28,7 +28,7 @@ def registered(consul: Consul) -> dict[str, tuple[str, int]]:
 
 
 def running(engine: Dockerd, host: str = "h") -> dict[str, tuple[str, int]]:
-    """What should stand there, by the engine's word."""
+    """The services that should stand there, by the engine's word."""
     wanted = {}
     for row in engine.api.containers():
         if row["State"] != "running":

@@ -246,7 +246,7 @@ class ConsulBackend:
             self._wake()
 
     def _prepare(self, api: Api) -> None:
-        """What registrations need: the mark of the token, and a TTL check that passes."""
+        """Prepare registrations: read the mark of the token, and renew the TTL check."""
         self._token_mark.read(api)
         if self._lifetime and self._lifetime.due:
             self._renew(self._lifetime, api)

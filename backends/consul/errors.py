@@ -44,7 +44,7 @@ class Denied(Unavailable):
         self.unknown = unknown
 
     def remedy(self, rules: str) -> str:
-        """What the operator must do. `rules` are the ACL rules that the request needs."""
+        """The remedy for the operator. `rules` are the ACL rules that the request needs."""
         return "give a token that this Consul knows" if self.unknown else rules
 
 

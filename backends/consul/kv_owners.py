@@ -44,7 +44,7 @@ def _flags(owner: str) -> int:
 
 
 def facts(value: str) -> Mapping[str, Any]:
-    """What a value of the original tells of its service. Empty if the value has another form."""
+    """The facts of a service in the original's value. Empty if the value has another form."""
     host, _, port = value.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not host:
         return {}

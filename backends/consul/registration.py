@@ -133,7 +133,7 @@ def body(service: Service, marks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def facts(service: Mapping[str, Any]) -> dict[str, Any]:
-    """What an agent lists of a service, by the names of the fields of `Service`."""
+    """The facts of a service that an agent lists, by the names of the fields of `Service`."""
     return {"name": service["Service"], "port": service["Port"], "tags": service["Tags"] or []}
 
 

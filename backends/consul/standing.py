@@ -1,4 +1,4 @@
-"""What stands at the Consul agent in use, as far as we know, and the writes that change it."""
+"""The entries at the Consul agent in use, as far as we know, and the writes that change them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -140,7 +140,7 @@ class EtcdBackend:
             start = answer.kvs[-1].key + b"\0"
 
     def _actual(self, kv: Any) -> Actual:
-        """What a key holds, and whose it is."""
+        """The entry that a key holds, and its owner."""
         value = _text(kv.value)
         document = json_in(value)
         host = self._host(kv, document)

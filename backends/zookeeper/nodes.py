@@ -81,7 +81,7 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
 
 
 def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the original's node tells of a service. A value of None is a field that is missing."""
+    """The facts of a service in the original's node. None means that the field is missing."""
     return {
         "name": fields.get("Name"),
         "port": fields.get("PublicPort"),

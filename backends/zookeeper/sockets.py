@@ -34,7 +34,7 @@ CHEAP = SimpleNamespace(
 
 
 def malformed(error: Exception) -> str:
-    """What to say of such an error."""
+    """The text for such an error."""
     return f"its answer is not in ZooKeeper's format ({type(error).__name__}: {error})"
 
 

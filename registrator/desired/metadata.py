@@ -49,7 +49,7 @@ class Metadata:
     of_port: dict[str, Settings] = field(default_factory=dict)
 
     def settings(self, port: int) -> Settings:
-        """What holds for one internal port. Its own keys win over the generic ones."""
+        """The settings of one internal port. Its own keys win over the generic ones."""
         own = self.of_port.get(str(port))
         return Settings(self.generic | own) if own else self.generic
 

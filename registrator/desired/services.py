@@ -53,7 +53,7 @@ class Rules:
 
 
 def services(container: Container, rules: Rules, peer: Container | None = None) -> Offer:
-    """What a running container offers, and each port that is left out.
+    """The services of a running container, and each port that is left out.
 
     `peer` is the container whose network this one shares (``--network container:…``). Texts that
     many containers share, such as tags and keys, exist once in memory.
@@ -213,7 +213,7 @@ class _Maker:
         return made
 
     def _address(self) -> str:
-        """Where clients reach this port: the first of the ways to set it that is used."""
+        """The address at which clients reach this port. The first setting that is used counts."""
         rules, peer = self.rules, self.peer
         label = self.container.labels.get(rules.ip_label, "").partition("/")[0].strip()
         if rules.ip_label and label:

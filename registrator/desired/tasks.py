@@ -1,4 +1,4 @@
-"""The note that the inventory keeps on one container: what is to be done, when, and why."""
+"""The pending work of one container: what the inventory has to do, when, and why."""
 
 import math
 from concurrent.futures import Future
@@ -22,7 +22,7 @@ class Hint(NamedTuple):
     gone: bool = False
 
     def then(self, later: "Hint | None") -> "Hint":
-        """What holds after a hint that came later. Hints may come in the wrong order.
+        """The hint that counts after a later one. Hints may come in the wrong order.
 
         A start is not undone by an older end. An end with an older time may be newer all the same,
         if the engine's clock was set back, so the container has to be inspected.
@@ -36,7 +36,7 @@ class Hint(NamedTuple):
 
 @dataclass(slots=True)
 class Task:
-    """What is to be done about one container.
+    """The work that is pending for one container.
 
     `hint` says why it has to be looked at now, if it has. `moved` says that it joined or left a
     network. `retry_at` is when to look again without a hint, and `wait` the pause that led to it.

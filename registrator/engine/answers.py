@@ -28,7 +28,7 @@ _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
 
 def container_of(answer: Any, labels: tuple[str, ...] = ()) -> Container:
-    """What matters of an inspection's answer. Texts that many containers share exist once.
+    """The container in an inspection's answer. Texts that many containers share exist once.
 
     Raises `Unreadable` if the answer has another form than an engine's.
     """

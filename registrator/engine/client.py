@@ -40,7 +40,7 @@ INFO_TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an engine says of itself. `id` is empty if it has none that lasts."""
+    """An engine's id, name and version. `id` is empty if the engine has none that lasts."""
 
     id: str
     name: str
@@ -65,7 +65,7 @@ class DockerEngine:
 
     @property
     def address(self) -> str:
-        """Where the engine is, as ``unix:///path`` or ``tcp://host:port``."""
+        """The engine's address, as ``unix:///path`` or ``tcp://host:port``."""
         return self._connection.address
 
     def identify(self) -> Engine:

@@ -113,7 +113,7 @@ class Connection:
         return _Agreed(client, pool)
 
     def _failure(self, error: Exception) -> Exception:
-        """What a request raises that failed for this reason."""
+        """The exception to raise for a request that failed for this reason."""
         kind, _, path = self.address.partition("://")
         if kind == "unix" and _is_deleted(Path(path)):
             return SocketReplaced(

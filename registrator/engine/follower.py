@@ -13,7 +13,7 @@ log = logging.getLogger("registrator.engine")
 
 
 class Listener(Protocol):
-    """What wants to know of events, such as the inventory."""
+    """The receiver of events, such as the inventory."""
 
     def mark(self, event: Event) -> None: ...  # noqa: D102
     def events_connected(self) -> None: ...  # noqa: D102

@@ -29,7 +29,7 @@ class Board:
         return report
 
     def problems(self) -> list[str]:
-        """What keeps the registries from being in sync now, a line each, without secrets."""
+        """The reasons why registries are not in sync now, a line each, without secrets."""
         engine = self.engine.row
         if not engine.last_success:
             return [_line(engine.name, "has not answered yet", engine.error)]

@@ -1,6 +1,6 @@
 """The rows of the board: what the agent knows of its engine and of each registry at one moment.
 
-A row is immutable. Whoever writes it replaces it as a whole, so a reader never sees half of a
+A row is immutable. The writer replaces it as a whole, so a reader never sees half of a
 change and needs no lock. Moments are in seconds since the epoch, and 0 means never.
 """
 

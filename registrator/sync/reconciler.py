@@ -1,4 +1,4 @@
-"""Keeps one registry in step with what this host runs. Only this module writes a second time.
+"""Keeps one registry in step with what this host runs. Only this module retries a write.
 
 `Reconciler.step` does all that is due, once, and raises what the backend raises. `run` repeats it
 until the agent ends. After a failure nothing is certain, so the next attempt lists the registry.
@@ -179,7 +179,7 @@ class Reconciler:
         return self._refused.get(entry.key, (None,))[0] == entry.content
 
     def _plan(self, snapshot: Snapshot, desired: Mapping[str, Entry]) -> Plan:
-        """What to write. Entries that the registry refused wait for the next listing."""
+        """The plan to write. Entries that the registry refused wait for the next listing."""
         writable = {key: entry for key, entry in desired.items() if not self._is_refused(entry)}
         self._wanted |= writable.keys()
         here = Here(self._identity.hostname, snapshot.addresses, snapshot.host_addresses)
@@ -201,7 +201,7 @@ class Reconciler:
         return Plan(missing, conflicts=plan.conflicts)
 
     def _withdrawal(self, desired: Mapping[str, Entry]) -> Plan:
-        """What removes our older entries that refused ones were to replace."""
+        """A plan that removes our older entries, if the registry refused the newer ones."""
         stale = self._refused.keys() & desired.keys() & self._actual.keys()
         ours = (key for key in stale if self._actual[key].mark is Mark.OURS)
         return Plan(deregister=tuple(ours))

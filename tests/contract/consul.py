@@ -27,7 +27,7 @@ TELEMETRY: Mapping[str, Any] = {
 
 
 class OverHTTP(Registry):
-    """What both have in common; `suffix` is ``-tls``, ``-unix`` or nothing."""
+    """The part that both have in common. `suffix` is ``-tls``, ``-unix`` or nothing."""
 
     def __init__(self, server: Consul, environ: Mapping[str, str], suffix: str = "") -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class OverHTTP(Registry):
         self.suffix = suffix
 
     def host(self, *before: str) -> str:
-        """What stands after ``://`` for this way to reach the server."""
+        """The part after ``://`` for this way to reach the server."""
         if self.suffix == "-unix":
             return f"{self.server.folder}/sock"
         own = self.server.tls_address if self.suffix == "-tls" else self.server.address
@@ -139,7 +139,7 @@ class ConsulAgent(OverHTTP):
         )
 
     def end_session(self, backend: Backend) -> None:
-        """What the agent does a minute after the owner's TTL check has lapsed."""
+        """Do what the Consul agent does a minute after the owner's TTL check has lapsed."""
         for key, each in self.services().items():
             if (each["Meta"] or {}).get("registrator-owner") == OWNER:
                 put(self.server, f"agent/service/deregister/{key}")

@@ -1,4 +1,4 @@
-"""What the suite needs of a kind of registry: backends for it, and a look at it from outside."""
+"""A kind of registry as the suite needs it: backends for it, and a look at it from outside."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shown(service: Service) -> str:
 
 
 class Round(NamedTuple):
-    """What one round wrote, and what was refused: by the backend by id, by the registry by key."""
+    """The writes of one round, and the refusals: by the backend by id, by the registry by key."""
 
     plan: Plan
     rejected: Mapping[str, str]
@@ -64,7 +64,7 @@ def reconcile(backend: Backend, *services: Service) -> Round:
 
 
 def ours(backend: Backend) -> dict[str, Actual]:
-    """What is this host's own by what the backend says."""
+    """This host's own entries by what the backend says."""
     listed = backend.list().items()
     return {key: found for key, found in listed if HERE.mark(found) is Mark.OURS}
 
@@ -93,7 +93,7 @@ class Registry(ABC):
 
     @abstractmethod
     def uri(self, *before: str) -> str:
-        """Of this place, at the server's address with these addresses before it."""
+        """A URI of this place, at the server's address with these addresses before it."""
 
     def make(self, owner: str = OWNER, /, *before: str, **context: Any) -> Backend:
         """A backend, as the core makes it; closed with the test."""

@@ -1,4 +1,4 @@
-"""What is registered is what readers see and what is listed; what stands is not written again."""
+"""Readers and listings see each registered entry. An entry that stands is not written again."""
 
 from __future__ import annotations
 

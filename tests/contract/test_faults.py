@@ -79,7 +79,7 @@ def test_a_keepalive_ends_at_a_frozen_server(registry: Registry) -> None:
 
 @over(NETWORKED)
 def test_mute_addresses_are_passed_over(registry: Registry, mute: str) -> None:
-    """What works behind one that is mute and one that refuses is reached."""
+    """The agent reaches a good server behind one that is mute and one that refuses."""
     backend = registry.make("engine-1", mute, "127.0.0.1:9", timeout=TIMEOUT)
     settle(backend, service())
     assert len(registry.read()) == 1

@@ -42,7 +42,7 @@ def variant(number: int, kind: int) -> Service:
 
 
 class Model:
-    """What should stand: owner and entry by key. Who comes first has a key until he lets go."""
+    """The right state: owner and entry by key. The first owner has a key until he lets go."""
 
     def __init__(self) -> None:
         self.entries: dict[str, tuple[str, Entry]] = {}

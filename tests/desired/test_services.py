@@ -125,7 +125,7 @@ def rules_of(case: dict[str, Any]) -> Rules:
 
 @pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["name"])
 def test_parity_with_the_original(case: dict[str, Any]) -> None:
-    """What it registered with Consul; its tags were recorded sorted, its `ignore` is dropped."""
+    """The same as the original registers in Consul, but for the order of tags and for `ignore`."""
     expected = {
         key: (
             entry["name"],
@@ -250,7 +250,7 @@ def test_an_ignored_service_is_not_warned_of() -> None:
 
 
 def notes(container: Container, rules: Rules = RULES) -> list[str]:
-    """What is left out on purpose, without the container's name."""
+    """The ports that are left out on purpose, without the container's name."""
     found = told(container, rules, level=logging.DEBUG)
     assert all(text.startswith(WHO) for text in found)
     return [text.removeprefix(WHO) for text in found]
@@ -706,7 +706,7 @@ def test_ignored_means_none(container: Container, rules: Rules) -> None:
 
 @given(st.lists(st.text(alphabet="ab,\\ é", max_size=8), max_size=6))
 def test_tags_survive_escaping(tags: list[str]) -> None:
-    """What an author escapes is what readers get, but for blanks around it and empty ones."""
+    """Readers get what an author escapes, but for blanks around it and empty ones."""
     tags = [tag for tag in tags if not tag.endswith("\\") and "\\," not in tag]
     text = ",".join(tag.replace(",", "\\,") for tag in tags)
     assert split_tags(text) == tuple(tag.strip() for tag in tags if tag.strip())

@@ -1,4 +1,4 @@
-"""What an inspection and a listing say of containers, in the forms that engines give."""
+"""Inspections and listings in the forms that engines give, and the containers made of them."""
 
 import json
 import logging

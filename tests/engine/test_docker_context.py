@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def docker(config: Path, *words: str, check: bool = True, **environ: str) -> str:
-    """What the CLI prints, with no variable of the developer's own."""
+    """The output of the CLI, with no variable of the developer's own."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
     done = subprocess.run(
         [program("docker", package="docker.io"), *words],

@@ -1,4 +1,4 @@
-"""What an engine does on a bad day; the file registry shows what the agent makes of it."""
+"""An engine on a bad day. The file registry shows what the agent makes of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a line of the event stream says, in the forms that engines give."""
+"""Lines of the event stream, in the forms that engines give."""
 
 import json
 

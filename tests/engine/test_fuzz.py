@@ -108,7 +108,7 @@ def check(service: Service) -> None:
 
 
 def read(answer: Any) -> Container | None:
-    """What the agent reads of an inspection, if it can."""
+    """The container that the agent reads in an inspection, if it can."""
     try:
         return container_of(answer, ("ip",))
     except EngineUnavailable:

@@ -22,7 +22,7 @@ WORDS = ("-ip", "127.10.0.1", "-hostname", "h", "-resync", "0")
 
 
 def image_with(name: str, layer: bytes, **config: object) -> bytes:
-    """What ``docker load`` takes: an image of one layer, with this configuration."""
+    """An image for ``docker load``, of one layer and with this configuration."""
     digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
     made = {
         "architecture": "amd64", "os": "linux", "config": config,

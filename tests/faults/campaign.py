@@ -29,7 +29,7 @@ STABLE = 1.0
 
 
 class Usage(NamedTuple):
-    """What a process uses: memory in MiB, file descriptors, threads."""
+    """The resources of a process: memory in MiB, file descriptors, threads."""
 
     memory: float
     files: int
@@ -100,14 +100,14 @@ class Campaign:
         return self._agree(seed, faults)
 
     def targets(self) -> dict[str, tuple[str, ...]]:
-        """What can fail: the cluster, the engine, the agent itself, and its network."""
+        """The faults of the cluster, the engine, the agent itself, and its network."""
         agent = ("freeze",) if self._keep_agent else ("kill", "freeze")
         own = {"engine": ("kill", "freeze"), "agent": agent, "clone": ("kill", "freeze")}
         own |= {"cable": ("unplug",), "log": ("stop",)}
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
-        """What the agent's process uses now."""
+        """The resources of the agent's process now."""
         process = Path(f"/proc/{self.agent.pid}")
         status = dict(re.findall(r"(\w+):\s+(\d+)", (process / "status").read_text()))
         files = len(list((process / "fd").iterdir()))
@@ -179,7 +179,7 @@ class Campaign:
             getattr(api, act)(name)
 
     def running(self) -> list[Record]:
-        """What should stand in the registry, by the engine's word."""
+        """The entries that should stand in the registry, by the engine's word."""
         wanted = []
         for row in self.engine.api.containers():
             for port in row["Ports"] if row["State"] == "running" else ():

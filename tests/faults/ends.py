@@ -40,7 +40,7 @@ class Hangs(AssertionError):
 
 
 class Place(NamedTuple):
-    """What the agents of all trials talk to: an engine, and addresses that accept and are mute."""
+    """The peers of all trials' agents: an engine, and addresses that accept and are mute."""
 
     engine: str
     mute_engine: str

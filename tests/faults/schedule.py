@@ -1,4 +1,4 @@
-"""What fails when: all of it follows from the seed, so that a failing one can be run again."""
+"""The schedule of faults. It follows from the seed, so that a failing one can be run again."""
 
 from __future__ import annotations
 

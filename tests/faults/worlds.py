@@ -90,7 +90,7 @@ class World(abc.ABC):
         return [record for record in self.entries() if record[0] != STRANGER]
 
     def details(self) -> str:
-        """What else tells why the registry holds what it holds; may fail."""
+        """More facts about why the registry holds what it holds. It may fail."""
         return ""
 
     @abc.abstractmethod
@@ -122,7 +122,7 @@ class World(abc.ABC):
         return True
 
     def targets(self) -> dict[str, tuple[str, ...]]:
-        """What can fail, and how."""
+        """The faults that this world can have."""
         found = {f"member {i}": self.member_kinds for i in range(len(self.members))}
         found |= {f"proxy {i}": self.proxy_kinds for i in range(len(self.proxies))}
         return found | {"cluster": self.world_kinds}

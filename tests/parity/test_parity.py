@@ -91,7 +91,7 @@ def run(engine: Dockerd, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def golden(name: str, backend: str) -> dict[str, Any]:
-    """What is to stand for a case: in etcd the keys of Consul's store with a slash before them."""
+    """The records of a case. In etcd they are the keys of Consul's store after a slash."""
     if backend in ("etcd", "skydns2"):
         return {f"/{key}": value for key, value in GOLDEN[name]["consulkv"].items()}
     added = ZOOKEEPER_ADDS.get(name, {}) if backend == "zookeeper" else {}
@@ -143,7 +143,7 @@ def covers(got: Any, want: Any) -> bool:
 
 
 def consul_records(consul: Consul, proxy: RecordingHTTPProxy) -> dict[str, Any]:
-    """What stands in Consul, each with the check that it was registered with."""
+    """The services in Consul, each with the check that it was registered with."""
     checks = {}
     for request in proxy.requests:
         if request.path.startswith("/v1/agent/service/register"):
@@ -165,14 +165,14 @@ def consul_records(consul: Consul, proxy: RecordingHTTPProxy) -> dict[str, Any]:
 
 
 def kv_records(consul: Consul) -> dict[str, str]:
-    """What stands in Consul's key-value store."""
+    """The keys in Consul's key-value store."""
     with urllib.request.urlopen(f"http://{consul.address}/v1/kv/?recurse", timeout=60) as answer:
         rows = json.load(answer)
     return {row["Key"]: base64.b64decode(row["Value"] or "").decode() for row in rows}
 
 
 def zookeeper_records(client: KazooClient) -> dict[str, Any]:
-    """What stands in ZooKeeper, by path."""
+    """The nodes in ZooKeeper, by path."""
     found = {}
     for name in client.get_children(f"/{PREFIX}"):
         for child in client.get_children(f"/{PREFIX}/{name}"):
@@ -183,7 +183,7 @@ def zookeeper_records(client: KazooClient) -> dict[str, Any]:
 
 
 def etcd_records(etcd: Etcd) -> dict[str, dict[str, Any]]:
-    """What stands in etcd, by layout."""
+    """The keys in etcd, by layout."""
     dns = keys(etcd, "/skydns/local/cluster/")
     values = {key: json.loads(value) for key, value in dns.items()}
     return {"etcd": dict(keys(etcd, "/services/")), "skydns2": values}

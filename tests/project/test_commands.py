@@ -73,7 +73,7 @@ def nothing(_: Host) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a text takes for granted, and what it says comes of its commands but none prints."""
+    """The state that a page expects, and the results that it tells of but no command prints."""
 
     before: Callable[[Host], None] = nothing
     after: Callable[[Host], None] = nothing

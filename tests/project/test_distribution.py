@@ -1,4 +1,4 @@
-"""What is installed: the link `registrator/backends` becomes real files in sdist and wheel."""
+"""The installed package: the link `registrator/backends` becomes real files in sdist and wheel."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def compose(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 def without(host: Host, example: str) -> str:
-    """What tells the blocks that cannot run here."""
+    """A pattern of the blocks that cannot run here."""
     image, pattern = PARTS.get(example, ("", "^$"))
     can = image in host.images and (example != "etcd-coredns" or shutil.which("dig"))
     return "^$" if can else pattern
@@ -138,6 +138,6 @@ def passing(host: Host, name: str) -> list[dict[str, Any]]:
 
 
 def ask(host: Host, path: str) -> Any:
-    """What the Consul on the host's own network answers; None where it does not."""
+    """The answer of the Consul on the host's own network. None if it does not answer."""
     text = host.run("curl", "-s", f"http://127.0.0.1:8500/v1/{path}", check=False)
     return json.loads(text) if text.startswith(("[", "{")) else None

@@ -89,7 +89,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def place_of(module: str) -> str:
-    """What a rule calls a module: its folder, or its own name where it stands in none."""
+    """The name of a module in the rules: its folder, or its own name if it stands in none."""
     rest = module.removeprefix("registrator").removeprefix(".")
     return rest.split(".")[0] or "__init__"
 

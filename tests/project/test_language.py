@@ -1,4 +1,4 @@
-"""The documents are in plain English: short sentences in the usual order.
+"""The documents and docstrings are in plain English: short sentences in the usual order.
 
 Readers are operators, and many of them are not native speakers. A program sees only a part of what
 makes a text hard: two sentences joined by a semicolon, a sentence that begins with a clause about
@@ -7,6 +7,7 @@ something that the reader does not know yet, and a sentence of many words.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def prose(text: str) -> Iterator[str]:
 
 
 def faults(text: str) -> list[str]:
-    """What is hard to read in a document, each with the sentence."""
+    """The hard sentences of a document, each with the reason."""
     found = []
     for block in prose(text):
         for sentence in SENTENCE.split(block):
@@ -68,6 +69,21 @@ def faults(text: str) -> list[str]:
 @pytest.mark.parametrize("path", EXISTING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sentences_are_plain(path: Path) -> None:
     assert faults(path.read_text()) == []
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_no_docstring_opens_with_a_clause() -> None:
+    """`Whether` is common for functions that return a bool."""
+    opening = re.compile(r"(Of|Where|What|Whoever) [a-z`]")
+    parts = ("registrator", "backends", "tests", "benchmarks", "compatibility", "scripts")
+    files = [path for part in parts for path in (ROOT / part).glob("**/*.py")]
+    assert len(files) > 100
+    assert [f"{f}: {d[:60]}" for f in files for d in docstrings(f) if opening.match(d)] == []
 
 
 @pytest.mark.parametrize(

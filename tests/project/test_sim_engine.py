@@ -23,7 +23,7 @@ N = 50
 
 
 def registered(path: Path) -> list[Any]:
-    """What the file registry holds, but for the engine's id, which no two share."""
+    """The content of the file registry, but for the engine's id, which no two share."""
     groups = json.loads(path.read_text()) if path.exists() else []
     for group in groups:
         assert group["labels"].pop("__meta_registrator_owner")

@@ -1,1 +1,1 @@
-"""What the tests share; pytest has ``tests/`` on the path, so it is ``from support.… import``."""
+"""Helpers for all tests. pytest has ``tests/`` on the path, so it is ``from support.… import``."""

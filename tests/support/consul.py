@@ -1,4 +1,4 @@
-"""What the tests of both Consul backends share: backends, services, requests, a pair of agents."""
+"""Helpers for the tests of both Consul backends: backends, services, requests, a pair of agents."""
 
 from __future__ import annotations
 

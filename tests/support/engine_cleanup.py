@@ -53,7 +53,7 @@ def processes(folder: Path, name: str) -> set[int]:
 
 
 def mounts(folder: Path) -> list[str]:
-    """What the engine mounted, the innermost first."""
+    """The engine's mounts, the innermost first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line.split()[4] for line in reversed(lines) if line.split()[4].startswith(f"{folder}/")]
 

@@ -48,7 +48,7 @@ def guarding(folder: Path) -> Iterator[Etcd]:
 
 
 def ctl(etcd: Etcd, *arguments: str, user: str = "", stdin: str = "") -> str:
-    """What etcdctl prints."""
+    """The output of etcdctl."""
     who = [f"--user={user}"] if user else []
     done = subprocess.run(
         ["etcdctl", f"--endpoints={etcd.address}", *who, *arguments],

@@ -154,7 +154,7 @@ class Lanes(Executor):
 
 @dataclasses.dataclass
 class FakeRegistry:
-    """What several backends share: entries by key, and faults to come.
+    """The state that several backends share: entries by key, and faults to come.
 
     `faults` are raised one after the other, one a call; a fault given as (error, done) is raised
     after `done` writes of an `apply` were carried out.

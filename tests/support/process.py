@@ -91,7 +91,7 @@ class Process:
         self._popen: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """What `launch` runs; asked at each start."""
+        """The command that `launch` runs. It is asked at each start."""
         return self._command
 
     def environment(self) -> Mapping[str, str]:

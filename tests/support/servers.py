@@ -51,7 +51,7 @@ def loopback_ip() -> str:
 
 
 def program(name: str, *elsewhere: Path, package: str = "") -> str:
-    """Where a program is; the test that needs it is skipped where it is not."""
+    """The path of a program. If it is missing, the test that needs it is skipped."""
     found = shutil.which(name) or next((str(p) for p in elsewhere if p.exists()), "")
     require(name, found, f"Debian's {package}" if package else "make setup")
     return found
@@ -180,7 +180,7 @@ class Consul(Server):
         return int(found[1]), int(found[2])
 
     def api(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """What a GET of ``/v1/<path>`` returns."""
+        """The answer to a GET of ``/v1/<path>``."""
         return self._get(self.address, f"/v1/{path}", headers)
 
     def ready(self) -> bool:

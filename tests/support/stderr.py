@@ -27,7 +27,7 @@ class FullPipe:
 
     @property
     def text(self) -> str:
-        """What came through, without what filled it at first."""
+        """The text that came through, without what filled it at first."""
         return self._read[self._filling :].decode()
 
     def flow(self) -> None:

@@ -106,7 +106,7 @@ class Systemd(Server):
         guard("-command", self._cleaning)
 
     def path(self, path: str) -> Path:
-        """Where a path of its files is for this process."""
+        """A path of its files, as this process sees it."""
         return Path(f"/proc/{self._init}/root{path}")
 
     def run(self, *words: str, check: bool = True, deadline: float = 30) -> str:

@@ -1,4 +1,4 @@
-"""What a registry does on a bad day, and what the operator and the other registries see of it."""
+"""A registry on a bad day: what the operator and the other registries see of it."""
 
 from __future__ import annotations
 

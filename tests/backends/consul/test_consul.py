@@ -408,7 +408,7 @@ def instances(agent: Consul) -> list[tuple[str, str]]:
 
 
 def settle(ours: Backend) -> None:
-    """What the reconciler does after a failure: list, then write what is missing."""
+    """Do what the reconciler does after a failure: list, then write what is missing."""
     wanted = {entry.key: entry for entry in (ours.entry(service(1)), ours.entry(service(51)))}
     for _ in range(3):
         try:

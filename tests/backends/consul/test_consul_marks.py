@@ -21,7 +21,7 @@ CLONE = Identity(OWNER, "clone")
 
 
 def release_one(number: int, **changes: Any) -> dict[str, Any]:
-    """What version 1.0.0 registers for `service(number)`, with ``-ttl``."""
+    """The body that version 1.0.0 registers for `service(number)`, with ``-ttl``."""
     of = service(number, **changes)
     life = {"Status": "passing", "DeregisterCriticalServiceAfter": "60s"}
     alias = {"AliasService": f"registrator:{OWNER}", "Name": "Registrator on its host is alive"}
@@ -33,7 +33,7 @@ def release_one(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def planned(ours: Backend, *numbers: int) -> Plan:
-    """What the reconciler would write for these services."""
+    """The plan that the reconciler would make for these services."""
     desired, _ = by_key([ours.entry(service(number)) for number in numbers])
     return diff(desired, ours.list(), HERE, dangling=lambda _: True)
 

@@ -1,4 +1,4 @@
-"""What is registered of a service in Consul, without a server."""
+"""The registration of a service in Consul, without a server."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def make(consul: Consul, prefix: str) -> Iterator[Make]:
 
 
 def plan_for(ours: Backend, *services: Service) -> Plan:
-    """What the core does about the keys that it finds."""
+    """The core's plan for the keys that it finds."""
     desired = {entry.key: entry for entry in map(ours.entry, services)}
     return diff(desired, ours.list(), HERE, dangling=lambda _: True)
 

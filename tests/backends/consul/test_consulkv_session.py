@@ -1,4 +1,4 @@
-"""What keeps the keys in Consul's store alive, and how they come back."""
+"""The session keeps the keys in Consul's store alive, and lost keys come back."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def ids(consul: Consul) -> set[str]:
 
 
 def reconcile(ours: Backend, *numbers: int) -> None:
-    """What the reconciler does, until it succeeds."""
+    """Do what the reconciler does, until it succeeds."""
     for _ in range(5):
         with contextlib.suppress(SessionLost):
             desired, _ = by_key([ours.entry(service(number)) for number in numbers])

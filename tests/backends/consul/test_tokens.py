@@ -1,4 +1,4 @@
-"""What depends on an ACL token is registered again when the token changes; the least rights."""
+"""A new ACL token registers everything again. The least rights are enough."""
 
 from __future__ import annotations
 

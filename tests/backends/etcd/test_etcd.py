@@ -80,7 +80,7 @@ def services(count: int) -> list[Service]:
 
 
 def plan(backend: Backend, *wanted: Service, cleanup: bool = True) -> Plan:
-    """What the reconciler would do."""
+    """The plan that the reconciler would make."""
     entries = {entry.key: entry for entry in map(backend.entry, wanted)}
     addresses = frozenset({"10.0.0.1"})
     here = Here("host", addresses, addresses)

@@ -1,4 +1,4 @@
-"""What etcd refuses for want of room, or as too large, holds up nothing else."""
+"""A write that etcd refuses for want of room, or as too large, holds up nothing else."""
 
 from __future__ import annotations
 

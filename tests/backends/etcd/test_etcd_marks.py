@@ -56,7 +56,7 @@ def service(host: str, name: str = "web", **changes: object) -> Service:
 
 
 def plan(backend: Backend, host: str, *wanted: Service) -> Plan:
-    """What the reconciler of this host does."""
+    """Do what the reconciler of this host does."""
     entries = {entry.key: entry for entry in map(backend.entry, wanted)}
     own = frozenset({ADDRESSES[host]})
     return diff(entries, backend.list(), Here(host, own, own), dangling=lambda _: True)

@@ -1,4 +1,4 @@
-"""What other versions of etcd answer than the one at hand, through a proxy in front of it."""
+"""Answers of other versions of etcd, given by a proxy in front of the one at hand."""
 
 from __future__ import annotations
 

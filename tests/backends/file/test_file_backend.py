@@ -190,7 +190,7 @@ def test_what_a_killed_agent_left_behind_is_no_hindrance(path: Path) -> None:
 
 
 def plan_for(files: Backend, *services: Service) -> Plan:
-    """What the core does about the groups that it finds."""
+    """The core's plan for the groups that it finds."""
     here = Here("host", frozenset({"192.0.2.1"}), frozenset({"192.0.2.1"}))
     desired = {each.id: files.entry(each) for each in services}
     return diff(desired, files.list(), here, dangling=lambda _: True)

@@ -307,7 +307,7 @@ def test_another_owners_node_is_neither_written_over_nor_removed(
 
 
 def originals(wanted: Service, **changes: object) -> bytes:
-    """What the original would have written for this service, or something near it."""
+    """The node that the original would have written for this service, or something near it."""
     fields = {
         "Name": wanted.name, "IP": wanted.address, "PublicPort": wanted.port,
         "PrivatePort": wanted.private_port, "ContainerID": wanted.container_hostname,
@@ -317,7 +317,7 @@ def originals(wanted: Service, **changes: object) -> bytes:
 
 
 def version_1(wanted: Service, **changes: object) -> bytes:
-    """What version 1.0.0 wrote: no host."""
+    """The node of version 1.0.0: it has no host."""
     return originals(wanted, **{"ID": wanted.id, "Owner": OWNER.owner} | changes)
 
 
