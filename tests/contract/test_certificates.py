@@ -83,11 +83,17 @@ def test_certificates_that_end_are_replaced_without_a_restart(
             shutil.move(path, files[name])
         return time.time() + lasts.total_seconds()
 
-    end = renew(SHORT)
+    ends: list[float] = []
     behind = Behind(registry)
+
+    def again_with_a_short_one() -> bool:
+        ends.append(renew(SHORT))
+        return behind.again()
+
     try:
         behind.write()
-        until(lambda: time.time() > end + 1, "the certificate's end")
+        until(again_with_a_short_one, "a handshake before its end", ignore=(BackendError,))
+        until(lambda: time.time() > ends[-1] + 1, "the certificate's end")
         until(behind.refused, "a refusal of what has ended")
         renew(timedelta(days=1))
         until(behind.again, "a handshake with the new one", ignore=(BackendError,))
@@ -115,15 +121,21 @@ def test_another_authority_counts_without_a_restart(
 def test_files_that_are_of_no_use_for_a_while_are_named(
     registry: Registry, files: dict[str, Path]
 ) -> None:
-    """As while somebody writes them. The agent goes on as soon as they are whole."""
+    """As while somebody writes them. The agent goes on as soon as they are whole.
+
+    One listing may still succeed: gRPC may connect again by itself, with the files that it has
+    read, before it tells the backend that the connection ended.
+    """
     right = files["key"].read_bytes()
     behind = Behind(registry)
 
     def told() -> bool:
         behind.proxy.cut()
-        with pytest.raises(BackendError) as caught:
+        try:
             behind.backend.list()
-        return isinstance(caught.value, Unavailable) and "certificate" in str(caught.value)
+        except BackendError as error:
+            return isinstance(error, Unavailable) and "certificate" in str(error)
+        return False
 
     try:
         behind.write()

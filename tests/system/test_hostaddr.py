@@ -3,9 +3,11 @@
 import ipaddress
 import socket
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.names import Mute, resolve_as
 
 from registrator.system import hostaddr
 from registrator.system.hostaddr import (
@@ -160,17 +162,9 @@ def test_resolving() -> None:
 
 
 def test_a_resolver_that_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    def silent(*_: object, **__: object) -> list[object]:
-        release.wait(30)
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", silent)
-    try:
+    with closing(Mute()) as mute:
+        resolve_as(monkeypatch, "h", mute)
         assert resolve("h", timeout=0.01) == []
-    finally:
-        release.set()
 
 
 def test_the_default_route_is_this_hosts_or_none() -> None:

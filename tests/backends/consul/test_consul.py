@@ -25,6 +25,7 @@ from support.consul import (
     with_tls,
 )
 from support.consul import OWNER as US
+from support.names import resolve_as
 from support.proxy import TCPProxy
 from support.servers import Consul
 from support.wait import until
@@ -626,8 +627,7 @@ def test_a_name_stands_for_all_its_addresses(
     consul: Consul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = consul.ports["http"]
-    rows = [(2, 1, 6, "", (ip, port)) for ip in ("127.1.1.1", consul.ip)]
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: rows)
+    resolve_as(monkeypatch, "consul.invalid", lambda: ("127.1.1.1", consul.ip))
     ours = backend(f"consul://consul.invalid:{port}")
     assert ours.list() == {}
     ours.close()

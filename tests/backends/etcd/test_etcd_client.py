@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from support.certificates import Authority
 from support.etcd import Backends, ctl, guarding, keys, leads, lease_of, requests, running
+from support.names import Mute, resolve_as
 from support.require import require
 from support.servers import Etcd, etcd_cluster, free_ports, loopback_ip
 from support.wait import until
@@ -187,32 +187,23 @@ def test_no_thread_outlives_a_connection(server: Etcd, make: Backends) -> None:
     until(lambda: threading.active_count() <= before, "the threads' end")
 
 
-def resolver(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:
-    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
-        found = ips if host.endswith(".test") else (host,)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in found]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-
 def test_a_name_is_all_of_its_addresses(
     server: Etcd, make: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = server.address.rpartition(":")[2]
     backend = make(f"etcd://etcd.test:{port}/names")
-    resolver(monkeypatch, "127.0.0.2", "127.0.0.3")
+    resolve_as(monkeypatch, "etcd.test", lambda: ("127.0.0.2", "127.0.0.3"))
     fails(backend.list, r"127\.0\.0\.2:\d+: .*; 127\.0\.0\.3:\d+: ")
-    resolver(monkeypatch, "127.0.0.2", server.ip)
+    resolve_as(monkeypatch, "etcd.test", lambda: ("127.0.0.2", server.ip))
     write(backend)
 
 
 def test_names_that_do_not_resolve(make: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(make("etcd://no.such.host.invalid/s").list, "no.such.host.invalid")
-    release = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(60))
-    backend = make("etcd://etcd.test/s", timeout=0.3)
-    fails(backend.list, "not resolved within 0.3 s")
-    release.set()
+    with closing(Mute()) as mute:
+        resolve_as(monkeypatch, "etcd.test", mute)
+        backend = make("etcd://etcd.test/s", timeout=0.3)
+        fails(backend.list, "not resolved within 0.3 s")
     until(lambda: "resolve" not in {t.name for t in threading.enumerate()}, "its thread's end")
 
 
@@ -373,9 +364,8 @@ def test_tls(
 ) -> None:
     port = secure.tls_address.rpartition(":")[2]
     write(make(f"etcd-tls://{secure.tls_address}/tls", environ=environ))
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (secure.ip, int(port)))]
-    )
+    for name in ("localhost", "etcd.test"):
+        resolve_as(monkeypatch, name, lambda: (secure.ip,))
     backend = make(f"etcd-tls://localhost:{port}/tls", environ=environ)
     assert len(backend.list()) == 1
     fails(make(f"etcd-tls://etcd.test:{port}/tls", environ=environ).list)
