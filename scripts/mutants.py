@@ -30,7 +30,7 @@ INVENTORY = ["desired/test_slow_engine.py", "desired/test_inventory.py"]
 # Each module with the tests that hold its rules.
 MODULES = {
     "identity": ["test_identity.py"],
-    "model": ["test_model.py"],
+    "model": ["test_model.py", "sync/test_reconciler.py"],
     "desired/metadata": ["desired/test_services.py"],
     "desired/services": ["desired/test_services.py"],
     "desired/untrusted": ["desired/test_services.py"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registrator.model import (
+    Actual,
     Container,
     Entry,
     Identity,
@@ -41,6 +42,26 @@ def test_whose_an_entry_is_by_the_owner_and_the_host_that_it_names(
     owner: str | None, host: str | None, mark: Mark
 ) -> None:
     assert US.mark(owner, host) is mark
+
+
+@pytest.mark.parametrize(
+    ("found", "holder"),
+    [
+        (Actual("x", Mark.OTHERS), "another owner holds it"),
+        (Actual("x", Mark.NONE), "somebody else registered it with no address"),
+        (
+            Actual("x", Mark.NONE, address="127.0.0.8"),
+            "somebody else registered it with 127.0.0.8",
+        ),
+        (
+            Actual("x", Mark.TWIN, host="twin"),
+            "host twin, which has the same engine id, holds it",
+        ),
+        (Actual("x", Mark.UNTOLD), "host unknown, which has the same engine id, holds it"),
+    ],
+)
+def test_a_conflict_names_the_holder(found: Actual, holder: str) -> None:
+    assert found.holder == holder
 
 
 def test_a_plan_is_empty_without_writes() -> None:
