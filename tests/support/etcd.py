@@ -135,7 +135,7 @@ class Backends:
         uri: str,
         owner: str = "engine-1",
         ttl: float = 0,
-        timeout: float = 2.0,
+        timeout: float = 60.0,
         environ: Mapping[str, str] | None = None,
         wake: Callable[[], None] = lambda: None,
         host: str = "host",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from support.certificates import Authority
@@ -23,6 +23,7 @@ from registrator.backend import Backend, BackendError, SessionLost, Unavailable
 from registrator.model import Plan, Service
 
 SERVICE = Service("host:web1:80", "web", "10.0.0.1", 8080, 80)
+T = TypeVar("T")
 DEAD = f"{loopback_ip()}:9"
 
 
@@ -57,17 +58,14 @@ def fails(call: Callable[[], Any], match: str = ":") -> None:
         call()
 
 
+def patiently(call: Callable[[], T]) -> T:
+    """What a call returns when it is tried as often as the reconciler tries."""
+    return until(lambda: (call(),), "an answer", ignore=(Unavailable,))[0]
+
+
 def persist(backend: Backend, name: str) -> None:
-    """Write as the reconciler does: again and again until the registry takes it."""
-
-    def write_it() -> bool:
-        try:
-            write(backend, name)
-        except Unavailable:
-            return False
-        return True
-
-    until(write_it, "a write")
+    """Write until the registry takes it."""
+    patiently(lambda: write(backend, name))
 
 
 @pytest.mark.parametrize("connected", ["to the victim", "to another"])
@@ -79,18 +77,18 @@ def test_another_member_takes_the_next_write(
     until(lambda: sum(map(leads, cluster)) == 1, "one leader")
     victim = next(member for member in cluster if leads(member) is (role == "leader"))
     order = sorted(cluster, key=lambda m: (m is victim) is (connected != "to the victim"))
-    backend = make(f"etcd://{','.join(m.address for m in order)}/{role}{fault}", ttl=300)
-    backend.list()
-    write(backend, "before")
+    uri = f"etcd://{','.join(member.address for member in order)}/{role}{fault}"
+    backend = make(uri, ttl=300, timeout=2)
+    persist(backend, "before")
     try:
         victim.kill() if fault == "kill" else victim.freeze()
         persist(backend, "during")
-        backend.keepalive()
-        assert len(backend.list()) == 2
+        patiently(backend.keepalive)
+        assert len(patiently(backend.list)) == 2
     finally:
         victim.start() if fault == "kill" else victim.thaw()
         victim.wait_ready()
-    assert {found.held for found in backend.list().values()} == {True}
+    assert {found.held for found in patiently(backend.list).values()} == {True}
 
 
 def test_a_cluster_without_a_quorum(cluster: list[Etcd], make: Backends) -> None:
@@ -108,21 +106,21 @@ def test_a_cluster_without_a_quorum(cluster: list[Etcd], make: Backends) -> None
         for member in cluster:
             member.wait_ready()
     persist(backend, "b")
-    assert len(backend.list()) == 2
+    assert len(patiently(backend.list)) == 2
 
 
 def test_every_call_ends_at_a_frozen_server(tmp_path: Path, make: Backends) -> None:
     with running(tmp_path) as etcd:
         uri = f"etcd://{etcd.address}/s"
         backend, unconnected = make(uri, ttl=60, timeout=0.5), make(uri, timeout=0.5)
-        write(backend)
+        persist(backend, "a")
         etcd.freeze()
         for each in (backend, unconnected):
             for call in (each.list, lambda each=each: write(each, "b"), backend.keepalive):
                 fails(call, "no answer within 0.5 s")
         etcd.thaw()
         persist(backend, "b")
-        assert len(backend.list()) == 2
+        assert len(patiently(backend.list)) == 2
 
 
 def test_stays_with_what_works(
