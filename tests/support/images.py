@@ -51,6 +51,8 @@ def download_packages() -> None:
     if len(have) < len(wanted):
         words = [word for lock in LOCKS for word in ("-r", str(lock))]
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+        # The files are for the Python of the image and of Debian, not for the one of these tests.
+        command += ["--python-version", "3.11"]
         command += ["--no-deps", "--require-hashes", "-d", str(WHEELS), *words]
         subprocess.run(command, check=True, timeout=300)
 
