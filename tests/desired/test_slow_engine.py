@@ -356,6 +356,20 @@ def test_a_container_that_cannot_be_inspected_is_tried_again_at_growing_interval
     assert told(Event(A.id, "rename", 10**10)) == waits, "its success ended the growth"
 
 
+def test_a_success_ends_the_growth_of_the_intervals_also_soon_after_a_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = stock()
+    host.engine.stuck = {A.id}
+    host.step(host.engine.start(A))
+    host.engine.stuck = set()
+    host.now += 0.5
+    assert host.step() == {"a"}
+    host.engine.stuck = {A.id}
+    host.step(Event(A.id, "rename", 10**10))
+    assert [line.rsplit(" in ", 1)[1] for line in caplog.messages] == ["0.5 s"] * 2
+
+
 def test_an_answer_that_cannot_be_read_is_its_containers_problem(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
