@@ -131,6 +131,7 @@ class ConsulBackend:
         found = {key: self._actual(key, service) for key, service in services.items()}
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = ours
+        self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
         self._all_written = True
         # Another host's owner is none of our business. It ends by itself.
         return {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
@@ -180,7 +181,7 @@ class ConsulBackend:
         self._notice_token()
         sure = self._all_written and self._kept >= self._connected_at + GRACE
         only = None if sure else frozenset(self._standing.ours)
-        self._leftovers.look(api.node_id, self._writers.pool, only)
+        self._leftovers.look(api.node_id, self._writers.pool, only, self._token_mark.value)
         if self._home.calls(api.node_id, self._writers.pool):
             self._connected(self._servers.go_home(), True)
             self._wake()
@@ -297,7 +298,7 @@ class ConsulBackend:
         return Actual(
             shape.content(service, self._standing.checks[key]),
             mark,
-            held=self._token_mark.value in (None, meta.get(shape.TOKEN, "")),
+            held=not shape.depends(service, self._token_mark.value),
             id=key,
             address=service.get("Address") or "",
             host=meta.get(shape.HOST, ""),

@@ -22,7 +22,7 @@ from registrator.uri import RegistryURI
 
 from .api import Api
 from .errors import Denied, NoAnswer
-from .registration import mark
+from .registration import again, depends, mark
 from .settings import Endpoint
 
 INTERVAL = 1.0
@@ -104,13 +104,15 @@ class Leftovers:
         self._owed.pop(current, None)
 
     def look(
-        self, node_id: Callable[[], str], pool: ThreadPoolExecutor, only: Collection[str] | None
-    ) -> None:
+        self, node_id: Callable[[], str], pool: ThreadPoolExecutor, only: Collection[str] | None,
+        token: str | None,
+    ) -> None:  # fmt: skip
         """Start a look at every address for which one is due. `node_id` asks the agent in use.
 
-        `only` are the ids whose copies may go now; None for all. This does not wait for the looks,
-        because a dead address must not delay anything. Two addresses may lead to one agent, and
-        nothing may be removed from the agent in use. Only the agents' ids show that.
+        `only` are the ids whose copies may go now; None for all. `token` is the mark of the token
+        in use. This does not wait for the looks, because a dead address must not delay anything.
+        Two addresses may lead to one agent, and nothing may be removed from the agent in use. Only
+        the agents' ids show that.
         """
         self._collect()
         now = time.monotonic()
@@ -128,7 +130,7 @@ class Leftovers:
             # The next call to the agent in use meets this too, and decides what to do.
             return
         for endpoint in due:
-            self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use, only)
+            self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use, only, token)
 
     def _collect(self) -> None:
         """Note the results of the looks that are over."""
@@ -162,13 +164,15 @@ class Leftovers:
                 self._name, endpoint, why,
             )  # fmt: skip
 
-    def _look_at(self, endpoint: Endpoint, in_use: str, only: Collection[str] | None) -> Found:
+    def _look_at(
+        self, endpoint: Endpoint, in_use: str, only: Collection[str] | None, token: str | None
+    ) -> Found:
         """Remove our copies there. The address is clean when the next look finds none."""
         api = self._connect(endpoint, self._timeout)
         try:
             if api.node_id() == in_use:
                 return Found.SAME_AGENT
-            found = self._remove_copies(api, only)
+            found = self._remove_copies(api, only, token)
         except NoAnswer:
             return Found.NO_ANSWER
         except Unavailable as error:
@@ -179,12 +183,15 @@ class Leftovers:
         self._refusals.pop(endpoint, None)
         return found
 
-    def _remove_copies(self, api: Api, only: Collection[str] | None) -> Found:
+    def _remove_copies(self, api: Api, only: Collection[str] | None, token: str | None) -> Found:
         deadline = time.monotonic() + self._timeout
-        ours = [key for key, service in api.services().items() if self._is_ours(key, service)]
+        services = api.services()
+        ours = [key for key, service in services.items() if self._is_ours(key, service)]
         done = 0
         for service_id in ours:
             if (only is None or service_id in only) and time.monotonic() < deadline:
+                if depends(services[service_id], token):
+                    api.register(again(services[service_id]))
                 api.deregister(service_id)
                 done += 1
         if done:

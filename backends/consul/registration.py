@@ -60,6 +60,22 @@ def mark(service: Mapping[str, Any], identity: Identity) -> Mark:
     return identity.mark(meta.get(OWNER), meta.get(HOST))
 
 
+def depends(service: Mapping[str, Any], token: str | None) -> bool:
+    """Whether a service, as listed, depends on another token than the one with this mark."""
+    meta = service.get("Meta") or {}
+    return token not in (None, meta.get(TOKEN, ""))
+
+
+def again(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The body that registers a listed service as it is, so that it depends on the token in use.
+
+    Consul removes a service from its catalog with the token that registered it. If that token is
+    revoked, Consul never removes it.
+    """
+    same = {key: service[key] for key in ("ID", "Address", "Port", "Tags", "Meta")}
+    return same | {"Name": service["Service"]}
+
+
 def meta(service: Service, marks: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The Meta to register, with our marks, and the attributes that Consul cannot hold."""
     legal = {

@@ -15,6 +15,7 @@ class Standing:
     def __init__(self) -> None:
         self.ours: set[str] = set()
         self.checks: dict[str, dict[str, str]] = {}
+        self.outdated: dict[str, Mapping[str, Any]] = {}
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
 
@@ -56,6 +57,7 @@ class Standing:
             if kind and kind != wanted.get(check_id, kind):
                 api.deregister_check(check_id)
         api.register(body)
+        self.outdated.pop(service_id, None)
         for stale in known.keys() - wanted.keys():
             api.deregister_check(stale)
         self.checks[service_id] = wanted
@@ -63,6 +65,8 @@ class Standing:
 
     def deregister(self, api: Api, service_id: str) -> None:
         """Remove a service and all its checks."""
+        if body := self.outdated.pop(service_id, None):
+            api.register(body)
         api.deregister(service_id)
         self.checks.pop(service_id, None)
         self.ours.discard(service_id)

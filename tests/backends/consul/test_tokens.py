@@ -20,6 +20,7 @@ from registrator.sync.plan import Here, by_key, diff
 HERE = Here("host", frozenset({"127.9.0.1"}), frozenset({"127.9.0.1"}))
 KNOCK = {"X-Consul-Token": MASTER}
 LEASED: Mapping[str, Any] = {"ttl": 30, "ttl_refresh": 10}
+ENDS = service(3)
 CHECKED = service(1, {"check_ttl": "1h", "check_initial_status": "passing"})
 
 
@@ -144,6 +145,52 @@ def test_a_token_that_is_revoked_while_it_is_used_is_noticed(
     assert woken.is_set()
     assert not ours.list()[CHECKED.id].held
     ours.close()
+
+
+def known(consul: Consul) -> bool:
+    """Whether the catalog has the service that ends."""
+    return bool(consul.api(f"catalog/service/{ENDS.name}", KNOCK))
+
+
+def test_what_ends_after_its_token_leaves_the_catalog(guarded: Consul) -> None:
+    """Consul removes it with the token that registered it, and never if that one is revoked."""
+    old, new = token(guarded, ENOUGH), token(guarded, ENOUGH)
+    first = backend(f"consul://{old}@{guarded.address}")
+    register(first, ENDS)
+    until(lambda: known(guarded), "the catalog to have it")
+    first.close()
+    revoke(guarded, old)
+    second = backend(f"consul://{new}@{guarded.address}")
+    second.list()
+    assert second.apply(Plan((), (ENDS.id,))) == {}
+    until(lambda: not known(guarded), "the catalog to forget it")
+    second.close()
+
+
+def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(tmp_path: Path) -> None:
+    home = Consul(tmp_path / "a", config=ACL, name="a")
+    away = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[home.serf_address])
+    away.config["acl"] = {**away.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
+    try:
+        start_all([home, away])
+        old, new = token(home, ENOUGH), token(home, ENOUGH)
+        former = backend(f"consul://{old}@{away.address}")
+        register(former, ENDS)
+        until(lambda: known(home), "the catalog to have the copy")
+        former.close()
+        revoke(home, old)
+        ours = backend(f"consul://{new}@{home.address},{away.address}")
+        ours.list()
+
+        def gone() -> bool:
+            ours.keepalive()
+            return not known(home)
+
+        until(gone, "the catalog to forget the copy")
+        ours.close()
+    finally:
+        home.kill()
+        away.kill()
 
 
 def test_without_acls_nothing_is_marked(consul: Consul) -> None:
