@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.agent import Agent
 from support.engine import Dockerd
+from support.hanging import Hanging
 from support.proxy import RecordingHTTPProxy, TCPProxy
 from support.servers import Consul
 from support.wait import until
 
 RunAgent = Callable[..., Agent]
-# Signals hang while a file exists: the engine holds the container's lock, and inspecting it waits.
-HANGING = """\
-#!/bin/sh
-for word; do [ "$word" = kill ] && while [ -e {file} ]; do sleep 0.05; done; done
-exec runc "$@"
-"""
 WORDS = ("-ip", "127.10.0.1", "-hostname", "h", "-resync", "0")
 
 
@@ -135,10 +129,8 @@ def test_a_restart_loop_floods_no_registry_and_starves_nobody(
 
 def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -> None:
     """Its lock is held: others come and go meanwhile, and what is known of it stays."""
-    hang, runtime = tmp_path / "hang", tmp_path / "hanging"
-    runtime.write_text(HANGING.format(file=hang))
-    runtime.chmod(0o755)
-    engine = Dockerd(tmp_path / "engine", flags=[f"--add-runtime=hanging={runtime}"])
+    hanging = Hanging(tmp_path)
+    engine = Dockerd(tmp_path / "engine", flags=[hanging.flag])
     file = tmp_path / "services.json"
 
     def run() -> Agent:
@@ -151,9 +143,7 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
         engine.api.run("goes", publish_all=True)
         first = run()
         expect(file, first, "stuck", "goes")
-        hang.touch()
-        holding = threading.Thread(target=engine.api.kill, args=(stuck, "USR1"))
-        holding.start()
+        hanging.hang(engine.api, [stuck])
         first.stop()
         second = run()
         engine.api.remove("goes")
@@ -161,11 +151,10 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
         second.wait_log(rf"container {stuck[:12]} cannot be inspected .*: its services stay")
         until(lambda: "h:comes:80" in registered(file), second.tail)
         assert "h:stuck:80" in registered(file), "nothing is removed while it is unknown"
-        hang.unlink()
-        holding.join(60)
+        hanging.join()
         expect(file, second, "stuck", "comes")
     finally:
-        hang.unlink(missing_ok=True)
+        hanging.join()
         engine.remove()
 
 

@@ -8,23 +8,28 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from support.agent import Agent
 from support.docker_api import APIError
 from support.engine import Dockerd
+from support.hanging import Hanging
 from support.namespace import Namespace
 from support.process import Process
 from support.stderr import Valve
-from support.wait import until
+from support.wait import DEADLINE, until
 
 from faults.schedule import SECONDS, Fault, schedule
+from faults.stranger import Stranger
 from faults.worlds import READ_ERRORS, WORLDS, Record, World
 
 # Two hosts with one engine id: the second is a clone of the first.
 HOSTS = {"h": "127.10.0.1", "clone": "127.10.0.2"}
 NAMES = [f"c{n}" for n in range(6)]
+# These hang now and then. They have a runtime of their own.
+HUNG = [f"hung{n}" for n in range(3)]
 STABLE = 1.0
 
 
@@ -37,7 +42,15 @@ class Usage(NamedTuple):
 
 
 class Divergence(AssertionError):
-    """Registry and engine did not agree in time, or the agent logged a traceback."""
+    """Registry and engine never agreed, or an agent logged a traceback."""
+
+
+class Late(Exception):
+    """They agreed, but only after so many `seconds`. The text is how things stood at the limit."""
+
+    def __init__(self, seconds: float, story: str) -> None:
+        super().__init__(story)
+        self.seconds = seconds
 
 
 class Campaign:
@@ -48,21 +61,24 @@ class Campaign:
 
     def __init__(self, registry: str, folder: Path, keep_agent: bool = False) -> None:
         self._keep_agent = keep_agent
-        self.engine = Dockerd(folder / "engine", live_restore=True)
+        self._hanging = Hanging(folder / "hanging")
+        flags = [self._hanging.flag]
+        self.engine = Dockerd(folder / "engine", live_restore=True, flags=flags)
         self.host = Namespace()
         self.world: World = WORLDS[registry](folder / registry, self.host.address)
         self.agent, self.clone = (
             Agent(
                 folder,
-                ["-ip", ip, "-hostname", name, *self.world.options, self.world.uri],
+                ["-ip", ip, "-hostname", name, *self.world.options, self.world.uri(name == "h")],
                 self.engine.host,
+                self.world.environ(),
                 name=f"agent-{name}",
                 prefix=self.host.command,
             )
             for name, ip in HOSTS.items()
         )
         self._log = Valve(self.agent)
-        self._stranger: object = None
+        self._stranger = Stranger(self.world)
 
     @classmethod
     @contextlib.contextmanager
@@ -72,8 +88,10 @@ class Campaign:
         try:
             made.engine.start()
             made.engine.api.import_image("web", expose=[80])
-            made.world.plant()
-            made._stranger = made.world.strangers()
+            for name in HUNG:
+                made.engine.api.run(name, publish_all=True, Runtime="hanging")
+            made._stranger.write()
+            made.world.guard()
             made.agent.start()
             made.clone.start()
             yield made
@@ -81,12 +99,16 @@ class Campaign:
             made.agent.kill()
             made.clone.kill()
             made._log.close()
+            made._hanging.join()
             made.world.remove()
             made.host.remove()
             made.engine.remove()
 
     def run(self, seed: int) -> float:
-        """Run a seed; returns the seconds until all agreed after the last fault's end."""
+        """Run a seed; returns the seconds until all agreed after the last fault's end.
+
+        Raises `Divergence` or `Late`.
+        """
         faults = schedule(seed, self.targets())
         stop = threading.Event()
         churn = threading.Thread(target=self._churn, args=(random.Random(f"churn {seed}"), stop))
@@ -103,7 +125,8 @@ class Campaign:
         """The faults of the cluster, the engine, the agent itself, and its network."""
         agent = ("freeze",) if self._keep_agent else ("kill", "freeze")
         own = {"engine": ("kill", "freeze"), "agent": agent, "clone": ("kill", "freeze")}
-        own |= {"cable": ("unplug",), "log": ("stop",)}
+        own |= {"cable": ("unplug",), "log": ("stop",), "three containers": ("hang",)}
+        own |= {"stranger": Stranger.kinds}
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
@@ -116,35 +139,42 @@ class Campaign:
     def _play(self, faults: list[Fault]) -> None:
         moments: list[tuple[float, Callable[[], None]]] = []
         for fault in faults:
-            moments.append((fault.start, lambda f=fault: self._begin(f)))  # type: ignore[misc]
-            moments.append((fault.start + fault.seconds, lambda f=fault: self._end(f)))  # type: ignore[misc]
+            begin, end = self._acts(fault)
+            moments += [(fault.start, begin), (fault.start + fault.seconds, end)]
         started = time.monotonic()
         for moment, act in sorted(moments, key=lambda pair: pair[0]):
             time.sleep(max(0.0, started + moment - time.monotonic()))
             act()
         time.sleep(max(0.0, started + SECONDS / 2 - time.monotonic()))
 
-    def _begin(self, fault: Fault) -> None:
-        if fault.target in ("cable", "log"):
-            self.host.unplug() if fault.target == "cable" else self._log.shut()
-            return
-        process = self._processes.get(fault.target)
-        if process is None:
-            self.world.begin(fault.target, fault.kind)
-        elif process.running:
-            process.kill() if fault.kind == "kill" else process.freeze()
+    def _acts(self, fault: Fault) -> tuple[Callable[[], None], Callable[[], None]]:
+        """How a fault begins, and how it ends."""
+        target, kind = fault.target, fault.kind
+        own: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+            "cable": (self.host.unplug, self.host.plug),
+            "log": (self._log.shut, self._log.open),
+            "three containers": (self._hang, self._hanging.go_on),
+            "stranger": (partial(self._stranger.begin, kind), self._stranger.end),
+        }
+        for name, process in self._processes.items():
+            own[name] = partial(self._break, process, kind), partial(self._mend, process)
+        world = partial(self.world.begin, target, kind), partial(self.world.end, target, kind)
+        return own.get(target, world)
 
-    def _end(self, fault: Fault) -> None:
-        if fault.target in ("cable", "log"):
-            self.host.plug() if fault.target == "cable" else self._log.open()
-            return
-        process = self._processes.get(fault.target)
-        if process is None:
-            self.world.end(fault.target, fault.kind)
-        elif process.running:
+    @staticmethod
+    def _break(process: Process, kind: str) -> None:
+        if process.running:
+            process.kill() if kind == "kill" else process.freeze()
+
+    @staticmethod
+    def _mend(process: Process) -> None:
+        if process.running:
             process.thaw()
         else:
             process.launch()
+
+    def _hang(self) -> None:
+        self._hanging.hang(self.engine.api, HUNG)
 
     @property
     def _processes(self) -> dict[str, Process]:
@@ -154,13 +184,12 @@ class Campaign:
         """End what still lasts; returns once engine and cluster serve."""
         self.host.plug()
         self._log.open()
+        self._hanging.go_on()
         for process in self._processes.values():
-            if process.running:
-                process.thaw()
-            else:
-                process.launch()
+            self._mend(process)
         self.world.heal()
         self.engine.wait_ready()
+        self._hanging.join()
 
     def _churn(self, draw: random.Random, stop: threading.Event) -> None:
         """Containers come, go, restart and change their names, also while the engine fails."""
@@ -189,8 +218,8 @@ class Campaign:
         return sorted(wanted)
 
     def _agree(self, seed: int, faults: list[Fault]) -> float:
-        if self._lost(faults):
-            self.world.plant()
+        # Such a fault took the stranger's entry, as it took ours.
+        self._stranger.settle(lost=any(fault.kind in ("wipe", "reset") for fault in faults))
         wanted = self.running()
         started = time.monotonic()
         since: list[float] = []
@@ -202,21 +231,22 @@ class Campaign:
             since.append(time.monotonic())
             return since[-1] - since[0] >= STABLE
 
+        late = ""
         try:
             until(stable, "agreement", self.world.settled + STABLE, READ_ERRORS)
         except AssertionError:
-            raise Divergence(self._story(seed, faults, wanted)) from None
-        if self._stranger != (stranger := self.world.strangers()):
-            story = self._story(seed, faults, wanted)
-            raise Divergence(f"the stranger's entry was {self._stranger}, is {stranger}\n{story}")
+            late = self._story(seed, faults, wanted)
+            with contextlib.suppress(AssertionError):
+                until(stable, "agreement", DEADLINE, READ_ERRORS)
+        complaint = "" if since else "they never agreed"
+        complaint = complaint or self._stranger.complaint()
         if "Traceback" in self.agent.log + self.clone.log:
-            raise Divergence(self._story(seed, faults, wanted))
+            complaint = "a traceback"
+        if complaint:
+            raise Divergence(f"{complaint}\n{self._story(seed, faults, wanted)}")
+        if late:
+            raise Late(since[0] - started, late)
         return since[0] - started
-
-    def _lost(self, faults: list[Fault]) -> bool:
-        """Whether a fault took the stranger's entry, as it took ours."""
-        took = any(fault.kind in ("wipe", "reset") for fault in faults)
-        return took and not self.world.strangers()
 
     def _story(self, seed: int, faults: list[Fault], wanted: list[Record]) -> str:
         try:

@@ -37,9 +37,15 @@ class TCPProxy:
         self._flowing.set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        self._listener = self._call(asyncio.start_server(self._serve, ip, 0, limit=CHUNK))
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        self.address = f"{host}:{port}"
+        self._listeners: list[asyncio.Server] = []
+        self.address = self._listen(ip)
+
+    def _listen(self, ip: str, **options: Any) -> str:
+        """Listen at one more port; returns the address."""
+        made = self._call(asyncio.start_server(self._serve, ip, 0, limit=CHUNK, **options))
+        self._listeners.append(made)
+        host, port = made.sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
 
     def cut(self) -> None:
         """Reset every connection, as a server that crashed does; new ones work."""
@@ -61,18 +67,19 @@ class TCPProxy:
         self._loop.close()
 
     def _call(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _cut(self) -> None:
         for each in self._open:
-            with contextlib.suppress(OSError):  # It may have ended by itself.
-                each.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
-                )
+            # It may have ended by itself.
+            if (connection := each.get_extra_info("socket")) is not None:
+                with contextlib.suppress(OSError):
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             each.transport.abort()
 
     async def _end(self) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self._ended = True
         self._flowing.set()
         # Not cancelled: a task that is just accepting a connection would leave it open.
@@ -119,7 +126,8 @@ class TCPProxy:
             await sink.drain()
         await self._flowing.wait()
         with contextlib.suppress(OSError):
-            sink.write_eof()
+            # TLS has no half-closed connections.
+            sink.write_eof() if sink.can_write_eof() else sink.close()
 
 
 class Request(NamedTuple):
