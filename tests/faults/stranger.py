@@ -49,6 +49,6 @@ class Stranger:
         return self._sure
 
     def complaint(self) -> str:
-        """What is wrong with the entry now, or nothing."""
+        """The fault of the entry now, or nothing."""
         found = until(lambda: [self._world.strangers()], "a look", ignore=READ_ERRORS)[0]
         return "" if found == self._wrote else f"the stranger wrote {self._wrote}, it is {found}"
