@@ -26,7 +26,7 @@ from registrator.backend import ConfigError, Context, Unavailable, require_known
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
 
-from .common.values import encode
+from .common.values import address_in, encode
 
 OWNER = "__meta_registrator_owner"
 HOST = "__meta_registrator_host"
@@ -107,7 +107,7 @@ class FileBackend:
             _canonical(group),
             self._identity.mark(labels.get(OWNER), labels.get(HOST)),
             id=key,
-            address=_address(group),
+            address=address_in(next(iter(group["targets"]), "")),
             host=labels.get(HOST, ""),
         )
 
@@ -277,8 +277,3 @@ def _line(group: Group) -> bytes:
         return _canonical(group).encode()
     except UnicodeEncodeError:
         return json.dumps(group, sort_keys=True).encode()
-
-
-def _address(group: Group) -> str:
-    host = group["targets"][0].rpartition(":")[0] if group["targets"] else ""
-    return str(host).removeprefix("[").removesuffix("]")

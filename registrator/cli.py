@@ -21,22 +21,18 @@ from registrator.options import BOOLEANS, OPTIONS, Option, misspelt
 from registrator.system.hide_secrets import hide_secrets
 from registrator.system.memory import import_requests_without_charset_detection
 
-EXAMPLES = (
-    ("a Consul agent on this host", "registrator consul://127.0.0.1:8500"),
-    (
-        "published ports at an address of your choice",
-        "registrator -ip 192.0.2.10 consul://127.0.0.1:8500",
-    ),
-    (
-        "a registry with several addresses, and failover",
-        "registrator zookeeper://zk1:2181,zk2:2181,zk3:2181/services",
-    ),
-    (
-        "entries that go when the host is dead",
-        "registrator -ttl 30 -ttl-refresh 10 etcd://127.0.0.1:2379/services",
-    ),
-    ("several registries", "registrator consul://127.0.0.1 file:///run/services.json"),
-)
+EXAMPLES = """\
+  # a Consul agent on this host
+  registrator consul://127.0.0.1:8500
+  # published ports at an address of your choice
+  registrator -ip 192.0.2.10 consul://127.0.0.1:8500
+  # a registry with several addresses, and failover
+  registrator zookeeper://zk1:2181,zk2:2181,zk3:2181/services
+  # entries that go when the host is dead
+  registrator -ttl 30 -ttl-refresh 10 etcd://127.0.0.1:2379/services
+  # several registries
+  registrator consul://127.0.0.1 file:///run/services.json
+"""
 
 
 class Words(NamedTuple):
@@ -120,8 +116,7 @@ class Command(click.Command):
                 col_max=26,
             )
         with formatter.section("Examples"):
-            for meaning, line in EXAMPLES:
-                formatter.write(f"  # {meaning}\n  {line}\n")
+            formatter.write(EXAMPLES)
 
 
 def _help(option: Option) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from registrator.backend import Rejected
 from registrator.model import Identity, Mark, Service
+from registrator.uri import Address
 
 from ..common.values import encode
 from .transport import printable
@@ -218,8 +219,7 @@ def check(service: Service) -> dict[str, Any] | None:
 def _probe(service: Service) -> dict[str, Any] | None:
     """The part of a check that says what it does. The rest says how often."""
     attrs = service.attrs
-    host = f"[{service.address}]" if ":" in service.address else service.address
-    target = f"{host}:{service.port}"
+    target = str(Address(service.address, service.port))
     for scheme in ("http", "https"):
         if path := attrs.get(f"check_{scheme}"):
             made: dict[str, Any] = {"HTTP": f"{scheme}://{target}{path}"}

@@ -49,16 +49,16 @@ class _UnixConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Every request gives a timeout, so this is a number and not urllib3's default marker.
+        sock.settimeout(self.timeout)
         try:
-            # Every request gives a timeout, so this is a number and not urllib3's default marker.
-            sock.settimeout(self.timeout)
             sock.connect(self._socket_path)
-        except TimeoutError as error:
-            sock.close()
-            raise urllib3.exceptions.ConnectTimeoutError(self, str(error)) from error
         except OSError as error:
             sock.close()
-            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+            errors = urllib3.exceptions
+            late = isinstance(error, TimeoutError)
+            kind = errors.ConnectTimeoutError if late else errors.NewConnectionError
+            raise kind(self, str(error)) from error
         return sock
 
 

@@ -129,10 +129,8 @@ class EtcdBackend:
         start, end = f"{self._prefix}/".encode(), f"{self._prefix}0".encode()
         revision = 0
         while True:
-            answer = self._client.call(
-                RANGE,
-                etcdrpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision),
-            )
+            page = etcdrpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+            answer = self._client.call(RANGE, page)
             yield from answer.kvs
             if not answer.more:
                 return

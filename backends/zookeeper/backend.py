@@ -19,6 +19,7 @@ parent stays.
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
@@ -85,7 +86,7 @@ class ZooKeeperBackend:
         """Every node two levels under the base path whose name has our form."""
         client = self._session.connect()
         self._tree.list(client)
-        ours = [path for path, node in self._tree.nodes.items() if node.mark is Mark.OURS]
+        ours = [path for path, node in self._tree.nodes.items() if node.entry.mark is Mark.OURS]
         self._tree.watch(client, ours)
         self._note_sessions()
         return {path: self._actual(path, node) for path, node in self._tree.nodes.items()}
@@ -124,7 +125,7 @@ class ZooKeeperBackend:
         held = {
             path: node.session
             for path, node in self._tree.nodes.items()
-            if node.mark is Mark.OURS and node.session not in own
+            if node.entry.mark is Mark.OURS and node.session not in own
         }
         if self._dead is None:
             self._dead = held
@@ -133,12 +134,12 @@ class ZooKeeperBackend:
 
     def _actual(self, path: str, node: Node) -> Actual:
         held = node.session == self._session.id or self._is_sibling(path, node)
-        return Actual(node.content, node.mark, held, node.id, node.address, node.host, node.facts)
+        return node.entry if held else replace(node.entry, held=False)
 
     def _is_sibling(self, path: str, node: Node) -> bool:
         """Whether another live agent of this host holds the node."""
         dead = (self._dead or {}).get(path)
-        return node.mark is Mark.OURS and node.session not in (0, self._session.id, dead)
+        return node.entry.mark is Mark.OURS and node.session not in (0, self._session.id, dead)
 
     def _warn_of_differences(self, plan: Plan) -> None:
         """Warn if another agent of this host wrote other content, which we leave."""
@@ -146,7 +147,7 @@ class ZooKeeperBackend:
         others = [
             entry.key
             for entry, node in known
-            if node and self._is_sibling(entry.key, node) and node.content != entry.content
+            if node and self._is_sibling(entry.key, node) and node.entry.content != entry.content
         ]
         if others and others != self._different:
             log.warning(
@@ -200,11 +201,11 @@ class ZooKeeperBackend:
         and one that is not surely ours only as it was.
         """
         node = self._tree.nodes.get(key)
-        if node is None or node.mark is Mark.OURS:
+        if node is None or node.entry.mark is Mark.OURS:
             return ""
-        if node.mark is Mark.OTHERS:
-            return "another owner holds it"
-        if seen is None or (seen.mark, seen.content) != (node.mark, node.content):
+        if node.entry.mark is Mark.OTHERS:
+            return node.entry.holder
+        if seen is None or seen.entry != node.entry:
             return "somebody else registered it meanwhile"
         return ""
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kazoo import exceptions as errors
 
-from registrator.model import Entry, Identity, Mark, Service
+from registrator.model import Actual, Entry, Identity, Mark, Service
 
 from ..common.batches import batches
 from ..common.values import json_in
@@ -31,19 +31,11 @@ INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it was last seen. `session` is 0 for a persistent one.
+    """A node as it was last seen, and the entry in it. `session` is 0 for a persistent one."""
 
-    `host` and `facts` are those of `Actual`.
-    """
-
-    content: str
-    mark: Mark
+    entry: Actual
     session: int
     version: int
-    id: str = ""
-    address: str = ""
-    host: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def record(service: Service, identity: Identity) -> dict[str, Any]:
@@ -77,7 +69,8 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
         mark = Mark.OURS
     shown = str(fields.get("ID") or "") if mark is not Mark.NONE else ""
     facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else {}
-    return Node(content, mark, holder, stat.version, shown, address, host, facts)
+    entry = Actual(content, mark, id=shown, address=address, host=host, facts=facts)
+    return Node(entry, holder, stat.version)
 
 
 def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:

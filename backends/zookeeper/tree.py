@@ -8,7 +8,7 @@ from kazoo.exceptions import NoAuthError, NoNodeError
 from kazoo.protocol.states import ZnodeStat
 
 from registrator.backend import Unavailable
-from registrator.model import Entry, Identity, Mark
+from registrator.model import Actual, Entry, Identity, Mark
 
 from ..common.batches import chunks
 from .nodes import INSTANCE, Node, above, failure, parent_of, read_node, transactions
@@ -85,7 +85,7 @@ class Tree:
         if isinstance(answer, NoNodeError):
             self.nodes.pop(path, None)
         elif isinstance(answer, Exception):
-            self.nodes[path] = Node("", Mark.OTHERS, 0, 0)
+            self.nodes[path] = Node(Actual("", Mark.OTHERS), 0, 0)
         else:
             data, stat = answer
             read = read_node(path, data, stat, self._identity, self._session.id)
@@ -144,9 +144,8 @@ class Tree:
         session = self._session.id
         version = node.version + 1 if node is not None and node.session == session else 0
         service = entry.service
-        self.nodes[key] = Node(
-            entry.content, Mark.OURS, session, version, service.id, service.address
-        )
+        written = Actual(entry.content, id=service.id, address=service.address)
+        self.nodes[key] = Node(written, session, version)
 
     def make_parents(self, client: KazooClient, keys: Iterable[str]) -> None:
         """Make the persistent nodes above these, if they do not exist.
