@@ -59,7 +59,7 @@ def fails(call: Callable[[], Any], match: str = ":") -> None:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """What a call returns when it is tried as often as the reconciler tries."""
+    """The answer to a call that is tried as often as the reconciler tries."""
     return until(lambda: (call(),), "an answer", ignore=(Unavailable,))[0]
 
 
