@@ -69,9 +69,7 @@ class Agent:
         self._reconcilers: list[Reconciler] = []
         self._inventory: Inventory | None = None
         self._health = Health()
-        self._board = Board()
-        for uri in config.uris:
-            self._board.add_registry(str(uri))
+        self._board = Board(map(str, config.uris))
         labels = (config.use_ip_from_label,) if config.use_ip_from_label else ()
         self._engine = DockerEngine(environ, labels)
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))

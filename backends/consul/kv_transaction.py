@@ -56,19 +56,16 @@ def operations(
         return [_operation("delete-cas", key, Index=index)]
     value = base64.b64encode(write.value.encode()).decode()
     pair = {"Value": value, "Flags": flags}
-    release = []
+    put = _operation("set", key, **pair)
+    if session:
+        put = _operation("lock", key, Session=session, **pair)
     if seen and seen.session not in ("", session):
-        release = [_operation("unlock", key, Session=seen.session)]
+        return [_operation("unlock", key, Session=seen.session), put]
     if not session:
-        if release:
-            return [*release, _operation("set", key, **pair)]
         return [_operation("cas", key, Index=index, **pair)]
-    lock = _operation("lock", key, Session=session, **pair)
-    if release:
-        return [*release, lock]
     if seen is None:
-        return [_operation("check-not-exists", key), lock]
-    return [_operation("check-index", key, Index=index), lock]
+        return [_operation("check-not-exists", key), put]
+    return [_operation("check-index", key, Index=index), put]
 
 
 def _operation(verb: str, key: str, **fields: Any) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ The core fills the board through its reports. The health note reads it, and read
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from registrator.model import Offer
 from registrator.status.report import RegistryReport, Report
@@ -17,16 +17,11 @@ class Board:
     `offers` says what each container offers, by container id. It is replaced with each snapshot.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, registries: Iterable[str] = ()) -> None:
+        """`registries` are the URIs of the registries, without secrets."""
         self.engine = Report(EngineRow("Docker engine"), logging.getLogger("registrator.engine"))
-        self.registries: list[RegistryReport] = []
+        self.registries = [RegistryReport(uri) for uri in registries]
         self.offers: Mapping[str, Offer] = {}
-
-    def add_registry(self, name: str) -> RegistryReport:
-        """Begin the report on a registry. `name` is its URI without secrets."""
-        report = RegistryReport(name)
-        self.registries.append(report)
-        return report
 
     def problems(self) -> list[str]:
         """The reasons why registries are not in sync now, a line each, without secrets."""

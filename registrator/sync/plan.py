@@ -155,19 +155,13 @@ def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry
     alternate. Otherwise the later one of `entries` gets the key.
     """
     chosen: dict[str, Entry] = {}
-    yielding: list[Entry] = []
     clashes: list[tuple[Entry, Entry]] = []
-    for entry in entries:
-        if entry.alternate is not None:
-            yielding.append(entry)
-            continue
-        if entry.key in chosen:
-            clashes.append((chosen[entry.key], entry))
-        chosen[entry.key] = entry
-    for entry in yielding:
-        key = entry.key if entry.key not in chosen else entry.alternate
-        assert key is not None
+    # Those with an alternate key come last, since they yield.
+    for entry in sorted(entries, key=lambda entry: entry.alternate is not None):
+        key = entry.key
+        if key in chosen and entry.alternate is not None:
+            key = entry.alternate
         if key in chosen:
             clashes.append((chosen[key], entry))
-        chosen[key] = Entry(key, entry.content, entry.service)
+        chosen[key] = entry if key == entry.key else replace(entry, key=key)
     return chosen, clashes

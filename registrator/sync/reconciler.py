@@ -218,7 +218,7 @@ class Reconciler:
         for entry in plan.register:
             if entry.key in refused:
                 self._refused[entry.key] = (entry.content, refused[entry.key])
-                continue
+        for entry in registered:
             self._refused.pop(entry.key, None)
             service = entry.service
             self._actual[entry.key] = Actual(entry.content, id=service.id, address=service.address)

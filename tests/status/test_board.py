@@ -7,9 +7,8 @@ from registrator.status.board import Board
 
 
 def test_the_engine_first_then_each_registry() -> None:
-    board = Board()
-    registry = board.add_registry("consul://h:8500")
-    other = board.add_registry("etcd://h:2379")
+    board = Board(["consul://h:8500", "etcd://h:2379"])
+    registry, other = board.registries
     assert board.problems() == ["Docker engine: has not answered yet"]
     board.engine.failed("connection refused")
     assert board.problems() == ["Docker engine: has not answered yet (connection refused)"]
@@ -29,9 +28,9 @@ def test_the_engine_first_then_each_registry() -> None:
 
 
 def test_a_service_with_a_problem_is_none() -> None:
-    board = Board()
+    board = Board(["consul://h:8500"])
     board.engine.succeeded(version="20.10")
     service = Service("h:a:80", "a", "127.0.0.7", 1000, 80)
     refused = {service.id: Problem(Reason.REFUSED, "refused")}
-    board.add_registry("consul://h:8500").realised(Snapshot({service.id: service}), refused)
+    board.registries[0].realised(Snapshot({service.id: service}), refused)
     assert board.problems() == []
