@@ -15,7 +15,7 @@ address, and nothing must be written again.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -191,7 +191,9 @@ class ConsulKVBackend:
                 self._note(writes, results)
                 return
             failed = {planned[error["OpIndex"]][0]: error["What"] for error in errors}
-            self._require_session(failed.values())
+            if any("invalid session" in what for what in failed.values()):
+                self._session.forget()
+                raise SessionLost("the session in Consul ended, and every entry with it")
             settled = {
                 write for write, what in failed.items() if self._settle(write, what, rejected)
             }
@@ -208,11 +210,6 @@ class ConsulKVBackend:
             value = values.get(row["Key"])
             if value is not None:
                 self._seen[row["Key"]] = Stored.read(row)._replace(value=value)
-
-    def _require_session(self, reasons: Iterable[str]) -> None:
-        if any("invalid session" in reason for reason in reasons):
-            self._session.forget()
-            raise SessionLost("the session in Consul ended, and every entry with it")
 
     def _settle(self, write: Write, what: str, rejected: dict[str, str]) -> bool:
         """Whether a failed write must not be tried again, given what the key holds now."""

@@ -14,19 +14,8 @@ from registrator.backend import ConfigError, Context, Unavailable
 from registrator.uri import Address, resolve
 
 from ..common.in_use import InUse
-from .rpc import (
-    Code,
-    Refused,
-    Rpc,
-    etcd3,
-    etcdrpc,
-    grpc,
-    reason,
-    refusal,
-    refuses,
-    unary,
-    wants_login,
-)
+from . import rpc
+from .rpc import Code, Refused, etcd3, etcdrpc, grpc
 from .settings import certificates, credentials
 
 log = logging.getLogger("registrator.etcd")
@@ -77,7 +66,7 @@ class EtcdClient:
         # Why the last connection ended. Empty once an error or a log line says it.
         self._end_to_log = ""
 
-    def call(self, rpc: Rpc, request: Any) -> Any:
+    def call(self, method: rpc.Rpc, request: Any) -> Any:
         """Send `request` to the first server that works, and return its answer.
 
         Raises `Refused` if a server refuses, and `Unavailable` if none answers in time.
@@ -90,15 +79,14 @@ class EtcdClient:
             try:
                 if self._client is None:
                     self._connect(server, deadline)
-                return self._send(rpc, request, deadline)
+                return self._send(method, request, deadline)
             except grpc.RpcError as error:
-                if refuses(error):
-                    raise Refused(error.code(), f"{server.ip}: {refusal(error)}") from None
+                if rpc.refuses(error):
+                    raise Refused(error.code(), f"{server.ip}: {rpc.refusal(error)}") from None
                 if error.code() is Code.DEADLINE_EXCEEDED:
                     self._mute[server] = time.monotonic() + self._timeout
-                failures.append(
-                    f"{server.ip}: {reason(error, self._timeout, connecting=self._server is None)}"
-                )
+                why = rpc.reason(error, self._timeout, connecting=self._server is None)
+                failures.append(f"{server.ip}: {why}")
                 self._drop(failures[-1])
         self._end_to_log = ""
         raise Unavailable("; ".join(failures))
@@ -182,9 +170,9 @@ class EtcdClient:
         """The server's version and leader for the log. Some versions tell them to root alone."""
         request = etcdrpc.StatusRequest()
         try:
-            status = self._send(unary("maintenancestub.Status"), request, deadline)
+            status = self._send(rpc.unary("maintenancestub.Status"), request, deadline)
         except grpc.RpcError as error:
-            if not refuses(error):
+            if not rpc.refuses(error):
                 raise
             return "etcd"
         return f"etcd {status.version}, leader {status.leader:x}"
@@ -202,7 +190,7 @@ class EtcdClient:
             yield from ()
 
         def over(stream: Any) -> None:
-            if not ended.is_set() and not refuses(stream):
+            if not ended.is_set() and not rpc.refuses(stream):
                 ended.set()
                 self._context.wake()
 
@@ -211,14 +199,14 @@ class EtcdClient:
         )
         stream.add_done_callback(over)
 
-    def _send(self, rpc: Rpc, request: Any, deadline: float) -> Any:
+    def _send(self, method: rpc.Rpc, request: Any, deadline: float) -> Any:
         try:
-            return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
+            return method(self._client, request, timeout=_left(deadline), metadata=self._metadata)
         except grpc.RpcError as error:
-            if not (self._user and wants_login(error)):
+            if not (self._user and rpc.wants_login(error)):
                 raise
         self._login(deadline)
-        return rpc(self._client, request, timeout=_left(deadline), metadata=self._metadata)
+        return method(self._client, request, timeout=_left(deadline), metadata=self._metadata)
 
     def _login(self, deadline: float) -> None:
         """Get a new token. This reads the password again, because its file may have changed."""
@@ -236,7 +224,7 @@ class EtcdClient:
         except grpc.RpcError as error:
             if "authentication is not enabled" in (error.details() or ""):
                 return
-            if refuses(error):
+            if rpc.refuses(error):
                 raise Unavailable(f"etcd refuses user {user!r}: {error.details()}") from None
             raise
         self._metadata = (*_REQUIRE_LEADER, ("token", answer.token))

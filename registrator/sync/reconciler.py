@@ -193,10 +193,9 @@ class Reconciler:
         plan = diff(writable, self._actual, here, dangling=dangling)
         twins = {f.host for f in self._actual.values() if here.mark(f) is Mark.TWIN}
         self.report.twins(twins)
-        return plan if snapshot.settled else self._additions(plan)
-
-    def _additions(self, plan: Plan) -> Plan:
-        """The part of a plan that changes nothing that is in the registry already."""
+        if snapshot.settled:
+            return plan
+        # Nothing that stands may be changed yet.
         missing = tuple(entry for entry in plan.register if entry.key not in self._actual)
         return Plan(missing, conflicts=plan.conflicts)
 
