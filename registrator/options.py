@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from registrator.desired.metadata import split_tags
-from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, unprintable
+from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address
+from registrator.model import unprintable
 
 ENVIRONMENT_PREFIX = "REGISTRATOR_"
 

@@ -63,8 +63,7 @@ class ConsulKVBackend:
         self._owners = Owners(context.identity)
         self._ttl = context.ttl
         # At most a second, to notice a restarted server or an agent that left.
-        interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
-        self.keepalive_interval: float | None = interval
+        self.keepalive_interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
         self._wake = context.wake
         self._seen: dict[str, Stored] = {}
         self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'

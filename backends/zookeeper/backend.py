@@ -54,7 +54,7 @@ class ZooKeeperBackend:
         self._identity = context.identity
         self._session = Session(context, chosen)
         # To leave a frozen member long before kazoo would.
-        self.keepalive_interval: float | None = chosen.session_timeout / 5
+        self.keepalive_interval = chosen.session_timeout / 5
         self._tree = Tree(self._session, self._base, context.identity)
         self._name = str(context.uri)
         self._different: list[str] = []

@@ -18,9 +18,8 @@ from registrator.desired.untrusted import (
     check_text,
     shown,
     size,
-    unprintable,
 )
-from registrator.model import METADATA_PREFIX, Container
+from registrator.model import METADATA_PREFIX, Container, unprintable
 
 # Keys that say what a service is. Every other key is an attribute.
 OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore"})

@@ -5,8 +5,7 @@ Names and ids become parts of paths. Tags and attributes become parts of records
 
 import ipaddress
 
-from registrator.model import Reason
-from registrator.model import unprintable as unprintable
+from registrator.model import Reason, unprintable
 
 # Limits, in bytes of UTF-8. Registries take far longer names, but their readers do not: a DNS name
 # has at most 253 characters. A service's metadata has to fit the smallest registry: Consul KV takes
