@@ -149,7 +149,8 @@ def _run_tests(tests: list[str]) -> None:
     sys.dont_write_bytecode = True
     options = [
         "-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TIMEOUT), "--noconftest",
-        "-o", "pythonpath=. tests", "-W", "ignore::pytest.PytestAssertRewriteWarning",
+        "--assert=plain", "-o", "pythonpath=. tests",
+        "-W", "ignore::pytest.PytestAssertRewriteWarning",
     ]  # fmt: skip
     os._exit(pytest.main([*options, *(f"tests/{test}" for test in tests)]))
 
