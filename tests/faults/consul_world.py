@@ -13,7 +13,7 @@ from support.consul import MASTER
 from support.servers import Consul, consul_cluster
 
 from faults.world import BUSY, STRANGER, STRANGERS_ADDRESS, Record, World, first
-from registrator.backends.consul.agent import GRACE
+from registrator.backends.consul.backend import GRACE
 
 # Who gives no token may do everything, as the tests' eyes do. A token that Consul does not know
 # may do nothing. Consul keeps in mind for a second what a token may do.

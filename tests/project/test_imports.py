@@ -37,7 +37,7 @@ FOLDERS = {
 
 # What stands above the folders, from the bottom up.
 TOP = {
-    "registrator.options": "desired",
+    "registrator.options": "desired model",
     "registrator.registries": "model uri backend",
     "registrator.config": "model uri backend desired options registries",
     "registrator.identity": "model config engine",
@@ -144,8 +144,8 @@ def test_no_import_goes_in_a_circle() -> None:
     [
         ("registrator.agent", "consul etcd3 grpc kazoo"),
         ("registrator.backends.file", "consul etcd3 grpc kazoo"),
-        ("registrator.backends.consul.agent", "etcd3 grpc kazoo"),
-        ("registrator.backends.consul.kv", "registrator.backends.consul.agent etcd3 grpc kazoo"),
+        ("registrator.backends.consul.backend", "etcd3 grpc kazoo"),
+        ("registrator.backends.consul.kv", "registrator.backends.consul.backend etcd3 grpc kazoo"),
         ("registrator.backends.etcd.backend", "consul kazoo"),
         ("registrator.backends.zookeeper.backend", "consul etcd3 grpc"),
     ],

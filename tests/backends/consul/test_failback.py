@@ -15,7 +15,8 @@ from support.servers import Consul
 from support.wait import until
 
 from registrator.backend import Backend, SessionLost, Unavailable
-from registrator.backends.consul import agent, home, leftovers
+from registrator.backends.consul import backend as consul_backend
+from registrator.backends.consul import failback, leftovers
 from registrator.model import Plan
 from registrator.sync.plan import Here, by_key, diff
 
@@ -59,7 +60,7 @@ def reconcile(ours: Backend, *numbers: int) -> None:
 def test_a_busy_agent_keeps_the_services(
     two: tuple[Consul, Consul], proxy: TCPProxy, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "BUSY", float("inf"))
+    monkeypatch.setattr(consul_backend, "BUSY", float("inf"))
     first, second = two
     ours = backend(f"consul://{proxy.address},{second.address}")
     reconcile(ours, 1)
@@ -81,7 +82,7 @@ def test_a_busy_agent_keeps_the_services(
 def test_an_agent_that_stays_busy_is_left(
     two: tuple[Consul, Consul], proxy: TCPProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "BUSY", 0.2)
+    monkeypatch.setattr(consul_backend, "BUSY", 0.2)
     ours = backend(f"consul://{proxy.address},{two[1].address}")
     reconcile(ours, 1)
     proxy.instead = BUSY[0]
@@ -105,8 +106,8 @@ def test_an_agent_that_stays_busy_is_left(
 def test_home_is_used_again_when_it_is_well_and_nothing_is_ever_missing(
     two: tuple[Consul, Consul], ttl: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home, "EVERY", 0.05)
-    monkeypatch.setattr(home, "WELL_FOR", (0.3, 0.6))
+    monkeypatch.setattr(failback, "EVERY", 0.05)
+    monkeypatch.setattr(failback, "WELL_FOR", (0.3, 0.6))
     first, second = two
     woken = []
     uri = f"consul://{first.address},{second.address}"
@@ -150,8 +151,8 @@ def test_home_is_used_again_when_it_is_well_and_nothing_is_ever_missing(
 def test_home_is_left_alone_while_it_comes_and_goes(
     two: tuple[Consul, Consul], proxy: TCPProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home, "EVERY", 0.05)
-    monkeypatch.setattr(home, "WELL_FOR", (0.5, 0.5))
+    monkeypatch.setattr(failback, "EVERY", 0.05)
+    monkeypatch.setattr(failback, "WELL_FOR", (0.5, 0.5))
     ours = backend(f"consul://{proxy.address},{two[1].address}")
     proxy.instead = BUSY[1]
     reconcile(ours, 1)

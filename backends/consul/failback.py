@@ -1,4 +1,4 @@
-"""The way back to the first address of the URI, which is the Consul agent of this host."""
+"""Failback: the way back to the first address of the URI, the Consul agent of this host."""
 
 import random
 import time

@@ -7,7 +7,7 @@ A registration belongs to the agent that took it. When a call finds its agent de
 the next address that works and raises `SessionLost`. The caller then lists there and writes what
 is missing. The copies at the former agent are removed when that agent answers (see `leftovers`).
 An agent that is only busy is not left for a while (see `_ask`). After a move the first address is
-used again when it has been well for some minutes (see `home`).
+used again when it has been well for some minutes (see `failback`).
 
 With ``-ttl``, a small service ``registrator`` with one TTL check represents the owner. Every
 service gets an alias check that follows this check (see `lifetime`). So one request per refresh
@@ -23,13 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from registrator.backend import (
-    ConfigError,
-    Context,
-    Rejected,
-    SessionLost,
-    require_known_options,
-)
+from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from ..common.keeper import Keeper
@@ -37,7 +31,7 @@ from . import registration as shape
 from .api import Api
 from .concurrent import Writers
 from .errors import Leaderless, NoAnswer, explain_denial
-from .home import Home
+from .failback import Home
 from .leftovers import INTERVAL, Leftovers
 from .lifetime import OWNERS, Lifetime
 from .servers import Servers
