@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import compileall
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import support.require
+from hypothesis import HealthCheck, settings
 from support.agent import Agent
 from support.consul import clear
 from support.engine import Dockerd
 from support.host import Host
 from support.images import make_images
+from support.left_open import LeftOpen
 from support.servers import Consul, Etcd, Server, ZooKeeper
 
 ROOT = Path(__file__).resolve().parents[1]
 RunAgent = Callable[..., Agent]
+
+# A busy machine may take long for any example.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +42,20 @@ def pytest_configure(config: pytest.Config) -> None:
     (ROOT / ".hypothesis").mkdir(exist_ok=True)
     for package in ("registrator", "backends"):
         compileall.compile_dir(ROOT / package, quiet=1)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all tests and libraries again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open() -> Iterator[None]:
+    """Fail a test that leaves a thread of a backend: it would disturb a later test."""
+    before = LeftOpen()
+    yield
+    before.check()
 
 
 def _running(server: Server) -> Iterator[Server]:

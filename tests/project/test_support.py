@@ -23,6 +23,7 @@ import support.require
 from support import engine_cleanup
 from support.engine import Dockerd
 from support.grpc_proxy import GRPCProxy
+from support.left_open import LeftOpen
 from support.process import Process
 from support.proxy import RecordingHTTPProxy, Request, TCPProxy
 from support.require import require
@@ -79,6 +80,16 @@ def test_a_missing_part_fails_under_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="hamster"):
         require("hamster", present=False, how="the zoo")
+
+
+def test_a_thread_that_a_backend_leaves_is_named() -> None:
+    before, end = LeftOpen(), threading.Event()
+    left = threading.Thread(target=end.wait, name="keeper")
+    left.start()
+    with pytest.raises(AssertionError, match=r"the end of \['keeper'\]"):
+        before.check(0.1)
+    end.set()
+    before.check()
 
 
 def test_a_program_can_be_frozen_thawed_and_ended(tmp_path: Path) -> None:
@@ -358,7 +369,8 @@ def test_the_proxy_for_grpc_logs_nothing_about_a_call_that_is_cancelled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     earlier = {*threading.enumerate()}
-    server = grpc.server(ThreadPoolExecutor(20))
+    pool = ThreadPoolExecutor(20)
+    server = grpc.server(pool)
     server.add_generic_rpc_handlers((Echo(),))
     upstream = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
@@ -379,6 +391,7 @@ def test_the_proxy_for_grpc_logs_nothing_about_a_call_that_is_cancelled(
     finally:
         over.set()
         server.stop(0).wait()
+        pool.shutdown(wait=False)
 
     def reading() -> list[threading.Thread]:
         """The library names its threads after what they run."""

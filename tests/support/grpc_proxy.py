@@ -40,7 +40,8 @@ class GRPCProxy:
         self.before: dict[str, Callable[[], None]] = {}
         self.started: Counter[str] = Counter()
         self._channel = grpc.insecure_channel(upstream, options=OPTIONS)
-        self._server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._server = grpc.server(self._pool, options=OPTIONS)
         self._server.add_generic_rpc_handlers((_Forwarder(self),))
         self.address = f"{ip}:{self._server.add_insecure_port(f'{ip}:0')}"
         self._server.start()
@@ -49,6 +50,7 @@ class GRPCProxy:
         """End every call and refuse new ones."""
         self._server.stop(0).wait(10)
         self._channel.close()
+        self._pool.shutdown(wait=False)
 
     def forward(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """The answers to one call."""

@@ -398,7 +398,8 @@ def test_the_owners_check_is_put_back(consul: Consul) -> None:
 
 
 def test_without_ttl_its_former_check_is_dangling(consul: Consul, ours: Backend) -> None:
-    lapsing(consul, 30).apply(Plan(register=(ours.entry(service(1)),)))
+    with contextlib.closing(lapsing(consul, 30)) as former:
+        former.apply(Plan(register=(ours.entry(service(1)),)))
     assert ours.list()[f"registrator:{US}:host"].mark is Mark.OURS
 
 
