@@ -61,6 +61,7 @@ campaign = cd tests && ../.venv/bin/python -m faults $(if $(REGISTRY),--registry
 .PHONY: faults
 faults: servers ## Random faults by seed on real clusters, and how long each fault and a stop take
 	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.ends)
+	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.maintenance)
 	$(campaign) --seeds $(SEEDS) --first $(FIRST) $(if $(REGISTRY),,--timings)
 
 # make mutants MODULE=sync/plan; without MODULE it takes hours.

@@ -271,6 +271,8 @@ class ConsulBackend:
         critical = self._call(renew)
         for key, why in self._each(lifetime.restart, critical).items():
             log.warning("%s: %s stays critical and will be removed: %s", self._uri, key, why)
+        if critical:
+            self._call(lambda api: lifetime.evaluate(api, self._token_mark.value))
 
     def _each(self, write: Callable[[Api, str], None], keys: Sequence[str]) -> dict[str, str]:
         """Write all keys and return the rejected ones, with the reasons."""

@@ -4,7 +4,8 @@ A small service ``registrator`` has one TTL check. Every service has an alias ch
 this check. An alias check also follows the checks of the node, and Consul removes a service whose
 alias check is critical for a minute. So a node in maintenance would lose all its services, although
 we are alive. Each refresh therefore looks at the alias checks and registers the critical ones
-again. Consul then counts their time anew.
+again. Consul then counts their time anew, and evaluates them. So they pass soon after the node is
+well again.
 """
 
 from collections.abc import Mapping
@@ -91,14 +92,20 @@ class Lifetime:
         return [each for each, status in statuses.items() if status == "critical"]
 
     def restart(self, api: Api, service_id: str) -> None:
-        """Register a critical alias check again, as passing: its time to live starts anew.
+        """Register a critical alias check again: its time to live starts anew.
 
-        Consul may take up to a minute until it evaluates the check. Readers are not misled by
-        that: a critical check of the node counts for every service of the node.
+        It often stays critical, although the node may be well by now. See `evaluate`.
         """
         body = self.alias(service_id) | {"ServiceID": service_id}
         # This request calls the id of a check by another name than that for a service.
         api.register_check(body | {"ID": body.pop("CheckID")})
+
+    def evaluate(self, api: Api, token: str | None) -> None:
+        """Have Consul evaluate all alias checks, by registering what they follow once more.
+
+        By itself Consul evaluates a check once a minute, and each restart begins that minute anew.
+        """
+        api.register(self._body(token))
 
     def _body(self, token: str | None) -> dict[str, Any]:
         check = {"CheckID": shape.check_id(self.id), "Name": "Registrator is alive"}
