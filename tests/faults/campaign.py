@@ -28,8 +28,6 @@ from faults.worlds import READ_ERRORS, WORLDS, Record, World
 # Two hosts with one engine id: the second is a clone of the first.
 HOSTS = {"h": "127.10.0.1", "clone": "127.10.0.2"}
 NAMES = [f"c{n}" for n in range(6)]
-# These hang now and then. They have a runtime of their own.
-HUNG = [f"hung{n}" for n in range(3)]
 STABLE = 1.0
 
 
@@ -62,6 +60,8 @@ class Campaign:
     def __init__(self, registry: str, folder: Path, keep_agent: bool = False) -> None:
         self._keep_agent = keep_agent
         self._hanging = Hanging(folder / "hanging")
+        self._three: list[str] = []
+        self._hangs = 0
         flags = [self._hanging.flag]
         self.engine = Dockerd(folder / "engine", live_restore=True, flags=flags)
         self.host = Namespace()
@@ -88,8 +88,7 @@ class Campaign:
         try:
             made.engine.start()
             made.engine.api.import_image("web", expose=[80])
-            for name in HUNG:
-                made.engine.api.run(name, publish_all=True, Runtime="hanging")
+            made._run_three()
             made._stranger.write()
             made.world.guard()
             made.agent.start()
@@ -173,8 +172,15 @@ class Campaign:
         else:
             process.launch()
 
+    def _run_three(self) -> None:
+        """Run the containers that hang now and then. They have a runtime of their own."""
+        for number in range(3):
+            made = self.engine.api.run(f"hung{number}", publish_all=True, Runtime="hanging")
+            self._three.append(made)
+
     def _hang(self) -> None:
-        self._hanging.hang(self.engine.api, HUNG)
+        self._hangs += 1
+        self._hanging.hang(self.engine.api, self._three, rename=f"hung{self._hangs}")
 
     @property
     def _processes(self) -> dict[str, Process]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography import x509
 from support.certificates import DAY, Authority
 from support.tls_proxy import TLSProxy
 
@@ -26,13 +27,17 @@ class Certificates:
         return dict(zip((authority, certificate, key), map(str, files), strict=True))
 
     def renew(self, proxies: Iterable[TLSProxy], lasts: timedelta = DAY) -> None:
-        """Replace all of them, and ask for new handshakes."""
-        self._renew_files(lasts)
+        """Replace all of them, and ask for new handshakes. Those before count as ended."""
+        serial = self._renew_files(lasts)
         for proxy in proxies:
             proxy.renew(lasts)
+            proxy.serial = serial
             proxy.cut()
 
-    def _renew_files(self, lasts: timedelta) -> None:
+    def _renew_files(self, lasts: timedelta) -> int:
+        """Replace the agent's; returns the number of the new certificate."""
         issued: Sequence[Path] = self.authority.issue("new", lasts=lasts)
+        serial = x509.load_pem_x509_certificate(issued[0].read_bytes()).serial_number
         for path, name in zip(issued, ("agent.pem", "agent-key.pem"), strict=True):
             path.replace(self.folder / name)
+        return serial

@@ -29,16 +29,22 @@ class Hanging:
         self.flag = f"--add-runtime=hanging={runtime}"
         self._threads: list[threading.Thread] = []
 
-    def hang(self, api: DockerAPI, containers: Sequence[str]) -> None:
-        """Hang these containers of that runtime, from about now on."""
+    def hang(self, api: DockerAPI, containers: Sequence[str], rename: str = "") -> None:
+        """Hang these containers of that runtime, from about now on.
+
+        With `rename`, each gets a new name that begins so just before: somebody wants to inspect
+        it while it hangs.
+        """
         self._file.touch()
         for each in containers:
-            self._threads.append(threading.Thread(target=self._signal, args=(api, each)))
+            self._threads.append(threading.Thread(target=self._signal, args=(api, each, rename)))
             self._threads[-1].start()
 
     @staticmethod
-    def _signal(api: DockerAPI, container: str) -> None:
+    def _signal(api: DockerAPI, container: str, rename: str) -> None:
         with contextlib.suppress(APIError, OSError, http.client.HTTPException):
+            if rename:
+                api.rename(container, f"{rename}-{container[:6]}")
             api.kill(container, "USR1")
 
     def go_on(self) -> None:

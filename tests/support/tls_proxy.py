@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import timedelta
 
@@ -12,8 +13,11 @@ from support.proxy import TCPProxy
 class TLSProxy(TCPProxy):
     """A `TCPProxy` that also takes TLS, at `tls_address`, and asks there for a certificate.
 
-    All that breaks the one breaks the other.
+    All that breaks the one breaks the other. With `serial`, it closes a connection whose client
+    shows another certificate than this one, as if that had ended.
     """
+
+    serial: int | None = None
 
     def __init__(self, upstream: str, ip: str, authority: Authority) -> None:
         super().__init__(upstream, ip)
@@ -29,6 +33,13 @@ class TLSProxy(TCPProxy):
     def renew(self, lasts: timedelta = DAY) -> None:
         """Show a new certificate from the next handshake on."""
         self._call(self._show(lasts))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown = writer.get_extra_info("peercert")
+        if shown and self.serial not in (None, int(shown["serialNumber"], 16)):
+            writer.transport.abort()
+            return
+        await super()._serve(reader, writer)
 
     async def _show(self, lasts: timedelta) -> None:
         """In the thread of the handshakes, so that none sees a half of it."""
