@@ -35,7 +35,7 @@ servers: ## Set up the programs that the tests run; installs missing ones, as ro
 
 .PHONY: test
 test: servers lint ## Set up everything, check style and types, run all tests
-	.venv/bin/pytest -n 2 --dist loadfile
+	.venv/bin/pytest -n 3 --dist loadfile
 
 .PHONY: demo
 demo: ## Show what a registry holds while containers come and go; cleans up after itself
