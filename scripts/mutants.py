@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 30
@@ -177,7 +177,10 @@ def main() -> int:
     chosen = sys.argv[1:] or list(MODULES)
     importlib.import_module("docker")
     # Each run has the same examples, so each score is the same.
-    settings.register_profile("mutants", derandomize=True, database=None, max_examples=25)
+    settings.register_profile(
+        "mutants", derandomize=True, database=None, max_examples=25, deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
     settings.load_profile("mutants")
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         tree = Path(name) / "tree"

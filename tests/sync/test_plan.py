@@ -187,7 +187,7 @@ def test_keys_that_clash() -> None:
     assert [(lost.content, won.content) for lost, won in clashes] == [("one", "two")]
     taken = [entry("a"), entry("a:udp", "one"), entry("a", "two", alternate="a:udp")]
     chosen, clashes = by_key(taken)
-    assert chosen["a:udp"].content == "two"
+    assert (chosen["a:udp"].key, chosen["a:udp"].content) == ("a:udp", "two")
     assert [(lost.content, won.content) for lost, won in clashes] == [("one", "two")]
 
 
