@@ -45,10 +45,6 @@ log = logging.getLogger("registrator.consul")
 BUSY = 10.0
 """Seconds for which an agent may answer that it cannot serve now, before another one is used."""
 
-GRACE = 10.0
-"""Seconds after a connection until every copy at another agent may be removed. Before, only those
-copies may go whose originals stand."""
-
 _RULES = (
     'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
 )
@@ -79,13 +75,16 @@ class ConsulBackend:
         self._interval = context.ttl_refresh if context.ttl else WATCH
         self._writers = Writers(_RULES)
         connect = self._servers.api
-        self._leftovers = Leftovers(uri, self._identity, connect, settings.timeout, log)
+        self._leftovers = Leftovers(
+            uri, self._identity, connect, settings.timeout, log, context.wake
+        )
         self._home = Home(connect)
         self._last: Endpoint | None = None
-        # On the monotonic clock: the last keep-alive, the connection, the first answer "busy".
-        self._kept = self._connected_at = 0.0
+        # On the monotonic clock: the last keep-alive, the first answer "busy".
+        self._kept = 0.0
         self._busy_since: float | None = None
-        self._all_written = False
+        self._all_written = False  # whether a whole plan was written since the connection
+        self._look_due = False  # whether copies at other agents may go since the last keep-alive
         self._standing = Standing()
         # The cache holds what was logged, so that each attribute is logged once.
         self._warn_once = lru_cache(1024)(partial(_warn_left_out, self._uri))
@@ -93,7 +92,8 @@ class ConsulBackend:
     @property
     def keepalive_interval(self) -> float | None:
         """At most one second without ``-ttl``, to notice soon that an agent restarted."""
-        if self._lifetime and self._lifetime.due and self._servers.current:
+        due = self._look_due or (self._lifetime and self._lifetime.due)
+        if due and self._servers.current:
             return 0.0
         if not self._leftovers:
             return self._interval
@@ -111,7 +111,10 @@ class ConsulBackend:
         return Entry(service.id, shape.content(body, shape.check_types(body)), service)
 
     def list(self) -> Mapping[str, Actual]:
-        """Every service of the agent in use, whoever registered it."""
+        """Every service of the agent in use, whoever registered it, and our copies elsewhere.
+
+        A copy is shown only if the agent in use had the time to get the original.
+        """
 
         def read(api: Api) -> tuple[dict[str, Any], dict[str, Any]]:
             self._token_mark.read(api)
@@ -126,9 +129,12 @@ class ConsulBackend:
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = ours
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
-        self._all_written = True
         # Another host's owner is none of our business. It ends by itself.
-        return {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
+        entries = {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
+        copies = self._leftovers.undecided(services.keys()) if self._all_written else frozenset()
+        self._leftovers.shown(copies)
+        self._all_written = True
+        return entries | {key: Actual("", held=False, id=key) for key in copies}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Register, then deregister, several at a time: Consul takes one service per request.
@@ -151,6 +157,8 @@ class ConsulBackend:
             lambda api, key: self._standing.register(api, self._body(wanted[key])), keys
         )
         rejected |= self._each(self._standing.deregister, plan.deregister)
+        unwanted = set(plan.deregister) - rejected.keys()
+        self._look_due = self._leftovers.decided(wanted.keys(), unwanted)
         self._all_written = True
         return rejected
 
@@ -163,7 +171,7 @@ class ConsulBackend:
         api = self._servers.current
         if api is None:
             return
-        self._kept = time.monotonic()
+        self._kept, self._look_due = time.monotonic(), False
         self._token.reload(self._token.value)
         if self._lifetime:
             self._refresh(self._lifetime)
@@ -173,9 +181,10 @@ class ConsulBackend:
         elif len(self._servers.known) > 1:
             self._ask(Api.ping)
         self._notice_token()
-        sure = self._all_written and self._kept >= self._connected_at + GRACE
-        only = None if sure else frozenset(self._standing.ours)
-        self._leftovers.look(api.node_id, self._writers.pool, only, self._token_mark.value)
+        standing = self._standing.checks.keys()
+        self._leftovers.look(api.node_id, self._writers.pool, standing, self._token_mark.value)
+        if self._all_written and self._leftovers.are_news(standing):
+            self._wake()
         if self._home.calls(api.node_id, self._writers.pool):
             self._connected(self._servers.go_home(), True)
             self._wake()
@@ -221,11 +230,14 @@ class ConsulBackend:
         """Note a new connection."""
         left, self._last = self._last, api.endpoint
         changed = left is not None and left != api.endpoint
-        self._leftovers.moved(left if changed else None, api.endpoint, self._servers.known)
+        self._leftovers.moved(
+            left if changed else None, self._standing.ours, api.endpoint, self._servers.known
+        )
         self._home.moved(api.endpoint, self._servers.known[0])
         self._token_mark.forget()
-        self._busy_since, self._connected_at = None, time.monotonic()
+        self._busy_since = None
         if changed:
+            self._all_written = False
             self._standing = Standing()
             if self._lifetime:
                 self._lifetime.lost()

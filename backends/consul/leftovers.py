@@ -3,14 +3,15 @@
 A registration belongs to the agent that took it, and stays until that agent is told to remove it.
 Anti-entropy undoes a removal through another agent or from the catalog. So every other address of
 the URI is *owed* a look, from the start on, because a former process may have moved and died. As
-soon as such an address answers, our services are removed there. A copy whose original does not
-stand at the agent in use may stay for some seconds: the agent in use may not have it yet.
+soon as such an address answers, our services are removed there. A copy goes at once if its id
+stands at the agent in use. About any other copy a plan decides, as about an entry of the agent in
+use: a listing shows it as ours, and the plan registers or removes it.
 """
 
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,7 @@ from registrator.uri import RegistryURI
 
 from .api import Api
 from .errors import Denied, NoAnswer
+from .lifetime import OWNERS
 from .registration import again, depends, mark
 from .settings import Endpoint
 
@@ -29,7 +31,8 @@ INTERVAL = 1.0
 """Seconds between two looks at an address that answers."""
 
 LONGEST = 30.0
-"""Seconds between two looks at an address that does not answer, or denies us, at most."""
+"""Seconds at most between two looks at an address that does not answer, or denies us, or has only
+copies that a plan has to decide about."""
 
 SECOND_LOOK = 2.0
 """Seconds until an address gets a second look. A frozen agent may carry out a write that timed out
@@ -48,6 +51,7 @@ class Found(Enum):
     CLEAN = "nothing of ours"
     SAME_AGENT = "the agent in use, at another address"
     COPIES = "copies of ours, of which some or all were removed"
+    UNDECIDED = "only copies that a plan has to decide about"
     NO_ANSWER = "no answer, or a refusal"
 
 
@@ -55,10 +59,12 @@ class Found(Enum):
 class _Owed:
     """A look that an address is owed. `clean` is when it first had no copy of ours.
 
-    `due` is when the next look is due, and `wait` the seconds between the last one and this.
+    `due` is when the next look is due, and `wait` the seconds between the last one and this. With
+    `waits`, only a plan can change what is there.
     """
 
     clean: float | None = None
+    waits: bool = False
     due: float = 0.0
     wait: float = INTERVAL
 
@@ -68,16 +74,21 @@ class Leftovers:
 
     def __init__(
         self, uri: RegistryURI, identity: Identity, connect: Callable[[Endpoint, float], Api],
-        timeout: float, log: logging.Logger,
+        timeout: float, log: logging.Logger, wake: Callable[[], None],
     ) -> None:  # fmt: skip
         self._name = str(uri)
         self._identity = identity
         self._connect = connect
         self._timeout = min(timeout, MAX_SECONDS)
         self._log = log
+        self._wake = wake
         self._known: set[Endpoint] = set()
         self._owed: dict[Endpoint, _Owed] = {}
         self._looks: dict[Endpoint, Future[Found]] = {}
+        # The ids of our copies, as far as known. Looks write them, each for its own address.
+        self._found: dict[Endpoint, frozenset[str]] = {}
+        self._shown: Set[str] = frozenset()  # the ids that the last listing showed
+        self._unwanted: set[str] = set()  # the ids of copies that a plan removed
         # The last logged refusal of each address. It is logged again only when it changes.
         self._refusals: dict[Endpoint, str] = {}
 
@@ -90,11 +101,48 @@ class Leftovers:
         """When the next look is due, on the monotonic clock. Only while any is owed."""
         return min(owed.due for owed in self._owed.values())
 
-    def moved(self, left: Endpoint | None, current: Endpoint, known: Iterable[Endpoint]) -> None:
+    def undecided(self, standing: Set[str]) -> Set[str]:
+        """The ids of the copies that a plan has to decide about.
+
+        `standing` are the ids that stand at the agent in use, whoever registered them.
+        """
+        return self._all_found() - standing - self._unwanted
+
+    def shown(self, ids: Set[str]) -> None:
+        """Note the ids of the copies that the last listing shows."""
+        self._shown = ids
+
+    def are_news(self, standing: Set[str]) -> bool:
+        """Whether there are copies to decide about that the last listing does not show."""
+        return not self.undecided(standing) <= self._shown
+
+    def decided(self, wanted: Set[str], unwanted: Set[str]) -> bool:
+        """Note what a plan registered and removed. Returns whether a look is due by that."""
+        self._collect()
+        copies = self._all_found()
+        self._unwanted = (self._unwanted - wanted) | (copies & unwanted)
+        if not copies & (wanted | unwanted):
+            return False
+        waiting = [owed for owed in self._owed.values() if owed.waits]
+        for owed in waiting:
+            owed.due, owed.wait = 0.0, INTERVAL
+        return bool(waiting)
+
+    def _all_found(self) -> Set[str]:
+        return frozenset().union(*self._found.copy().values())
+
+    def moved(
+        self,
+        left: Endpoint | None,
+        ours: Iterable[str],
+        current: Endpoint,
+        known: Iterable[Endpoint],
+    ) -> None:
         """Note that `current` is in use now. `known` are all addresses as names resolve now.
 
-        This waits for the looks that are under way. They assume another agent in use, and must
-        not remove anything from this one. Each look has a time limit.
+        `ours` are the ids of our services at the address that was `left`. This waits for the looks
+        that are under way. They assume another agent in use, and must not remove anything from this
+        one. Each look has a time limit.
         """
         wait(self._looks.values())
         self._looks.clear()
@@ -102,17 +150,20 @@ class Leftovers:
         self._known |= new | {current}
         self._owed |= {endpoint: _Owed() for endpoint in new | ({left} if left else set())}
         self._owed.pop(current, None)
+        if left:
+            self._found[left] = frozenset(ours)
+        self._found.pop(current, None)
 
     def look(
-        self, node_id: Callable[[], str], pool: ThreadPoolExecutor, only: Collection[str] | None,
+        self, node_id: Callable[[], str], pool: ThreadPoolExecutor, standing: Set[str],
         token: str | None,
     ) -> None:  # fmt: skip
         """Start a look at every address for which one is due. `node_id` asks the agent in use.
 
-        `only` are the ids whose copies may go now; None for all. `token` is the mark of the token
-        in use. This does not wait for the looks, because a dead address must not delay anything.
-        Two addresses may lead to one agent, and nothing may be removed from the agent in use. Only
-        the agents' ids show that.
+        `standing` are the ids that stand there, and `token` is the mark of the token in use. This
+        does not wait for the looks, because a dead address must not delay anything. Two addresses
+        may lead to one agent, and nothing may be removed from the agent in use. Only the agents'
+        ids show that.
         """
         self._collect()
         now = time.monotonic()
@@ -129,8 +180,9 @@ class Leftovers:
         except NoAnswer:
             # The next call to the agent in use meets this too, and decides what to do.
             return
+        may_go = self._unwanted | standing
         for endpoint in due:
-            self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use, only, token)
+            self._looks[endpoint] = pool.submit(self._look_at, endpoint, in_use, may_go, token)
 
     def _collect(self) -> None:
         """Note the results of the looks that are over."""
@@ -140,7 +192,8 @@ class Leftovers:
     def _note(self, endpoint: Endpoint, found: Found) -> None:
         """Note when the next look is due, if any is."""
         owed, now = self._owed[endpoint], time.monotonic()
-        if found is Found.NO_ANSWER:
+        owed.waits = found is Found.UNDECIDED
+        if found in (Found.NO_ANSWER, Found.UNDECIDED):
             # Jittered, so that the agents of many hosts do not look at the same moment.
             owed.due = now + owed.wait * random.uniform(0.7, 1.0)
             owed.wait = min(2 * owed.wait, LONGEST)
@@ -153,6 +206,8 @@ class Leftovers:
         owed.clean = owed.clean or now
         if found is Found.SAME_AGENT or now - owed.clean >= SECOND_LOOK:
             del self._owed[endpoint]
+            self._found.pop(endpoint, None)
+            self._unwanted &= self._all_found()
 
     def _complain(self, endpoint: Endpoint, error: Unavailable) -> None:
         """Log why copies may remain. The refusal of an agent without its servers may pass."""
@@ -165,14 +220,14 @@ class Leftovers:
             )  # fmt: skip
 
     def _look_at(
-        self, endpoint: Endpoint, in_use: str, only: Collection[str] | None, token: str | None
+        self, endpoint: Endpoint, in_use: str, may_go: Set[str], token: str | None
     ) -> Found:
         """Remove our copies there. The address is clean when the next look finds none."""
         api = self._connect(endpoint, self._timeout)
         try:
             if api.node_id() == in_use:
                 return Found.SAME_AGENT
-            found = self._remove_copies(api, only, token)
+            found = self._remove_copies(api, may_go, token)
         except NoAnswer:
             return Found.NO_ANSWER
         except Unavailable as error:
@@ -183,19 +238,27 @@ class Leftovers:
         self._refusals.pop(endpoint, None)
         return found
 
-    def _remove_copies(self, api: Api, only: Collection[str] | None, token: str | None) -> Found:
+    def _remove_copies(self, api: Api, may_go: Set[str], token: str | None) -> Found:
+        """Remove the copies that may go. The owner's service goes last, since others follow it."""
         deadline = time.monotonic() + self._timeout
         services = api.services()
-        ours = [key for key, service in services.items() if self._is_ours(key, service)]
+        ours = {key for key, service in services.items() if self._is_ours(key, service)}
+        owners = {key for key in ours if key.startswith(OWNERS)}
+        copies = self._found[api.endpoint] = frozenset(ours - owners)
+        going = [*(copies & may_go), *(owners if copies <= may_go else ())]
         done = 0
-        for service_id in ours:
-            if (only is None or service_id in only) and time.monotonic() < deadline:
+        for service_id in going:
+            if time.monotonic() < deadline:
                 if depends(services[service_id], token):
                     api.register(again(services[service_id]))
                 api.deregister(service_id)
                 done += 1
         if done:
             self._log.info("%s: removed our copies at %s: %d", self._name, api.endpoint, done)
+        if not copies - may_go <= self._shown:
+            self._wake()
+        if ours and not going:
+            return Found.UNDECIDED
         return Found.COPIES if ours else Found.CLEAN
 
     def _is_ours(self, key: str, service: Mapping[str, Any]) -> bool:

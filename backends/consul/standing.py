@@ -8,8 +8,9 @@ from .api import Api
 
 
 class Standing:
-    """`ours` are the ids of our services. `checks` are, for each service, the types by id of those
-    of its checks that we would make. Several threads write, each for another service.
+    """`ours` are the ids of our services, and of those that may stand. `checks` are, for each
+    service that stands, the types by id of those of its checks that we would make. Several threads
+    write, each for another service.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class Standing:
 
     def followers(self) -> set[str]:
         """Our services whose checks follow the owner."""
-        return {key for key in self.ours if shape.alias_id(key) in self.checks[key]}
+        return {key for key in self.ours if shape.alias_id(key) in self.checks.get(key, ())}
 
     def disputes(self, service_id: str) -> bool:
         """Whether a check of another service has an id that a check of this one may have."""
@@ -51,6 +52,8 @@ class Standing:
         A check of another type under the same id would go on beside the new one.
         """
         service_id = body["ID"]
+        # Before the request: the agent may carry it out although its answer never comes.
+        self.ours.add(service_id)
         wanted = shape.check_types(body)
         known = self.checks.get(service_id, {})
         for check_id, kind in known.items():
@@ -61,7 +64,6 @@ class Standing:
         for stale in known.keys() - wanted.keys():
             api.deregister_check(stale)
         self.checks[service_id] = wanted
-        self.ours.add(service_id)
 
     def deregister(self, api: Api, service_id: str) -> None:
         """Remove a service and all its checks."""

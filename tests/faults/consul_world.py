@@ -13,7 +13,6 @@ from support.consul import MASTER
 from support.servers import Consul, consul_cluster
 
 from faults.world import BUSY, STRANGER, STRANGERS_ADDRESS, Record, World, first
-from registrator.backends.consul.backend import GRACE
 
 # Who gives no token may do everything, as the tests' eyes do. A token that Consul does not know
 # may do nothing. Consul keeps in mind for a second what a token may do.
@@ -36,8 +35,6 @@ class ConsulWorld(World):
     tls = ("CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
     secret_kinds = ("rotate", "revoke")
     proxy_kinds = (*World.proxy_kinds, *BUSY)
-    # After a move, a copy of what no longer runs may stay at the former agent for as long as GRACE.
-    settled = World.settled + GRACE
 
     def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
         self._servers, clients = consul_cluster(folder, 3, 2, config=TOKENS, **options)

@@ -187,7 +187,7 @@ def test_looks_at_an_agent_that_denies_us_grow_rare(
         for _ in range(seconds):
             now[0] += 1
             before = proxy.received
-            ours._leftovers.look(node_id, pool, None)  # type: ignore[attr-defined]
+            ours._leftovers.look(node_id, pool, set(), None)  # type: ignore[attr-defined]
             wait(ours._leftovers._looks.values())  # type: ignore[attr-defined]
             seen += proxy.received > before
         return seen
