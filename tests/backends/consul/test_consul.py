@@ -410,12 +410,14 @@ def instances(agent: Consul) -> list[tuple[str, str]]:
 
 
 def settle(ours: Backend) -> None:
-    """Do what the reconciler does after a failure: list, then write what is missing."""
+    """Do what the reconciler does after a failure: list, then write the difference."""
     wanted = {entry.key: entry for entry in (ours.entry(service(1)), ours.entry(service(51)))}
     for _ in range(3):
         try:
-            missing = wanted.keys() - ours.list().keys()
-            ours.apply(Plan(register=tuple(wanted[key] for key in missing)))
+            found = ours.list()
+            missing = wanted.keys() - {key for key, actual in found.items() if actual.held}
+            stale = {key for key, actual in found.items() if actual.mark is Mark.OURS} - set(wanted)
+            ours.apply(Plan(tuple(wanted[key] for key in missing), tuple(stale)))
             return
         except SessionLost:
             continue
@@ -486,6 +488,7 @@ def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Con
     first.thaw()
 
     def clean() -> bool:
+        settle(ours)
         return settled(ours) and first.api("agent/services") == {}
 
     until(clean, "the thawed agent to be clean")

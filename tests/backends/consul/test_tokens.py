@@ -184,6 +184,8 @@ def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(tmp_path: Path) -> 
 
         def gone() -> bool:
             ours.keepalive()
+            if ENDS.id in ours.list():
+                ours.apply(Plan(deregister=(ENDS.id,)))
             return not known(home)
 
         until(gone, "the catalog to forget the copy")
