@@ -78,6 +78,17 @@ def test_a_known_end_does_not_wait_for_a_listing_that_fails() -> None:
     assert len(host.published) == 2
 
 
+def test_a_listing_that_fails_is_made_up_for() -> None:
+    host = stock("a")
+    host.engine.start(B)  # Its event is lost.
+    host.engine.mute = True
+    host.inventory.resync()
+    assert host.failing() == {"a"}
+    host.engine.mute = False
+    assert host.inventory.wait(0), "it is still due"
+    assert host.step() == {"a", "b"}
+
+
 def test_a_known_end_does_not_wait_for_an_engine_that_went_away() -> None:
     host = stock("a")
     host.engine.down = True
