@@ -211,6 +211,16 @@ def test_what_happens_during_a_slow_inspection_is_looked_at_afterwards() -> None
     assert host.step() == {"b", "z"}
 
 
+def test_what_waits_for_a_slow_inspection_holds_up_no_other_attempt() -> None:
+    host = stock()
+    host.engine.hangs, host.engine.stuck = {A.id}, {B.id}
+    host.step(host.engine.start(A), host.engine.start(B))
+    host.inventory.mark(Event(A.id, "rename", 10**10))
+    host.engine.stuck = set()
+    host.now += 0.5
+    assert host.step() == {"b"}
+
+
 def test_an_end_during_a_slow_inspection_counts_at_once_and_for_good() -> None:
     host = stock("a")
     host.engine.hangs = {A.id}
