@@ -246,10 +246,11 @@ class Inventory:
         return True
 
     def _by_urgency(self) -> list[str]:
-        """The containers to look at now: first ends, which need no inspection, then by event.
+        """The containers to look at now: first those of which an event told.
 
-        What only a listing told comes last. Then come those that were slow, since nobody waits for
-        them. If nothing else is to be done, one that could not be inspected is tried again.
+        What only a listing told comes next. Then come those that were slow, since nobody waits for
+        them. If nothing else is to be done, one that could not be inspected is tried again. The
+        ends that need no inspection are taken in already.
         """
         with self._noted:
             for container_id, task in self._tasks.items():
@@ -262,7 +263,7 @@ class Inventory:
         due = sorted((t.retry_at, key) for key, t in self._tasks.items() if t.retry_at <= now)
         again = [key for _, key in due if key not in hints]
         slow = [key for key in again if self._tasks[key].slow]
-        first = sorted(hints, key=lambda key: (not hints[key].gone, hints[key].time == 0))
+        first = sorted(hints, key=lambda key: hints[key].time == 0)
         return first + slow if first or slow else again[:1]
 
     def _take(self, container_id: str, task: Task) -> None:
