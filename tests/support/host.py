@@ -85,7 +85,7 @@ class Host(Dockerd):
         *command: str,
         folder: Path = ROOT,
         environ: Mapping[str, str] | None = None,
-        deadline: float = 120,
+        deadline: float = 300,
         check: bool = True,
     ) -> str:
         """Run a command on this host, by default in the checkout; returns what it prints."""
