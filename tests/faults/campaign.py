@@ -129,7 +129,9 @@ class Campaign:
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
-        """The resources of the agent's process now."""
+        """The resources of the agent's process now; none if it has ended."""
+        if not self.agent.running:
+            return Usage(0.0, 0, 0)
         process = Path(f"/proc/{self.agent.pid}")
         status = dict(re.findall(r"(\w+):\s+(\d+)", (process / "status").read_text()))
         files = len(list((process / "fd").iterdir()))
