@@ -1,9 +1,10 @@
-"""Says whether the agent does its job, for a health check: ``python -m registrator.health``.
+"""The health note that the agent writes, and the command that reads it.
 
-The command exits with 0 if every agent that it may see is well. Otherwise it prints what is wrong
-and exits with 1. The agent keeps its note in a file in memory without a path (memfd_create(2)),
-and the command finds the note through /proc. So the check works in a read-only container without
-rights, and it needs no port. Only the same user can see the note, and it ends with the agent.
+The command is ``python -m registrator.health``, for a health check. It exits with 0 if every agent
+that it may see is well. Otherwise it prints what is wrong and exits with 1. The agent keeps its
+note in a file in memory without a path (memfd_create(2)), and the command finds the note through
+/proc. So the check works in a read-only container without rights, and it needs no port. Only the
+same user can see the note, and it ends with the agent.
 """
 
 import contextlib

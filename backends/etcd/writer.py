@@ -1,4 +1,4 @@
-"""Writes to etcd in transactions, none of which changes what another owner holds."""
+"""Sends writes to etcd in transactions, none of which changes what another owner holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

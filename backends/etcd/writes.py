@@ -1,4 +1,4 @@
-"""Writes to etcd: the legal parts of their keys, and how many writes fit a transaction."""
+"""One write to etcd as data: which keys are legal, and how many writes fit a transaction."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

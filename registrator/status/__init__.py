@@ -1,1 +1,1 @@
-"""Keeps what the agent knows of itself, logs its changes, and serves the health note."""
+"""Keeps what the agent knows of itself, logs its changes, and lists its present problems."""

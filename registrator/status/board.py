@@ -1,6 +1,6 @@
 """The board: all that the agent knows of its engine and its registries, in one place.
 
-The core fills the board through its reports. The health note reads it, and reads nothing else.
+The core fills the board through its reports. `Board.problems` gives the lines of the health note.
 """
 
 import logging
