@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
-from registrator.config import configure
+from registrator.config import Config
 from registrator.engine.client import Engine
 from registrator.identity import identify, tell_addresses
 from registrator.model import Identity
@@ -35,14 +36,14 @@ def test_ids_start_with_a_hostname_that_lasts(
 ) -> None:
     """A container's own hostname changes when the agent's container is made anew."""
     monkeypatch.setattr("socket.gethostname", lambda: own)
-    config = configure({"hostname": option}, ["consul://h:8500"], {})
+    config = Config((), hostname=option)
     assert identify(config, Engine("engine-1", engine, "")) == Identity("engine-1", expected)
     warned = expected == engine
     assert (f"{own} would change with its container" in caplog.text) is warned
 
 
 def test_the_hostname_owns_the_entries_if_the_engine_has_no_id() -> None:
-    config = configure({"hostname": "vm"}, ["consul://h:8500"], {})
+    config = Config((), hostname="vm")
     assert identify(config, Engine("", "docker", "")) == Identity("vm", "vm")
 
 
@@ -56,17 +57,17 @@ NOWHERE = "ids start with vm, published ports are not registered: no address of 
     [
         ({}, "192.0.2.10", ("INFO", f"{HOSTS} 192.0.2.10")),
         ({}, "", ("WARNING", f"{NOWHERE}; give one with -ip")),
-        ({"internal": "true"}, "192.0.2.10", ("INFO", OWN)),
-        ({"internal": "true"}, "", ("INFO", OWN)),
-        ({"internal": "true", "network": "front"}, "", ("INFO", f"{OWN} in the network front")),
+        ({"internal": True}, "192.0.2.10", ("INFO", OWN)),
+        ({"internal": True}, "", ("INFO", OWN)),
+        ({"internal": True, "network": "front"}, "", ("INFO", f"{OWN} in the network front")),
     ],
 )
 def test_where_ports_are_registered(
-    options: dict[str, str],
+    options: dict[str, Any],
     host_ip: str,
     line: tuple[str, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    tell_addresses(configure(options, ["consul://h:8500"], {}), "vm", host_ip)
+    tell_addresses(Config((), **options), "vm", host_ip)
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [line]

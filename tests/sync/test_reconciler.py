@@ -12,7 +12,7 @@ from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
 from registrator.backend import Unavailable
-from registrator.config import configure
+from registrator.config import Config
 from registrator.model import (
     Actual,
     Entry,
@@ -76,7 +76,7 @@ def test_writes_differences_only() -> None:
 
 def test_without_options_it_works_as_the_command_does_without_options() -> None:
     """So the tests of a reconciler without options show what most operators run."""
-    command = configure({}, ["consul://h:8500"], {})
+    command = Config(uris=())
     own = inspect.signature(Reconciler).parameters
     assert own["cleanup"].default == command.cleanup
     assert own["resync"].default == command.resync
