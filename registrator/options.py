@@ -125,8 +125,8 @@ OPTIONS = (
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", _word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
-           "When the entries of an ended container go: always, or on-success (not after exit "
-           "code 1 to 127).", _one_of("always", "on-success")),
+           "Remove the entries of an ended container: always, or on-success (keep them after "
+           "exit code 1 to 127).", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", _boolean),
     Option("former-engine", "former_engine", "Keeping in step", "ID", "",
@@ -140,7 +140,7 @@ OPTIONS = (
     Option("ttl-refresh", "ttl_refresh", "Keeping in step", "SECONDS", "0",
            "How often to refresh them. It goes with -ttl, and is less than it.", _seconds(0.1)),
     Option("retry-attempts", "retry_attempts", "Start", "N", "-1",
-           "Attempts to reach a registry at start. -1: without end.", _attempts),
+           "Retries of the first attempt to reach a registry. -1: without end.", _attempts),
     Option("retry-interval", "retry_interval", "Start", "MS", "2000",
            "First wait between attempts in milliseconds. It grows, jittered, to 30 s.",
            _milliseconds),
