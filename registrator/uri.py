@@ -3,6 +3,7 @@
 A secret in a URI is never shown: `str` and `repr` put ``***`` in its place.
 """
 
+import contextlib
 import ipaddress
 import queue
 import re
@@ -120,7 +121,8 @@ def resolve(address: Address, timeout: float) -> list[Address]:
     The resolver itself has no time limit. So a thread waits for it, and is left behind if it is
     late.
     """
-    if _is_ip(address.host):
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(address.host)
         return [address]
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -138,11 +140,3 @@ def resolve(address: Address, timeout: float) -> list[Address]:
     if isinstance(found, Exception):
         raise OSError(f"{address}: {getattr(found, 'strerror', '') or found}") from found
     return list(dict.fromkeys(Address(str(row[4][0]), address.port) for row in found))
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

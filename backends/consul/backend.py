@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
-from ..common.keeper import Keeper
 from . import registration as shape
 from .api import Api
 from .concurrent import Writers
@@ -68,10 +67,7 @@ class ConsulBackend:
         self._servers = Servers(uri, settings, log, need_leader=False)
         self._token = settings.token
         self._token_mark = TokenMark(settings.token)
-        self._lifetime: Lifetime | None = None
-        if context.ttl:
-            self._lifetime = Lifetime(self._identity, context.ttl)
-        self._keeper = Keeper(context.ttl, context.ttl_refresh, self._beat, context.wake)
+        self._lifetime = Lifetime(context, self._servers.spare) if context.ttl else None
         self._interval = context.ttl_refresh if context.ttl else WATCH
         self._writers = Writers(_RULES)
         connect = self._servers.api
@@ -191,7 +187,8 @@ class ConsulBackend:
 
     def close(self) -> None:
         """Close the connections and leave the services standing."""
-        self._keeper.stop()
+        if self._lifetime:
+            self._lifetime.stop()
         self._servers.close()
         self._writers.close()
 
@@ -256,28 +253,14 @@ class ConsulBackend:
         """Prepare registrations: read the mark of the token, and renew the TTL check."""
         self._token_mark.read(api)
         if self._lifetime and self._lifetime.due:
-            self._renew(self._lifetime, api)
-
-    def _renew(self, lifetime: Lifetime, api: Api) -> None:
-        lifetime.renew(api, self._token_mark.value)
-        self._keeper.kept()
-
-    def _beat(self) -> None:
-        """Renew the TTL check from the keeper's thread, through a connection of its own."""
-        current = self._servers.current
-        if current and self._lifetime and self._lifetime.stands:
-            api = self._servers.api(current.endpoint)
-            try:
-                self._lifetime.touch(api)
-            finally:
-                api.http.close()
+            self._lifetime.renew(api, self._token_mark.value)
 
     def _refresh(self, lifetime: Lifetime) -> None:
         """Renew the owner's TTL check. Keep Consul from removing what follows it."""
         followers = self._standing.followers()
 
         def renew(api: Api) -> Sequence[str]:
-            self._renew(lifetime, api)
+            lifetime.renew(api, self._token_mark.value)
             return lifetime.critical(api, followers) if followers else ()
 
         critical = self._call(renew)
@@ -300,18 +283,8 @@ class ConsulBackend:
         return body
 
     def _actual(self, key: str, service: Mapping[str, Any]) -> Actual:
-        """The entry for a service that the agent lists."""
-        meta = service.get("Meta") or {}
-        mark = shape.mark(service, self._identity)
-        return Actual(
-            shape.content(service, self._standing.checks[key]),
-            mark,
-            held=not shape.depends(service, self._token_mark.value),
-            id=key,
-            address=service.get("Address") or "",
-            host=meta.get(shape.HOST, ""),
-            facts=shape.facts(service) if mark is Mark.NONE else {},
-        )
+        checks, token = self._standing.checks[key], self._token_mark.value
+        return shape.actual(key, service, checks, self._identity, token)
 
 
 def _warn_left_out(uri: str, container: str, service_id: str, keys: tuple[str, ...]) -> None:

@@ -8,12 +8,12 @@ again. Consul then counts their time anew, and evaluates them. So they pass soon
 well again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from registrator.backend import SessionLost
-from registrator.model import Identity
+from registrator.backend import Context, SessionLost
 
+from ..common.keeper import Keeper
 from . import registration as shape
 from .api import Api
 from .errors import Refused
@@ -34,12 +34,14 @@ class Lifetime:
     until it was renewed for the first time.
     """
 
-    def __init__(self, identity: Identity, ttl: float) -> None:
-        self.id = f"{OWNERS}{identity.owner}:{identity.hostname}"
-        self.stands = False
-        self.due = True
-        self._identity = identity
-        self._ttl = ttl
+    def __init__(self, context: Context, connect: Callable[[], Api | None]) -> None:
+        """`connect` makes a connection for one request from another thread (see `Keeper`)."""
+        self._identity = context.identity
+        self.id = f"{OWNERS}{self._identity.owner}:{self._identity.hostname}"
+        self.stands, self.due = False, True
+        self._ttl = context.ttl
+        self._connect = connect
+        self._keeper = Keeper(context.ttl, context.ttl_refresh, self._beat, context.wake)
 
     def listed(
         self, services: Mapping[str, Any], checks: Mapping[str, Any], token: str | None
@@ -61,13 +63,26 @@ class Lifetime:
             self.stands = True
         else:
             try:
-                self.touch(api)
+                self._touch(api)
             except SessionLost:
                 self.lost()
                 raise
         self.due = False
+        self._keeper.kept()
 
-    def touch(self, api: Api) -> None:
+    def stop(self) -> None:
+        """Leave the TTL check to its end."""
+        self._keeper.stop()
+
+    def _beat(self) -> None:
+        """Renew the TTL check while the reconciler is busy."""
+        if self.stands and (api := self._connect()):
+            try:
+                self._touch(api)
+            finally:
+                api.http.close()
+
+    def _touch(self, api: Api) -> None:
         """Renew the TTL check, from any thread. Raises `SessionLost` if it is missing."""
         try:
             api.agent.check.ttl_pass(shape.check_id(self.id))

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from registrator.backend import Rejected
-from registrator.model import Identity, Mark, Service
+from registrator.model import Actual, Identity, Mark, Service
 from registrator.uri import Address
 
 from ..common.values import encode
@@ -152,6 +152,29 @@ def body(service: Service, marks: Mapping[str, str]) -> dict[str, Any]:
 def facts(service: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a service that an agent lists, by the names of the fields of `Service`."""
     return {"name": service["Service"], "port": service["Port"], "tags": service["Tags"] or []}
+
+
+def actual(
+    key: str,
+    service: Mapping[str, Any],
+    checks: Collection[str],
+    identity: Identity,
+    token: str | None,
+) -> Actual:
+    """The entry for a service that an agent lists, with the ids of its checks.
+
+    It is held if it depends on the token with the mark `token`, or if that is not known.
+    """
+    whose = mark(service, identity)
+    return Actual(
+        content(service, checks),
+        whose,
+        held=not depends(service, token),
+        id=key,
+        address=service.get("Address") or "",
+        host=(service.get("Meta") or {}).get(HOST, ""),
+        facts=facts(service) if whose is Mark.NONE else {},
+    )
 
 
 def content(body: Mapping[str, Any], checks: Collection[str]) -> str:

@@ -35,6 +35,11 @@ class Servers:
         """The API of one server. It opens no connection yet."""
         return Api(Client(self._settings, endpoint, timeout or self._settings.timeout))
 
+    def spare(self) -> Api | None:
+        """A second API of the server in use, for another thread. None if no server is in use."""
+        current = self.current
+        return self.api(current.endpoint) if current else None
+
     def use(self) -> Api:
         """The server in use, or a new one. Raises `Unavailable` if no server works."""
         return self.current or self._connect(None, [])
@@ -102,9 +107,8 @@ class Servers:
             raise Unavailable("; ".join(failures))
         self._log.warning(
             "%s: %s knows no cluster leader now; using it all the same",
-            self._name,
-            leaderless.endpoint,
-        )
+            self._name, leaderless.endpoint,
+        )  # fmt: skip
         self._use(leaderless, "without a leader", why, already_logged)
         return leaderless
 
