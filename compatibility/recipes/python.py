@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,3 +28,7 @@ class Python(Debian):
         run(
             [*pip, "install", "-q", "pip", "-e", f"{ROOT}[dev]"], folder, {"PYTHONPATH": str(wheel)}
         )
+
+    def environment(self, folder: Path) -> Mapping[str, str]:
+        """Have every process find this checkout's package and its present entry points first."""
+        return {"PYTHONPATH": str(ROOT)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from compatibility import __main__ as command
 from compatibility import document, recipe, suites, versions
 from compatibility.document import BEGIN, END, Row, merge, read, table
 from compatibility.recipe import Recipe, Unavailable, make
+from compatibility.recipes.python import Python
 from compatibility.suites import Outcome, Suite, read_results
 from compatibility.versions import VERSIONS, Version, obtain
 
@@ -87,6 +90,25 @@ def test_a_version_is_made_and_comes_first_on_the_path(name: str, cache: Path) -
     assert number == "1.2.3"
     assert environment["PATH"] == f"{cache / name / 'bin'}:{os.environ['PATH']}"
     assert environment["TOOL_FOLDER"] == str(cache / name)
+
+
+def test_an_old_environment_of_python_finds_the_present_entry_points(tmp_path: Path) -> None:
+    """It is kept for long, and another checkout may have made it."""
+    old = tmp_path / "registrator-1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: registrator\nVersion: 1\n")
+    (old / "entry_points.txt").write_text("[registrator.backends]\nconsul = old:Old\n")
+    code = (
+        "import importlib.metadata, sys\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "print(*importlib.metadata.entry_points(group='registrator.backends', name='consul'))"
+    )
+    environment = {**os.environ, **Python("suite", (), ()).environment(tmp_path)}
+    command = [sys.executable, "-S", "-c", code]
+    found = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, check=True
+    )
+    assert "registrator.backends.consul" in found.stdout
 
 
 def test_another_version_than_the_one_wanted_is_none(cache: Path) -> None:
