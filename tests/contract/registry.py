@@ -16,6 +16,8 @@ from registrator.sync.plan import Here, by_key, diff
 from registrator.uri import Address, parse
 
 OWNER, OTHER = "engine-1", "engine-2"
+# Seconds for an answer where no server is frozen: the machine may be busy.
+PATIENT = 60.0
 # Both owners have one hostname, as cloned machines do: only the marks tell them apart.
 HOST = "host"
 ADDRESSES = frozenset({"10.0.0.1", "10.0.0.2", "fd00::1"})
@@ -99,6 +101,7 @@ class Registry(ABC):
         """A backend, as the core makes it; closed with the test."""
         parsed = parse(self.uri(*before))
         identity = Identity(owner, HOST)
+        context.setdefault("timeout", PATIENT)
         made = load(parsed.scheme)(Context(parsed, identity, environ=self.environ, **context))
         self._made.append(made)
         return made

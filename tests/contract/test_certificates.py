@@ -47,7 +47,7 @@ class Behind:
         registry.uri = lambda *before: plain(*before).replace(  # type: ignore[method-assign]
             str(server), self.proxy.address
         )
-        self.backend: Backend = registry.make(OWNER)
+        self.backend: Backend = registry.make(OWNER, timeout=2)
 
     def write(self) -> None:
         """Write the entry, however long a busy server takes for the first handshake."""
