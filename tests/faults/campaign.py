@@ -89,7 +89,7 @@ class Campaign:
             made.engine.start()
             made.engine.api.import_image("web", expose=[80])
             made._run_three()
-            made._stranger.write()
+            made._stranger.settle(lost=True)
             made.world.guard()
             made.agent.start()
             made.clone.start()
