@@ -161,9 +161,11 @@ class EtcdBackend:
         named = document.get(HOST)
         if isinstance(named, str) and named:
             return named
+        in_id, here = host_in_id(_id(kv)), self._identity.hostname
         if kv.lease == self._lease.id:
-            return self._identity.hostname
-        return host_in_id(_id(kv))
+            # Another host may have found our lease without a key, and write under it, too.
+            return here if in_id in ("", here) else ""
+        return in_id
 
     def _strange(self, kvs: Iterable[Any]) -> Collection[int]:
         """The leases whose keys name other hosts, and not this one."""

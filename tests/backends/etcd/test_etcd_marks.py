@@ -106,15 +106,19 @@ def test_a_clone_that_was_faster_is_left(make: Backends, uri: str) -> None:
     assert two.list()[entry.key].mark is Mark.OURS
 
 
-def test_clones_whose_leases_have_one_slot_take_two(
-    server: Etcd, make: Backends, plain: str
-) -> None:
-    """One in 256 pairs of hostnames has the same slot."""
+def of_one_slot(host: str) -> str:
+    """Another hostname whose lease has the same slot. One in 256 pairs is such."""
 
     def slots(host: str) -> bytes:
         return hashlib.sha256(f"{host}\0{60}".encode()).digest()
 
-    other = next(name for n in range(9999) if slots(name := f"h{n}")[0] == slots(A)[0])
+    return next(name for n in range(9999) if slots(name := f"h{n}")[0] == slots(host)[0])
+
+
+def test_clones_whose_leases_have_one_slot_take_two(
+    server: Etcd, make: Backends, plain: str
+) -> None:
+    other = of_one_slot(A)
     one, two = make(plain, host=A, ttl=60), make(plain, host=other, ttl=60)
     settle(one, A, service(A))
     assert settle(two, B).deregister == ()
@@ -122,6 +126,24 @@ def test_clones_whose_leases_have_one_slot_take_two(
     prefix = "/" + plain.rpartition("/")[2]
     leases = {lease_of(server, key) for key in keys(server, prefix)}
     assert len(leases) == 2
+
+
+def test_clones_that_began_to_share_a_lease_leave_each_others_entries_alone(
+    make: Backends, plain: str
+) -> None:
+    """The lease that the second one finds has no key, so nothing tells whose it is."""
+    other = of_one_slot(A)
+    one, two = make(plain, host=A, ttl=60), make(plain, host=other, ttl=60)
+    settle(one, A, service(A))
+    settle(one, A)
+    own = replace(service(B), id=f"{other}:web:80")
+    strange = replace(service(B, "db"), id="db:main:80", address="172.17.0.2")
+    for _ in range(2):
+        settle(two, B, own, strange)
+        assert settle(one, A).deregister == ()
+    # The host whose service it is knows it again after a restart, and writes nothing.
+    assert not settle(make(plain, host=A, ttl=60), A)
+    assert settle(make(plain, host=other, ttl=60), B, own, strange).conflicts == {}
 
 
 def test_a_new_hostname_takes_the_entries_over(make: Backends, uri: str) -> None:
