@@ -45,7 +45,7 @@ class OverHTTP(Registry):
     def text(self, path: str) -> tuple[str, Mapping[str, str]]:
         """Body and headers of an answer."""
         got = urllib3.request(
-            "GET", f"http://{self.server.address}/v1/{path}", timeout=5, retries=False
+            "GET", f"http://{self.server.address}/v1/{path}", timeout=60, retries=False
         )
         return got.data.decode(), got.headers
 
@@ -90,7 +90,7 @@ class OverHTTP(Registry):
         for key in self.services():
             put(self.server, f"agent/service/deregister/{key}")
         urllib3.request(
-            "DELETE", f"http://{self.server.address}/v1/kv/{self.token}?recurse", timeout=5
+            "DELETE", f"http://{self.server.address}/v1/kv/{self.token}?recurse", timeout=60
         )
 
 

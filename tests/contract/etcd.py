@@ -70,7 +70,7 @@ class InEtcd(Registry):
         """A call through etcd's own HTTP gateway, far quicker than etcdctl."""
         headers = {"Authorization": self.token_of(ADMIN)} if self.user and path != LOGIN else {}
         url = f"http://{self.server.address}/v3/{path}"
-        answer = urllib3.request("POST", url, json=body, headers=headers, timeout=5, retries=False)
+        answer = urllib3.request("POST", url, json=body, headers=headers, timeout=60, retries=False)
         assert answer.status == 200, answer.data
         found: dict[str, Any] = answer.json()
         return found

@@ -101,7 +101,7 @@ def test_works_behind_a_proxy_that_only_reads(
 
 def test_the_proxy_refuses_the_rest(gatekeeper: Gatekeeper) -> None:
     for method, path in (("POST", "/containers/create"), ("GET", "/images/json")):
-        client = http.client.HTTPConnection("127.0.0.1", gatekeeper.server_port, timeout=5)
+        client = http.client.HTTPConnection("127.0.0.1", gatekeeper.server_port, timeout=60)
         client.request(method, path)
         answer = client.getresponse()
         answer.read()

@@ -89,7 +89,7 @@ def test_consuls_dns_and_http(scene: Scene) -> None:
     assert row["Service"]["Tags"] == ["blue", "eu"]
     asked = ["busybox", "nslookup", "-type=srv", "blue.readme.service.consul"]
     done = subprocess.run(
-        [*asked, scene.consul.dns_address], capture_output=True, text=True, timeout=10
+        [*asked, scene.consul.dns_address], capture_output=True, text=True, timeout=60
     )
     assert f" 1 1 {scene.port} " in done.stdout.replace("\t", " "), done
 

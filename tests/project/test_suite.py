@@ -26,6 +26,7 @@ def test_no_test_asserts_a_duration() -> None:
     """A busy machine would miss it; `make bench` and `make faults` measure durations."""
     clock = r"(monotonic|perf_counter|process_time)\(\) - \w+ <"
     short = r"until\([^#\n]*, [1-5]?\d(\)|, [(A-Z])|join\([1-5]?\d\)"
+    short += r"|(assert|not) \w+\.wait\([1-5]?\d\)|text=True, timeout=[1-5]?\d\b"
     found = [
         f"{path.name}: {line.strip()}"
         for path in TESTS.rglob("test_*.py")

@@ -23,7 +23,7 @@ with log.on_stderr({level!r}, "text"):
 )
 def test_libraries_never_drown_our_own_lines(level: str, ours: int, theirs: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(level=level)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", CODE.format(level=level)], capture_output=True, text=True, timeout=60
     )
     lines = done.stderr.splitlines()
     assert sum("registrator.x" in line for line in lines) == ours

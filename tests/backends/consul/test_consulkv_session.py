@@ -94,12 +94,12 @@ def test_the_session_is_renewed_while_the_agent_is_busy(consul: Consul, busy: st
             renewed.set()
         if request.path.startswith("/v1/kv/" if busy == "listing" else "/v1/txn"):
             held.set()
-            if slow.is_set() and not renewed.wait(20):
+            if slow.is_set() and not renewed.wait(60):
                 late.append(request)
 
     slow, late = threading.Event(), list[Request]()
     proxy = RecordingHTTPProxy(consul.address, before=before)
-    ours = backend(f"consulkv://{proxy.address}/busy-{busy}", ttl=10, ttl_refresh=0.2, timeout=60)
+    ours = backend(f"consulkv://{proxy.address}/busy-{busy}", ttl=10, ttl_refresh=0.2, timeout=120)
     register(ours, service(1))
     renewed.clear()
     slow.set()
@@ -118,7 +118,7 @@ def test_a_session_that_ended_while_the_agent_was_busy_is_told(consul: Consul) -
     (entry,) = register(ours, service(1))
     (row,) = consul.api(f"kv/{entry.key}")
     put(consul, f"session/destroy/{row['Session']}")
-    assert woken.wait(20)
+    assert woken.wait(60)
     assert ours.list() == {}
     with pytest.raises(SessionLost):
         ours.apply(Plan(register=(entry,)))

@@ -95,7 +95,7 @@ def test_a_lease_that_ends_meanwhile_has_the_entries_listed(server: Etcd, make: 
     backend = make(f"etcd://{server.address}/s", ttl=TTL, wake=woken.set)
     write(backend, "web")
     ctl(server, "lease", "revoke", lease_of(server, "/s/web/host:web:80"))
-    assert woken.wait(30)
+    assert woken.wait(60)
     with pytest.raises(SessionLost):
         write(backend, "web")
     write(backend, "web")
