@@ -18,7 +18,7 @@ from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
 from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import SECOND_LOOK, Reconciler
-from registrator.system.retry import BACKOFF_MAX, backoff
+from registrator.system.retry import MAX_BACKOFF, backoff
 
 HOSTS, SERVICES = 10_000, 100
 RESYNC, KEEPALIVE = 60.0, 10.0
@@ -184,7 +184,7 @@ def rolling(hosts: int) -> float:
 
 def wait(outage: float = OUTAGE) -> float:
     """The calculated longest wait between attempts after `outage` seconds."""
-    return min(BACKOFF_MAX, outage / 6)
+    return min(MAX_BACKOFF, outage / 6)
 
 
 def attempts(hosts: int) -> float:

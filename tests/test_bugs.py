@@ -29,7 +29,7 @@ from registrator.sync import reconciler
 from registrator.system import hostaddr, retry
 
 inventory.HEARTBEAT = hostaddr.WATCH_PERIOD = 0.3
-hostaddr.SEARCH_PERIOD = retry.ENGINE_WAIT_MAX = 0.1
+hostaddr.SEARCH_PERIOD = retry.MAX_ENGINE_WAIT = 0.1
 KNOWN = vars(builtins) | vars(backend) | vars(model) | vars(address)
 fault, thread, *places = sys.argv[1].split(",")
 del sys.argv[1]

@@ -1,1 +1,1 @@
-"""Consul: services at a Consul agent (`agent`), and keys in its key-value store (`kv`)."""
+"""Consul: services at a Consul agent (`backend`), and keys in its key-value store (`kv`)."""

@@ -21,7 +21,7 @@ from registrator.status.rows import EngineRow
 log = logging.getLogger("registrator.inventory")
 
 # Seconds until a container that could not be inspected is tried again. They double each time.
-RETRY_FIRST, RETRY_MAX = 0.5, 30.0
+FIRST_WAIT, MAX_WAIT = 0.5, 30.0
 
 # Seconds that the others wait for an inspection. An idle engine answers within 5 ms.
 QUICK = 0.2
@@ -141,14 +141,14 @@ class Inspections:
         """Try a container again later. Raises if the engine is at fault, not the container."""
         if not isinstance(error, Unreadable):
             self._engine.ping()
-        before, task.wait = task.wait, min(RETRY_MAX, 2 * task.wait or RETRY_FIRST)
+        before, task.wait = task.wait, min(MAX_WAIT, 2 * task.wait or FIRST_WAIT)
         task.retry_at = self._clock() + task.wait
         if isinstance(error, Unreadable):
             self._set_aside(container_id, task, Reason.UNREADABLE, str(error))
             if not before:
                 log.warning("container %s: %s: its services stay", container_id[:12], error)
             return
-        text = f"it cannot be inspected: {error}"
+        text = f"{Reason.NOT_INSPECTED.value}: {error}"
         self._set_aside(container_id, task, Reason.NOT_INSPECTED, text)
         log.warning(
             "container %s cannot be inspected (%s): its services stay, next attempt in %.1f s",

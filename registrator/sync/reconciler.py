@@ -14,7 +14,7 @@ from registrator.backend import Backend, BackendError, Rejected, SessionLost
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.plan import Here, by_key, diff
-from registrator.system.retry import BACKOFF_FIRST, backoff, retry
+from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 
 # A server that thaws may still carry out a write that timed out. So the registry is listed again
 # this many seconds after an outage.
@@ -235,7 +235,7 @@ class Reconciler:
             raise GaveUp(f"{row.name}: {error}") from error
         if lost and row.failures == 1:
             return 0
-        return backoff(row.failures, BACKOFF_FIRST if row.last_success else self._first_wait)
+        return backoff(row.failures, FIRST_BACKOFF if row.last_success else self._first_wait)
 
     def _wait(self, seconds: float) -> None:
         self._retry_now.wait(seconds)

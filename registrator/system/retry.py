@@ -10,14 +10,14 @@ import tenacity
 
 T = TypeVar("T")
 
-BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_GROWTH = 0.1, 30.0, 1.2
+FIRST_BACKOFF, MAX_BACKOFF, BACKOFF_GROWTH = 0.1, 30.0, 1.2
 
 # An engine is near and serves no other host's agents. Its return is to be seen within 3 s.
-ENGINE_WAIT_MAX = 2.0
+MAX_ENGINE_WAIT = 2.0
 
 
 def backoff(
-    attempt: int, first: float = BACKOFF_FIRST, draw: Callable[[], float] = random.random
+    attempt: int, first: float = FIRST_BACKOFF, draw: Callable[[], float] = random.random
 ) -> float:
     """Seconds to wait after the `attempt`-th failure in a row.
 
@@ -25,13 +25,13 @@ def backoff(
     agent finds a server soon that returns soon, and leaves the others in peace. Each wait is drawn
     between half of it and all of it, so that the agents of many hosts do not ask together.
     """
-    grown: float = min(BACKOFF_MAX, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
+    grown: float = min(MAX_BACKOFF, first * BACKOFF_GROWTH ** min(attempt - 1, 100))
     return grown * (0.5 + 0.5 * draw())
 
 
 def engine_backoff(attempt: int) -> float:
     """Seconds to wait after the `attempt`-th failure in a row of this host's engine."""
-    return min(ENGINE_WAIT_MAX, backoff(attempt))
+    return min(MAX_ENGINE_WAIT, backoff(attempt))
 
 
 def retry(

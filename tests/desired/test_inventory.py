@@ -743,7 +743,7 @@ class Running:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(retry, "ENGINE_WAIT_MAX", 0.01)
+    monkeypatch.setattr(retry, "MAX_ENGINE_WAIT", 0.01)
     monkeypatch.setattr(inventory, "HEARTBEAT", 0.05)
     with Running() as made:
         yield made

@@ -10,7 +10,7 @@ import pytest
 from support.fakes import FakeEngine, Lanes, container
 from support.wait import until
 
-from registrator.desired.inspections import RETRY_MAX
+from registrator.desired.inspections import MAX_WAIT
 from registrator.desired.inventory import Inventory
 from registrator.desired.services import Rules
 from registrator.desired.vanished import LOOK_AGAIN, MANY
@@ -189,7 +189,7 @@ def test_what_hung_once_is_inspected_beside_the_others_from_then_on() -> None:
     host.engine.stuck = {A.id}
     host.lanes.free()
     host.step()
-    host.now += RETRY_MAX
+    host.now += MAX_WAIT
     assert not host.inventory.wait(0), "it is due by itself"
     host.step()
     assert host.engine.inspected == [A.id], "the next attempt has not begun"
@@ -254,7 +254,7 @@ def test_a_slow_inspection_that_an_engine_fails_is_taken_up_again() -> None:
     host.failing()
     host.engine.down = False
     host.step()
-    host.now += RETRY_MAX
+    host.now += MAX_WAIT
     host.step()
     host.lanes.free()
     assert host.step() == {"a", "b"}
@@ -403,7 +403,7 @@ def test_an_answer_that_cannot_be_read_is_its_containers_problem(
     assert not host.published[-1].complete
     assert host.step(host.engine.die(B.id)) == {"a"}
     for _ in range(4):
-        host.now += RETRY_MAX
+        host.now += MAX_WAIT
         host.step()
         host.step()
     assert [line for line in caplog.messages if "evil" in line] == [
@@ -411,7 +411,7 @@ def test_an_answer_that_cannot_be_read_is_its_containers_problem(
     ]
     host.engine.hostile = set()
     for _ in range(2):
-        host.now += RETRY_MAX
+        host.now += MAX_WAIT
         host.step()
     assert host.known() == {"a", "evil"}
 

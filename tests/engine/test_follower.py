@@ -66,7 +66,7 @@ class Told:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "ENGINE_WAIT_MAX", 0.001)
+    monkeypatch.setattr(retry, "MAX_ENGINE_WAIT", 0.001)
 
 
 def follower(engine: Streams, board: Board, stop: threading.Event) -> Follower:

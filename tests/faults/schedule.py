@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SECONDS = 5.0
-MOST_FAULTS = 7
+MAX_FAULTS = 7
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def schedule(seed: int, targets: Mapping[str, Sequence[str]]) -> list[Fault]:
     draw = random.Random(f"faults {seed}")
     busy: dict[str, list[tuple[float, float]]] = {}
     found = []
-    for _ in range(draw.randint(2, MOST_FAULTS)):
+    for _ in range(draw.randint(2, MAX_FAULTS)):
         target = draw.choice(sorted(targets))
         start = draw.uniform(0, SECONDS - 0.5)
         seconds = draw.uniform(0.1, SECONDS - start)

@@ -25,7 +25,7 @@ DOCUMENTS = sorted(
 EXISTING = [path for path in DOCUMENTS if path.exists()]
 
 # Aim at 15 words. A name in a code span or a link is one word each.
-MOST_WORDS = 28
+MAX_WORDS = 28
 
 # A sentence's end. A colon ends a clause: what follows it must not be inverted either.
 SENTENCE = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[\"'(*]*[A-Z])")
@@ -61,7 +61,7 @@ def faults(text: str) -> list[str]:
                 found.append(f"semicolon: {sentence}")
             if HARD_OPENING.search(sentence):
                 found.append(f"opening: {sentence}")
-            if (words := len(sentence.split())) > MOST_WORDS:
+            if (words := len(sentence.split())) > MAX_WORDS:
                 found.append(f"{words} words: {sentence}")
     return found
 
@@ -94,7 +94,7 @@ def test_no_docstring_opens_with_a_clause() -> None:
         ("Fine. Of a variable and a label the label wins.", "opening"),
         ("- Where both are set, it ends.", "opening"),
         ("It is simple.\n\n**Rule**: What is set wins.", "opening"),
-        (f"A {'very ' * MOST_WORDS}long sentence.", "words"),
+        (f"A {'very ' * MAX_WORDS}long sentence.", "words"),
     ],
 )
 def test_hard_sentences_are_found(text: str, kind: str) -> None:
@@ -107,7 +107,7 @@ def test_hard_sentences_are_found(text: str, kind: str) -> None:
         "If both set a key, the label wins. The log says so.",
         "Run `a; b; c`, then read [the page](x.md).\n\n```sh\na; b\n```\n",
         "| `a; b` | The agent waits. |\n\n## What it does\n",
-        f"{'A short sentence. ' * MOST_WORDS}",
+        f"{'A short sentence. ' * MAX_WORDS}",
     ],
 )
 def test_plain_sentences_are_not_complained_of(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CHUNK = 1 << 16
-LONGEST_POLL = 700.0
+MAX_POLL = 700.0
 HOP_BY_HOP = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 
 
@@ -198,7 +198,7 @@ class _Recorder(http.server.ThreadingHTTPServer):
 
 class _Upstream(http.client.HTTPConnection):
     def __init__(self, address: str, known: set[socket.socket]) -> None:
-        super().__init__(address, timeout=LONGEST_POLL)
+        super().__init__(address, timeout=MAX_POLL)
         self._known = known
 
     def connect(self) -> None:

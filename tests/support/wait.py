@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 FIRST_WAIT = 0.01
-LONGEST_WAIT = 0.1
+MAX_WAIT = 0.1
 # Far above what anything takes, so that a busy machine fails no test.
 DEADLINE = 120.0
 
@@ -38,4 +38,4 @@ def until(
             shown = what() if callable(what) else what
             raise AssertionError(f"not within {deadline:g} s: {shown}{last}")
         time.sleep(wait)
-        wait = min(LONGEST_WAIT, wait * 1.5)
+        wait = min(MAX_WAIT, wait * 1.5)

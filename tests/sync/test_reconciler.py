@@ -26,7 +26,7 @@ from registrator.model import (
 )
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.reconciler import GaveUp, Reconciler
-from registrator.system.retry import BACKOFF_FIRST
+from registrator.system.retry import FIRST_BACKOFF
 
 HOST = Identity("engine-1", "h")
 ADDRESS = "127.0.0.7"
@@ -638,11 +638,11 @@ def test_waits_between_attempts_and_not_after_the_loss_of_a_session(
         return waits.noted
 
     assert noted(unavailable(), unavailable()) == [2.0, 4.0], "-retry-interval, until it succeeded"
-    assert noted(unavailable(), lost()) == [BACKOFF_FIRST, 2 * BACKOFF_FIRST]
+    assert noted(unavailable(), lost()) == [FIRST_BACKOFF, 2 * FIRST_BACKOFF]
     bench.reconciler.retry_now()
-    assert noted(unavailable(), unavailable()) == [BACKOFF_FIRST, 2 * BACKOFF_FIRST]
+    assert noted(unavailable(), unavailable()) == [FIRST_BACKOFF, 2 * FIRST_BACKOFF]
     assert not waits.is_set(), "it ends one wait only"
-    assert noted(lost(), lost(), lost()) == [0, 2 * BACKOFF_FIRST, pytest.approx(0.3)]
+    assert noted(lost(), lost(), lost()) == [0, 2 * FIRST_BACKOFF, pytest.approx(0.3)]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from registrator.system.retry import BACKOFF_MAX, backoff, retry
+from registrator.system.retry import MAX_BACKOFF, backoff, retry
 
 
 def test_backoff_grows_jittered_up_to_a_bound() -> None:
     waits = [backoff(attempt, 0.1, lambda: 1.0) for attempt in range(1, 60)]
     assert waits[0] == pytest.approx(0.1)
     assert waits == sorted(waits)
-    assert waits[-1] == BACKOFF_MAX
+    assert waits[-1] == MAX_BACKOFF
     assert backoff(1, 2.0, lambda: 0.0) == 1.0
     for attempt in range(10, 30):
         assert waits[attempt] <= 0.2 * sum(waits[:attempt]) + 0.1
