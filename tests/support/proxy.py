@@ -71,10 +71,10 @@ class TCPProxy:
 
     async def _cut(self) -> None:
         for each in self._open:
-            # It may have ended by itself.
-            if (connection := each.get_extra_info("socket")) is not None:
-                with contextlib.suppress(OSError):
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            # It may have ended by itself. One with TLS then has nothing that could tell its socket.
+            with contextlib.suppress(OSError, AttributeError):
+                connection = each.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             each.transport.abort()
 
     async def _end(self) -> None:
