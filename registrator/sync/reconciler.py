@@ -120,7 +120,12 @@ class Reconciler:
         interval = self._backend.keepalive_interval
         now = self._clock()
         if interval is not None and now >= self._last_keepalive + interval:
-            self._backend.keepalive()
+            try:
+                self._backend.keepalive()
+            except SessionLost:
+                # A listing comes next. Before it, the backend would find the same loss again.
+                self._last_keepalive = now
+                raise
             self._last_keepalive = now
 
     def _list_if_due(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +15,9 @@ from urllib.parse import quote
 import urllib3
 
 from registrator.backend import Backend, Context, load
-from registrator.model import Entry, Identity, Plan, Service
+from registrator.model import Entry, Identity, Plan, Service, Snapshot
+from registrator.status.report import RegistryReport
+from registrator.sync.reconciler import Reconciler
 from registrator.uri import parse
 from support.certificates import Authority
 from support.servers import Consul, start_all
@@ -56,6 +60,30 @@ def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: A
         "container_name": f"c{number}",
     }
     return Service(attrs=attrs or {}, **{**values, **fields})
+
+
+class Running:
+    """A reconciler in a thread of its own, which keeps `services` at `uri`."""
+
+    def __init__(self, uri: str, *services: Service, **context: Any) -> None:
+        def make(wake: Callable[[], None]) -> Backend:
+            return backend(uri, wake=wake, **context)
+
+        report = RegistryReport(uri, time.monotonic)
+        self._reconciler = Reconciler(report, make, Identity(OWNER, "host"))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._reconciler.run, args=(self._stop,))
+        self._thread.start()
+        own = frozenset({"127.9.0.1"})
+        found = {each.id: each for each in services}
+        self._reconciler.publish(Snapshot(found, own, host_addresses=own))
+
+    def stop(self) -> None:
+        """End it. The entries stay."""
+        self._stop.set()
+        self._reconciler.retry_now()
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
 
 
 def register(backend: Backend, *services: Service) -> list[Entry]:

@@ -11,7 +11,7 @@ import pytest
 from support.fakes import FakeBackend, FakeRegistry, lost, unavailable
 from support.wait import until
 
-from registrator.backend import Unavailable
+from registrator.backend import SessionLost, Unavailable
 from registrator.config import Config
 from registrator.model import (
     Actual,
@@ -485,6 +485,39 @@ def test_keepalive_is_called_when_due_and_its_loss_lists_again() -> None:
     with pytest.raises(Exception, match="expired"):
         bench.reconciler.step()
     assert bench.reconciler.step() == Written(1, 0)
+
+
+def test_a_loss_that_a_keepalive_finds_until_the_next_listing_is_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backend may know what stands from its last listing alone."""
+    bench = Bench()
+    bench.backend.keepalive_interval = 10
+    bench.step(service("a"))
+    bench.registry.entries.clear()
+    listed = bench.registry.lists
+
+    def keepalive(backend: FakeBackend) -> None:
+        if backend.registry.lists == listed:
+            raise lost()
+
+    monkeypatch.setattr(FakeBackend, "keepalive", keepalive)
+    bench.now = 10
+    with pytest.raises(SessionLost):
+        bench.reconciler.step()
+    assert bench.reconciler.step() == Written(1, 0)
+
+
+def test_a_failed_keepalive_is_tried_again_before_anything_else() -> None:
+    bench = Bench()
+    bench.backend.keepalive_interval = 10
+    bench.step(service("a"))
+    bench.registry.faults = [Unavailable("down"), None]
+    bench.now = 10
+    with pytest.raises(Unavailable):
+        bench.reconciler.step()
+    bench.reconciler.step()
+    assert bench.registry.keepalives == 1
 
 
 def test_a_keepalive_looks_at_no_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from support.consul import backend, put, register, service
+from support.consul import Running, backend, put, register, service
 from support.proxy import RecordingHTTPProxy, TCPProxy
 from support.servers import Consul
 from support.wait import until
@@ -161,6 +161,24 @@ def test_a_service_that_is_missing_at_a_refresh_is_a_lost_session(
     leased.keepalive()
     leased.apply(Plan((), ("host:c1:80",)))
     leased.keepalive()
+
+
+def test_a_service_that_is_missing_at_a_refresh_is_registered_again(consul: Consul) -> None:
+    """Long before the next resync."""
+    wanted = {"host:c1:80", "host:c2:80"}
+    uri, context = f"consul://{consul.address}", {"ttl": 30, "ttl_refresh": 0.5}
+    running = Running(uri, service(1), service(2), **context)
+
+    def stands() -> bool:
+        return wanted <= set(consul.api("agent/services"))
+
+    try:
+        until(stands, "the services")
+        for path in ("service/deregister/host:c1:80", f"check/deregister/{ALIAS}"):
+            put(consul, f"agent/{path}")
+            until(lambda: ALIAS in checks(consul) and stands(), "all again")
+    finally:
+        running.stop()
 
 
 def test_somebody_elses_check_is_not_registered_again(consul: Consul, leased: Backend) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.consul import backend, put, register, service
+from support.consul import Running, backend, put, register, service
 from support.proxy import RecordingHTTPProxy, Request
 from support.servers import Consul, consul_cluster
 from support.wait import until
 
-from registrator.backend import Backend, SessionLost
-from registrator.model import Identity, Plan, Snapshot
-from registrator.status.report import RegistryReport
-from registrator.sync.reconciler import Reconciler
-
-OWN = frozenset({"127.9.0.1"})
+from registrator.backend import SessionLost
+from registrator.model import Plan
 
 
 @pytest.fixture(scope="module")
@@ -37,30 +31,6 @@ def keys(consul: Consul, prefix: str) -> set[str]:
         return set()
 
 
-class Running:
-    """A reconciler in a thread of its own, over a backend at `addresses`."""
-
-    def __init__(self, addresses: str, *services: Any, **context: Any) -> None:
-        self.report = RegistryReport("consulkv", time.monotonic)
-        uri = f"consulkv://{addresses}/services"
-
-        def make(wake: Any) -> Backend:
-            return backend(uri, "us", wake=wake, **context)
-
-        self.reconciler = Reconciler(self.report, make, Identity("us", "host"))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self.reconciler.run, args=(self._stop,))
-        self._thread.start()
-        found = {each.id: each for each in services}
-        self.reconciler.publish(Snapshot(found, OWN, host_addresses=OWN))
-
-    def stop(self) -> None:
-        self._stop.set()
-        self.reconciler.retry_now()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-
-
 def test_a_client_agent_that_leaves_takes_no_key_along_for_long(tmp_path: Path) -> None:
     """Consul ends the sessions of a node that leaves, as a client agent does on SIGTERM.
 
@@ -68,7 +38,7 @@ def test_a_client_agent_that_leaves_takes_no_key_along_for_long(tmp_path: Path) 
     """
     (server,), clients = consul_cluster(tmp_path, 1, 2)
     running = Running(
-        ",".join(each.address for each in clients), service(1), service(2),
+        f"consulkv://{','.join(each.address for each in clients)}/services", service(1), service(2),
         ttl=2000, ttl_refresh=1000,
     )  # fmt: skip
     try:
