@@ -54,7 +54,9 @@ def unpacked(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(checkout, "sdist")) as archive:
         assert not [member.name for member in archive if member.issym() or member.islnk()]
-        archive.extractall(folder, filter="data")
+        # Debian 12 has Python 3.11.2, whose `extractall` does not take a filter yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     (content,) = folder.iterdir()
     return content
 
