@@ -35,7 +35,8 @@ ENOUGH = 'service_prefix "" { policy = "write" }\nagent_prefix "" { policy = "re
 
 
 def backend(uri: str, owner: str | Identity = OWNER, **context: Any) -> Backend:
-    """A backend for `uri`, made as the core makes it."""
+    """A backend for `uri`, with time for a busy machine unless `context` has a `timeout`."""
+    context.setdefault("timeout", DEADLINE)
     parsed = parse(uri)
     identity = Identity(owner, "host") if isinstance(owner, str) else owner
     return load(parsed.scheme)(Context(parsed, identity, **context))

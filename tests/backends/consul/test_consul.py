@@ -480,7 +480,7 @@ def keep_alive(ours: Backend) -> None:
 
 def test_a_frozen_agent_is_left_and_cleaned_when_it_thaws(two: tuple[Consul, Consul]) -> None:
     first, second = two
-    ours = backend(f"consul://{first.address},{second.address}")
+    ours = backend(f"consul://{first.address},{second.address}", timeout=2)
     settle(ours)
     freeze(first)
     with pytest.raises(SessionLost):
@@ -583,7 +583,7 @@ def test_an_address_that_is_no_consul_harms_nothing(consul: Consul) -> None:
 
 def test_a_frozen_agent_is_noticed_while_idle(two: tuple[Consul, Consul]) -> None:
     first, second = two
-    ours = backend(f"consul://{first.address},{second.address}")
+    ours = backend(f"consul://{first.address},{second.address}", timeout=2)
     settle(ours)
     ours.keepalive()
     freeze(first)

@@ -271,7 +271,7 @@ def test_failover_keeps_keys_and_session(tmp_path: Path, frozen: bool) -> None:
     servers, _ = consul_cluster(tmp_path, 3)
     servers.sort(key=leads, reverse=not frozen)
     addresses = ",".join(server.address for server in servers)
-    ours = backend(f"consulkv://{addresses}/services", ttl=60, ttl_refresh=20)
+    ours = backend(f"consulkv://{addresses}/services", ttl=60, ttl_refresh=20, timeout=2)
     register(ours, service(1))
     if frozen:
         freeze(servers[0])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.consul import put, register, service
 from support.servers import Consul
+from support.wait import DEADLINE
 
 from registrator.backend import Backend, Context, load
 from registrator.model import Identity, Mark, Plan, Service
@@ -52,7 +53,7 @@ def make(consul: Consul, prefix: str) -> Iterator[Make]:
     ) -> Backend:  # fmt: skip
         uri = parse(f"consulkv://{consul.address}/{prefix}{query}")
         identity = Identity(owner, host, former)
-        made.append(load(uri.scheme)(Context(uri, identity, **context)))
+        made.append(load(uri.scheme)(Context(uri, identity, timeout=DEADLINE, **context)))
         return made[-1]
 
     yield create

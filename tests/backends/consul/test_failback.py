@@ -111,7 +111,7 @@ def test_home_is_used_again_when_it_is_well_and_nothing_is_ever_missing(
     first, second = two
     woken = []
     uri = f"consul://{first.address},{second.address}"
-    ours = backend(uri, ttl=ttl, ttl_refresh=ttl / 3, wake=lambda: woken.append(True))
+    ours = backend(uri, ttl=ttl, ttl_refresh=ttl / 3, timeout=2, wake=lambda: woken.append(True))
     reconcile(ours, 1, 2)
     freeze(first)
     with pytest.raises(SessionLost):

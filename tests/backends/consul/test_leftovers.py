@@ -49,7 +49,7 @@ class Moved:
         self.proxy = first
         self.woken: list[bool] = []
         self.backend = backend(
-            f"consul://{first.address},{second.address}",
+            f"consul://{first.address},{second.address}", timeout=2,
             wake=lambda: self.woken.append(True), **context,
         )  # fmt: skip
         self.backend.list()
