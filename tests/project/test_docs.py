@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.consul import ENOUGH
 
 from registrator.backend import schemes
 from registrator.backends.consul import registration as consul_service
@@ -51,6 +52,25 @@ def anchors(path: Path) -> set[str]:
     """The headings as GitHub makes them into anchors."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def section(text: str, heading: str) -> str:
+    """The text below a heading of the second level."""
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_least_rights_are_those_of_the_pages_and_of_the_tests() -> None:
+    """Each registry's tests show on a real server that they are enough, and that less is not."""
+    table = section((REGISTRIES / "README.md").read_text(), "Least rights")
+    rows = {page: row for row in table.splitlines() for page in re.findall(r"\((.*?)#rights", row)}
+    assert rows.keys() == {page for page, _ in PAGES.values()}
+    for page, row in rows.items():
+        rights = set(re.findall("`(.*?)`", row))
+        text = section((REGISTRIES / page).read_text(), "Rights")
+        assert rights, page
+        assert all(f"`{right}`" in text for right in rights), page
+        if page == "consul.md":
+            assert rights == set(re.findall(r'\w+ ".*?" \{.*?\}', ENOUGH))
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", RUN], ids=lambda path: path.stem)

@@ -120,7 +120,12 @@ def test_a_closed_backend_renews_nothing(consul: Consul) -> None:
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(503, "busy"), (500, "rpc error making call: EOF"), (500, "No cluster leader")],
+    [
+        (429, "slow down"),
+        (503, "busy"),
+        (500, "rpc error making call: EOF"),
+        (500, "No cluster leader"),
+    ],
 )
 def test_a_server_without_a_cluster_is_left_at_once(consul: Consul, status: int, text: str) -> None:
     """The store belongs to the cluster, so any other server may serve."""
