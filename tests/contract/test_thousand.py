@@ -24,7 +24,7 @@ def timed(what: str, call: Callable[[], object]) -> object:
 
 @on_servers
 def test_a_thousand_services(registry: Registry) -> None:
-    backend = registry.make(timeout=10, **registry.leased)
+    backend = registry.make(**registry.leased)
     assert ours(backend) == {}
     plan = Plan(tuple(map(backend.entry, MANY)))
 

@@ -163,15 +163,16 @@ def test_another_member_serves(
     caplog.set_level(logging.INFO, "registrator.zookeeper")
     backend = make(members, f"/{role}{fault.__name__}")
     try:
-        backend.apply(Plan(tuple(backend.entry(service(n)) for n in range(10))))
+        for number in range(10):
+            write(backend, number)
         member = of(members, role)
         move(backend._session, member)
-        backend._session.connect()
+        until(backend._session.connect, "the member", ignore=(Unavailable,))
         session = backend._session.id
         caplog.clear()
         fault(member)
         write(backend, 10)
-        found = backend.list()
+        found = until(backend.list, "a listing", ignore=(Unavailable,))
         assert len(found) == 11, "no node went"
         moves = [line for line in caplog.messages if ": moved to " in line]
         assert member.address in moves[0].partition(" (")[2], "why it moved"
