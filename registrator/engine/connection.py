@@ -14,6 +14,7 @@ import urllib3
 from urllib3.util import Timeout
 
 from registrator.engine.address import client_arguments
+from registrator.engine.tls import Adapter
 from registrator.model import EngineSlow, EngineUnavailable
 
 
@@ -23,6 +24,12 @@ class SocketReplaced(Exception):
 
 class _Client(docker.APIClient):  # type: ignore[misc]
     """The SDK's client, which ignores variables for web requests: only the engine's CA counts."""
+
+    def get_adapter(self, url: str) -> Any:
+        """The transport for a URL. The SDK's constructor asks for it, too."""
+        if url.startswith("https:") and not isinstance(self.adapters["https://"], Adapter):
+            self.mount("https://", Adapter())
+        return super().get_adapter(url)
 
     def merge_environment_settings(
         self, _url: str, _proxies: Any, stream: Any, verify: Any, cert: Any

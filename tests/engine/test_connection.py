@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 from support.agent import Agent
+from support.certificates import Authority
 from support.require import require
 from support.servers import program
 
@@ -53,6 +57,7 @@ def server() -> Iterator[type[Handler]]:
     made.daemon_threads = True
     thread = threading.Thread(target=made.serve_forever)
     thread.start()
+    kind.listener = made  # type: ignore[attr-defined]
     kind.address = f"tcp://127.0.0.1:{made.server_port}"  # type: ignore[attr-defined]
     yield kind
     made.shutdown()
@@ -83,6 +88,60 @@ def test_a_refusal_of_another_threads_request_breaks_none(
             engine.running()
         assert engine.running() == {}
     engine.close()
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+@pytest.mark.parametrize("verify", ["1", ""])
+def test_certificates_without_key_identifiers_are_accepted(
+    server: type[Handler],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    verify: str,
+) -> None:
+    """The Docker CLI accepts them. Python refuses them from 3.13 on, and urllib3 with it."""
+    as_here = urllib3.util.ssl_.create_urllib3_context
+
+    def as_in_3_13(*args: Any, **options: Any) -> ssl.SSLContext:
+        made = as_here(*args, **options)
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    for module in (urllib3.util.ssl_, urllib3.connection):
+        monkeypatch.setattr(module, "create_urllib3_context", as_in_3_13)
+    engine = over_tls(server, Authority(tmp_path, identifiers=False), verify)
+    assert engine.identify().id == "x"
+    engine.close()
+
+
+def test_an_engine_whose_authority_is_another_is_refused(
+    server: type[Handler], tmp_path: Path
+) -> None:
+    engine = over_tls(server, Authority(tmp_path), "1")
+    Authority(tmp_path, "another")
+    with pytest.raises(EngineUnavailable, match="certificate verify failed"):
+        engine.identify()
+    engine.close()
+
+
+def over_tls(server: type[Handler], authority: Authority, verify: str) -> DockerEngine:
+    """A client with a certificate, for a server that asks for one from now on."""
+    cert, key = authority.issue("server", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    context.load_verify_locations(authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = server.listener  # type: ignore[attr-defined]
+    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    for name, file in zip(("cert", "key"), authority.issue("client"), strict=True):
+        file.rename(authority.ca.with_name(f"{name}.pem"))
+    return DockerEngine(
+        {
+            "DOCKER_HOST": server.address,  # type: ignore[attr-defined]
+            "DOCKER_API_VERSION": "1.41",
+            "DOCKER_TLS_VERIFY": verify,
+            "DOCKER_CERT_PATH": str(authority.ca.parent),
+        }
+    )
 
 
 def test_an_engine_that_is_slow_to_tell_of_itself(server: type[Handler]) -> None:
