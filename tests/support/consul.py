@@ -64,14 +64,17 @@ def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: A
 
 
 class Running:
-    """A reconciler in a thread of its own, which keeps `services` at `uri`."""
+    """A reconciler in a thread of its own, which keeps `services` at `uri`.
+
+    It has no resync, which would find after a while what nothing else told.
+    """
 
     def __init__(self, uri: str, *services: Service, **context: Any) -> None:
         def make(wake: Callable[[], None]) -> Backend:
             return backend(uri, wake=wake, **context)
 
         report = RegistryReport(uri, time.monotonic)
-        self._reconciler = Reconciler(report, make, Identity(OWNER, "host"))
+        self._reconciler = Reconciler(report, make, Identity(OWNER, "host"), resync=0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._reconciler.run, args=(self._stop,))
         self._thread.start()

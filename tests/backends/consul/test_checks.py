@@ -164,7 +164,6 @@ def test_a_service_that_is_missing_at_a_refresh_is_a_lost_session(
 
 
 def test_a_service_that_is_missing_at_a_refresh_is_registered_again(consul: Consul) -> None:
-    """Long before the next resync."""
     wanted = {"host:c1:80", "host:c2:80"}
     uri, context = f"consul://{consul.address}", {"ttl": 30, "ttl_refresh": 0.5}
     running = Running(uri, service(1), service(2), **context)
