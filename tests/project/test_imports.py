@@ -32,14 +32,14 @@ FOLDERS = {
     "status": "model uri",
     "engine": "model status system",
     "desired": "model status system",
-    "sync": "model uri backend status system",
+    "sync": "model backend status system",
 }
 
 # What stands above the folders, from the bottom up.
 TOP = {
     "registrator.options": "desired model",
-    "registrator.registries": "model uri backend",
-    "registrator.config": "model uri backend desired options registries",
+    "registrator.registries": "uri backend",
+    "registrator.config": "uri backend desired options registries",
     "registrator.identity": "model config engine",
     "registrator.agent": (
         "__init__ model uri backend health registries config identity"
