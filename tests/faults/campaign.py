@@ -69,7 +69,7 @@ class Campaign:
         self.agent, self.clone = (
             Agent(
                 folder,
-                ["-ip", ip, "-hostname", name, *self.world.options, self.world.uri(name == "h")],
+                ["-ip", ip, "-hostname", name, *self._options(name), self.world.uri(name == "h")],
                 self.engine.host,
                 self.world.environ(),
                 name=f"agent-{name}",
@@ -79,6 +79,10 @@ class Campaign:
         )
         self._log = Valve(self.agent)
         self._stranger = Stranger(self.world)
+
+    def _options(self, name: str) -> list[str]:
+        """The options of an agent by its hostname."""
+        return [*self.world.options, *(() if name == "h" else self.world.clones_options)]
 
     @classmethod
     @contextlib.contextmanager

@@ -32,6 +32,7 @@ class ConsulWorld(World):
 
     name = "consul"
     options = ("-resync", "3")
+    clones_options = ("-ttl", "5", "-ttl-refresh", "1")
     tls = ("CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
     secret_kinds = ("rotate", "revoke")
     proxy_kinds = (*World.proxy_kinds, *BUSY)

@@ -54,12 +54,14 @@ def first(calls: Sequence[Callable[[], Any]]) -> Any:
 class World(abc.ABC):
     """A cluster: `members` fail one by one, `proxies` lead to those that the agents are given.
 
-    The proxies listen at `ip`; `options` are the agents', `rest` is the end of their URIs, and
-    `tls` names their variables for TLS. `secret` is the file that holds their password or token.
+    The proxies listen at `ip`. `options` are the agents', `clones_options` the clone's alone, and
+    `rest` is the end of their URIs. `tls` names their variables for TLS. `secret` is the file that
+    holds their password or token.
     """
 
     name: str
     options: Sequence[str] = ()
+    clones_options: Sequence[str] = ()
     rest = "?timeout=1"
     tls: tuple[str, str, str]
     member_kinds: tuple[str, ...] = ("kill", "freeze")
