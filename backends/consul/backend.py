@@ -80,6 +80,7 @@ class ConsulBackend:
         self._kept = 0.0
         self._busy_since: float | None = None
         self._all_written = False  # whether a whole plan was written since the connection
+        self._removals_due = False  # whether removals may have gone with a token that changed
         self._look_due = False  # whether copies at other agents may go since the last keep-alive
         self._standing = Standing()
         # The cache holds what was logged, so that each attribute is logged once.
@@ -123,8 +124,10 @@ class ConsulBackend:
         self._standing.listed(services, checks)
         found = {key: self._actual(key, service) for key, service in services.items()}
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
-        self._standing.ours = ours
+        self._standing.ours = {key: services[key]["Service"] for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
+        if self._removals_due:
+            self._remove_again()
         # Another host's owner is none of our business. It ends by itself.
         entries = {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
         copies = self._leftovers.undecided(services.keys()) if self._all_written else frozenset()
@@ -247,6 +250,7 @@ class ConsulBackend:
         if self._token_mark.changed():
             log.info("%s: the token has changed; registering everything with it", self._uri)
             self._token_mark.forget()
+            self._removals_due = True
             self._wake()
 
     def _prepare(self, api: Api) -> None:
@@ -274,6 +278,15 @@ class ConsulBackend:
         if not keys:
             return {}
         return self._call(lambda api: self._writers.each(partial(write, api), keys))
+
+    def _remove_again(self) -> None:
+        """Remove once more what was removed shortly before the token changed."""
+        marks = shape.marks(self._identity, self._token_mark.value)
+        bodies = self._standing.removed_lately(marks)
+        failed = self._each(lambda api, k: self._standing.remove_again(api, bodies[k]), [*bodies])
+        for key, why in failed.items():
+            log.warning("%s: %s may stay in Consul's catalog: %s", self._uri, key, why)
+        self._removals_due = False
 
     def _body(self, service: Service) -> dict[str, Any]:
         """The body of the request that registers a service. Raises `Rejected`."""

@@ -1,22 +1,31 @@
 """The entries at the Consul agent in use, as far as we know, and the writes that change them."""
 
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import registration as shape
 from .api import Api
 
+DOUBT = 60.0
+"""Seconds after a removal within which Consul's agent may not have told its servers."""
+
+MAX_REMOVED = 1000
+
 
 class Standing:
-    """`ours` are the ids of our services, and of those that may stand. `checks` are, for each
+    """`ours` are our services, and those that may stand: their names by id. `checks` are, for each
     service that stands, the types by id of those of its checks that we would make. Several threads
     write, each for another service.
     """
 
     def __init__(self) -> None:
-        self.ours: set[str] = set()
+        self.ours: dict[str, str] = {}
         self.checks: dict[str, dict[str, str]] = {}
         self.outdated: dict[str, Mapping[str, Any]] = {}
+        # What was removed last: when, the id and the name.
+        self._removed: deque[tuple[float, str, str]] = deque(maxlen=MAX_REMOVED)
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
 
@@ -53,7 +62,7 @@ class Standing:
         """
         service_id = body["ID"]
         # Before the request: the agent may carry it out although its answer never comes.
-        self.ours.add(service_id)
+        self.ours[service_id] = body["Name"]
         wanted = shape.check_types(body)
         known = self.checks.get(service_id, {})
         for check_id, kind in known.items():
@@ -71,4 +80,27 @@ class Standing:
             api.register(body)
         api.deregister(service_id)
         self.checks.pop(service_id, None)
-        self.ours.discard(service_id)
+        self._removed.append((time.monotonic(), service_id, self.ours.pop(service_id, "")))
+
+    def removed_lately(self, marks: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+        """What was removed within the last `DOUBT` seconds and does not stand: bodies by id.
+
+        A body registers the service with our `marks` and without an address, in a critical state.
+        """
+        since = time.monotonic() - DOUBT
+        critical = {"TTL": "1h", "Status": "critical"}
+        return {
+            key: {"ID": key, "Name": name, "Meta": marks, "Check": critical}
+            for when, key, name in self._removed
+            if when > since and name and key not in self.checks
+        }
+
+    def remove_again(self, api: Api, body: Mapping[str, Any]) -> None:
+        """Remove a service once more, with the token in use.
+
+        Consul removes a service from its catalog with the token that registered it. If that token
+        was deleted before the catalog heard of the removal, it never hears of it. For a moment the
+        service may stand there, and it is critical.
+        """
+        api.register(body)
+        api.deregister(body["ID"])

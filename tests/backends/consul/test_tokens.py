@@ -195,6 +195,38 @@ def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(tmp_path: Path) -> 
         away.kill()
 
 
+def test_what_ended_just_before_its_token_leaves_the_catalog(tmp_path: Path) -> None:
+    """A Consul agent keeps in mind what a token may do. So it takes a removal that its servers
+    refuse, and it never tries another token."""
+    server = Consul(tmp_path / "a", config=ACL, name="a")
+    client = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[server.serf_address])
+    client.config["acl"] = {**client.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
+    try:
+        start_all([server, client])
+        old, new = token(server, ENOUGH), token(server, ENOUGH)
+        path = tmp_path / "token"
+        path.write_text(old)
+        environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+        ours = backend(f"consul://{client.address}", environ=environ)
+        register(ours, ENDS, service(2))
+        until(lambda: known(server), "the catalog to have it")
+        revoke(server, old)
+        assert ours.apply(Plan((), (ENDS.id,))) == {}
+        path.write_text(new)
+
+        def gone() -> bool:
+            ours.keepalive()
+            ours.list()
+            return not known(server)
+
+        until(gone, "the catalog to forget it")
+        assert client.api("agent/services", KNOCK).keys() == {"host:c2:80"}
+        ours.close()
+    finally:
+        server.kill()
+        client.kill()
+
+
 def test_without_acls_nothing_is_marked(consul: Consul) -> None:
     """A token is no use there, but it may be set."""
     ours = backend(f"consul://99999999-2222-3333-4444-555555555555@{consul.address}")
