@@ -83,9 +83,10 @@ class Standing:
         self._removed.append((time.monotonic(), service_id, self.ours.pop(service_id, "")))
 
     def removed_lately(self, marks: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-        """What was removed within the last `DOUBT` seconds and does not stand: bodies by id.
+        """The bodies for `remove_again`, by id: of what was removed within the last `DOUBT` seconds.
 
-        A body registers the service with our `marks` and without an address, in a critical state.
+        A body has our `marks` and no address, and its check is critical. Services that stand have
+        none.
         """
         since = time.monotonic() - DOUBT
         critical = {"TTL": "1h", "Status": "critical"}

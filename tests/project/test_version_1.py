@@ -2,60 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import json
-import subprocess
-import tarfile
 import threading
 import time
-import tomllib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, RunAgent
+from conftest import RunAgent
 from kazoo.client import KazooClient
 from support.agent import Agent
 from support.engine import Dockerd
 from support.etcd import ctl, keys, revision
-from support.require import require
 from support.servers import Consul, Etcd, ZooKeeper
 from support.wait import until
 from support.zookeeper import client, holders
 
 from registrator.health import NAME, problems
 
-RELEASE = "8d8ab13"  # the commit of version 1.0.0
+# The package of version 1.0.0, as it was released.
+RELEASE = Path(__file__).with_name("registrator-1.0.0.zip")
 IP = "127.10.0.1"
 PLACE = "moving"
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The environment in which Python finds the code of version 1.0.0 before the present one."""
+    """The environment in which Python finds version 1.0.0 before the present one."""
     folder = tmp_path_factory.mktemp("release")
-    there = subprocess.run(["git", "-C", ROOT, "cat-file", "-e", RELEASE], capture_output=True)
-    require("the commit of version 1.0.0", there.returncode == 0, "git fetch --unshallow")
-    unpack("registrator", folder)
-    unpack("backends", folder / "registrator")
-    about = folder / "registrator-1.0.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: registrator\nVersion: 1.0.0\n")
-    project = tomllib.loads(git("show", f"{RELEASE}:pyproject.toml").decode())["project"]
-    points = project["entry-points"]["registrator.backends"]
-    lines = (f"{name} = {place}\n" for name, place in points.items())
-    (about / "entry_points.txt").write_text("[registrator.backends]\n" + "".join(lines))
+    with zipfile.ZipFile(RELEASE) as packed:
+        packed.extractall(folder)
     return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
-
-
-def git(*words: str) -> bytes:
-    return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
-
-
-def unpack(part: str, folder: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(git("archive", RELEASE, part))) as tar:
-        tar.extractall(folder, filter="data")
 
 
 class Registries:
