@@ -83,7 +83,7 @@ class Standing:
         self._removed.append((time.monotonic(), service_id, self.ours.pop(service_id, "")))
 
     def removed_lately(self, marks: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-        """What `remove_again` takes, by id: a body for each removal of the last `DOUBT` seconds.
+        """The bodies for `remove_again` by id, of the removals of the last `DOUBT` seconds.
 
         A body has our `marks` and no address, and its check is critical. Services that stand have
         none.
