@@ -80,7 +80,6 @@ class ConsulBackend:
         self._kept = 0.0
         self._busy_since: float | None = None
         self._all_written = False  # whether a whole plan was written since the connection
-        self._removals_due = False  # whether removals may have gone with a token that changed
         self._look_due = False  # whether copies at other agents may go since the last keep-alive
         self._standing = Standing()
         # The cache holds what was logged, so that each attribute is logged once.
@@ -126,7 +125,7 @@ class ConsulBackend:
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = {key: services[key]["Service"] for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
-        if self._removals_due:
+        if self._token_mark.rotated:
             self._remove_again()
         # Another host's owner is none of our business. It ends by itself.
         entries = {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
@@ -250,7 +249,6 @@ class ConsulBackend:
         if self._token_mark.changed():
             log.info("%s: the token has changed; registering everything with it", self._uri)
             self._token_mark.forget()
-            self._removals_due = True
             self._wake()
 
     def _prepare(self, api: Api) -> None:
@@ -286,7 +284,7 @@ class ConsulBackend:
         failed = self._each(lambda api, k: self._standing.remove_again(api, bodies[k]), [*bodies])
         for key, why in failed.items():
             log.warning("%s: %s may stay in Consul's catalog: %s", self._uri, key, why)
-        self._removals_due = False
+        self._token_mark.rotated = False
 
     def _body(self, service: Service) -> dict[str, Any]:
         """The body of the request that registers a service. Raises `Rejected`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.consul import ACL, ENOUGH, MASTER, OWNER, backend, put, register, service, token
-from support.proxy import RecordingHTTPProxy
+from support.proxy import RecordingHTTPProxy, TCPProxy
 from support.servers import Consul, start_all
 from support.wait import until
 
@@ -195,7 +195,10 @@ def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(tmp_path: Path) -> 
         away.kill()
 
 
-def test_what_ended_just_before_its_token_leaves_the_catalog(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reconnects", [False, True])
+def test_what_ended_just_before_its_token_leaves_the_catalog(
+    tmp_path: Path, reconnects: bool
+) -> None:
     """A Consul agent keeps in mind what a token may do. So it takes a removal that its servers
     refuse, and it never tries another token."""
     server = Consul(tmp_path / "a", config=ACL, name="a")
@@ -207,21 +210,25 @@ def test_what_ended_just_before_its_token_leaves_the_catalog(tmp_path: Path) -> 
         path = tmp_path / "token"
         path.write_text(old)
         environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
-        ours = backend(f"consul://{client.address}", environ=environ)
+        proxy = TCPProxy(client.address)
+        ours = backend(f"consul://{proxy.address}", environ=environ)
         register(ours, ENDS, service(2))
         until(lambda: known(server), "the catalog to have it")
         revoke(server, old)
         assert ours.apply(Plan((), (ENDS.id,))) == {}
         path.write_text(new)
+        if reconnects:
+            proxy.cut()
 
         def gone() -> bool:
             ours.keepalive()
             ours.list()
             return not known(server)
 
-        until(gone, "the catalog to forget it")
+        until(gone, "the catalog to forget it", ignore=(SessionLost,))
         assert client.api("agent/services", KNOCK).keys() == {"host:c2:80"}
         ours.close()
+        proxy.close()
     finally:
         server.kill()
         client.kill()
