@@ -235,8 +235,10 @@ class Inventory:
     def _look(self) -> bool:
         """Look at what is due for one portion of time. Returns whether that was all of it."""
         end = self._clock() + self._portion
-        for container_id, task in self._tasks.items():
-            if task.asked is not None and task.asked.done():
+        with self._noted:
+            asked = [(key, task) for key, task in self._tasks.items() if task.asked]
+        for container_id, task in asked:
+            if task.asked and task.asked.done():
                 self._inspections.take_answer(container_id, task)
         for container_id in self._by_urgency():
             if self._clock() > end:
@@ -259,8 +261,8 @@ class Inventory:
                     task.hint = task.hint or Hint()
                 task.moved = False
             hints = {k: t.hint for k, t in self._tasks.items() if t.hint and t.hint_counts}
-        now = self._clock()
-        due = sorted((t.retry_at, key) for key, t in self._tasks.items() if t.retry_at <= now)
+            now = self._clock()
+            due = sorted((t.retry_at, key) for key, t in self._tasks.items() if t.retry_at <= now)
         again = [key for _, key in due if key not in hints]
         slow = [key for key in again if self._tasks[key].slow]
         first = sorted(hints, key=lambda key: hints[key].time == 0)

@@ -10,7 +10,9 @@ from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
 from support.servers import ZooKeeper
+from support.wait import until
 from support.zookeeper import client, writes, zxid
 
 from contract.registry import Registry
@@ -117,10 +119,16 @@ class InZooKeeper(Registry):
     def end_session(self, backend: Backend) -> None:
         """Close the session from elsewhere, as the ensemble does after the session timeout."""
         session = backend._session.connect().client_id  # type: ignore[attr-defined]
-        thief = KazooClient(self.server.address, client_id=session)
-        thief.start(15)
-        thief.stop()
-        thief.close()
+
+        def ended() -> bool:
+            # The backend's client may take the session back before the end is told.
+            thief = KazooClient(self.server.address, client_id=session)
+            thief.start(60)
+            thief.stop()
+            thief.close()
+            return all(stat.ephemeralOwner != session[0] for _, _, stat in self.tree())
+
+        until(ended, "the end of the session", ignore=(KazooTimeoutError,))
 
     def clean(self) -> None:
         self.reader.delete(f"/p{self.token}", recursive=True)

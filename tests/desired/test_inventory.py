@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -777,3 +778,28 @@ def test_changes_are_found_while_there_are_no_events(running: Running) -> None:
     running.engine.start(container("b"))
     running.inventory.events_lost("forbidden")
     until(lambda: container("b").id in running.board.offers, "b's offer")
+
+
+def test_events_may_come_at_any_moment_of_a_step() -> None:
+    """A step looks through all containers while another thread notes new ones."""
+    engine = FakeEngine()
+    inventory = Inventory(engine, Rules("h", "192.0.2.1"), lambda _: None)
+    done = threading.Event()
+
+    def note() -> None:
+        for number in range(20_000):
+            inventory.mark(Event(f"id{number}", "start", number))
+        done.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    noting = threading.Thread(target=note)
+    try:
+        noting.start()
+        while not done.is_set():
+            inventory.step()
+    finally:
+        noting.join(60)
+        sys.setswitchinterval(interval)
+    inventory.step()
+    assert not inventory.wait(0)
