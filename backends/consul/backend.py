@@ -19,7 +19,7 @@ removes nothing: Consul's servers mark its services critical after some seconds 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from .errors import Leaderless, NoAnswer, explain_denial
 from .failback import Home
 from .leftovers import INTERVAL, Leftovers
 from .lifetime import OWNERS, Lifetime
+from .removals import Removals
 from .servers import Servers
 from .settings import Endpoint, Settings
 from .standing import Standing
@@ -71,8 +72,9 @@ class ConsulBackend:
         self._interval = context.ttl_refresh if context.ttl else WATCH
         self._writers = Writers(_RULES)
         connect = self._servers.api
+        self._removals = Removals(self._identity)
         self._leftovers = Leftovers(
-            uri, self._identity, connect, settings.timeout, log, context.wake
+            uri, self._identity, connect, settings.timeout, log, context.wake, self._removals
         )
         self._home = Home(connect)
         self._last: Endpoint | None = None
@@ -126,7 +128,7 @@ class ConsulBackend:
         self._standing.ours = {key: services[key]["Service"] for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
         if self._token_mark.rotated:
-            self._remove_again()
+            self._redo_removals(services)
         # Another host's owner is none of our business. It ends by itself.
         entries = {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
         copies = self._leftovers.undecided(services.keys()) if self._all_written else frozenset()
@@ -154,6 +156,8 @@ class ConsulBackend:
         rejected |= self._each(
             lambda api, key: self._standing.register(api, self._body(wanted[key])), keys
         )
+        going = {key: self._standing.ours.get(key, "") for key in plan.deregister}
+        self._removals.note(self._last, going, self._token_mark.value)
         rejected |= self._each(self._standing.deregister, plan.deregister)
         unwanted = set(plan.deregister) - rejected.keys()
         self._look_due = self._leftovers.decided(wanted.keys(), unwanted)
@@ -277,13 +281,11 @@ class ConsulBackend:
             return {}
         return self._call(lambda api: self._writers.each(partial(write, api), keys))
 
-    def _remove_again(self) -> None:
+    def _redo_removals(self, standing: Container[str]) -> None:
         """Remove once more what was removed shortly before the token changed."""
-        marks = shape.marks(self._identity, self._token_mark.value)
-        bodies = self._standing.removed_lately(marks)
-        failed = self._each(lambda api, k: self._standing.remove_again(api, bodies[k]), [*bodies])
-        for key, why in failed.items():
-            log.warning("%s: %s may stay in Consul's catalog: %s", self._uri, key, why)
+        token = self._token_mark.value
+        self._call(lambda api: self._removals.redo(api, standing, token))
+        self._leftovers.owe(self._removals.endpoints(token))
         self._token_mark.rotated = False
 
     def _body(self, service: Service) -> dict[str, Any]:

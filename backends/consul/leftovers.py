@@ -25,6 +25,7 @@ from .api import Api
 from .errors import Denied, NoAnswer
 from .lifetime import OWNERS
 from .registration import again, depends, mark
+from .removals import Removals
 from .settings import Endpoint
 
 INTERVAL = 1.0
@@ -74,7 +75,7 @@ class Leftovers:
 
     def __init__(
         self, uri: RegistryURI, identity: Identity, connect: Callable[[Endpoint, float], Api],
-        timeout: float, log: logging.Logger, wake: Callable[[], None],
+        timeout: float, log: logging.Logger, wake: Callable[[], None], removals: Removals,
     ) -> None:  # fmt: skip
         self._name = str(uri)
         self._identity = identity
@@ -82,6 +83,7 @@ class Leftovers:
         self._timeout = min(timeout, MAX_SECONDS)
         self._log = log
         self._wake = wake
+        self._removals = removals
         self._known: set[Endpoint] = set()
         self._owed: dict[Endpoint, _Owed] = {}
         self._looks: dict[Endpoint, Future[Found]] = {}
@@ -100,6 +102,10 @@ class Leftovers:
     def due(self) -> float:
         """When the next look is due, on the monotonic clock. Only while any is owed."""
         return min(owed.due for owed in self._owed.values())
+
+    def owe(self, endpoints: Iterable[Endpoint]) -> None:
+        """Have these addresses looked at again."""
+        self._owed = {endpoint: _Owed() for endpoint in endpoints} | self._owed
 
     def undecided(self, standing: Set[str]) -> Set[str]:
         """The ids of the copies that a plan has to decide about.
@@ -242,6 +248,7 @@ class Leftovers:
         """Remove the copies that may go. The owner's service goes last, since others follow it."""
         deadline = time.monotonic() + self._timeout
         services = api.services()
+        self._removals.redo(api, services, token)
         ours = {key for key, service in services.items() if self._is_ours(key, service)}
         owners = {key for key in ours if key.startswith(OWNERS)}
         copies = self._found[api.endpoint] = frozenset(ours - owners)
@@ -251,6 +258,8 @@ class Leftovers:
             if time.monotonic() < deadline:
                 if depends(services[service_id], token):
                     api.register(again(services[service_id]))
+                name = services[service_id]["Service"]
+                self._removals.note(api.endpoint, {service_id: name}, token)
                 api.deregister(service_id)
                 done += 1
         if done:

@@ -1,17 +1,10 @@
 """The entries at the Consul agent in use, as far as we know, and the writes that change them."""
 
-import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import registration as shape
 from .api import Api
-
-DOUBT = 60.0
-"""Seconds after a removal within which Consul's agent may not have told its servers."""
-
-MAX_REMOVED = 1000
 
 
 class Standing:
@@ -24,8 +17,6 @@ class Standing:
         self.ours: dict[str, str] = {}
         self.checks: dict[str, dict[str, str]] = {}
         self.outdated: dict[str, Mapping[str, Any]] = {}
-        # What was removed last: when, the id and the name.
-        self._removed: deque[tuple[float, str, str]] = deque(maxlen=MAX_REMOVED)
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
 
@@ -80,28 +71,4 @@ class Standing:
             api.register(body)
         api.deregister(service_id)
         self.checks.pop(service_id, None)
-        self._removed.append((time.monotonic(), service_id, self.ours.pop(service_id, "")))
-
-    def removed_lately(self, marks: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-        """The bodies for `remove_again` by id, of the removals of the last `DOUBT` seconds.
-
-        A body has our `marks` and no address, and its check is critical. Services that stand have
-        none.
-        """
-        since = time.monotonic() - DOUBT
-        critical = {"TTL": "1h", "Status": "critical"}
-        return {
-            key: {"ID": key, "Name": name, "Meta": marks, "Check": critical}
-            for when, key, name in self._removed
-            if when > since and name and key not in self.checks
-        }
-
-    def remove_again(self, api: Api, body: Mapping[str, Any]) -> None:
-        """Remove a service once more, with the token in use.
-
-        Consul removes a service from its catalog with the token that registered it. If that token
-        was deleted before the catalog heard of the removal, it never hears of it. For a moment the
-        service may stand there, and it is critical.
-        """
-        api.register(body)
-        api.deregister(body["ID"])
+        self.ours.pop(service_id, None)

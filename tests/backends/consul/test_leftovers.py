@@ -18,6 +18,7 @@ from support.wait import until
 from registrator.backend import Backend, SessionLost
 from registrator.backends.consul import leftovers
 from registrator.backends.consul.leftovers import Leftovers
+from registrator.backends.consul.removals import Removals
 from registrator.backends.consul.settings import Endpoint
 from registrator.model import Actual, Identity, Plan
 from registrator.uri import parse
@@ -178,7 +179,9 @@ def test_looks_at_what_nobody_decides_about_grow_rare(
 def test_a_copy_that_is_wanted_again_is_undecided_after_the_next_move() -> None:
     uri, identity = parse("consul://127.0.0.1,127.0.0.2,127.0.0.3"), Identity(OWNER, "host")
     log = logging.getLogger("test")
-    made = Leftovers(uri, identity, lambda *_: pytest.fail("no look"), 1, log, lambda: None)
+    made = Leftovers(
+        uri, identity, lambda *_: pytest.fail("no look"), 1, log, lambda: None, Removals(identity)
+    )
     a, b, c = (Endpoint("", f"127.0.0.{n}", 8500) for n in (1, 2, 3))
     made.moved(None, (), a, (a, b, c))
     made.moved(a, ("x", "y"), b, (a, b, c))
