@@ -248,7 +248,7 @@ class Leftovers:
         """Remove the copies that may go. The owner's service goes last, since others follow it."""
         deadline = time.monotonic() + self._timeout
         services = api.services()
-        self._removals.redo(api, services, token)
+        all_done = self._removals.redo(api, services, token, deadline)
         ours = {key for key, service in services.items() if self._is_ours(key, service)}
         owners = {key for key in ours if key.startswith(OWNERS)}
         copies = self._found[api.endpoint] = frozenset(ours - owners)
@@ -266,9 +266,9 @@ class Leftovers:
             self._log.info("%s: removed our copies at %s: %d", self._name, api.endpoint, done)
         if not copies - may_go <= self._shown:
             self._wake()
-        if ours and not going:
+        if ours and not going and all_done:
             return Found.UNDECIDED
-        return Found.COPIES if ours else Found.CLEAN
+        return Found.COPIES if ours or not all_done else Found.CLEAN
 
     def _is_ours(self, key: str, service: Mapping[str, Any]) -> bool:
         """Whether a service is a copy of ours. Another host may have our engine's id.

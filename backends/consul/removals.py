@@ -7,6 +7,7 @@ before is removed once more.
 """
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Container, Mapping
@@ -53,15 +54,20 @@ class Removals:
         """The agents at which something was removed lately with another token."""
         return {each.endpoint for each in self._doubtful(token)}
 
-    def redo(self, api: Api, standing: Container[str], token: str | None) -> None:
+    def redo(
+        self, api: Api, standing: Container[str], token: str | None, until: float = math.inf
+    ) -> bool:
         """Remove once more, at one agent, what was removed there lately with another token.
 
         What is `standing` there is none of it. The others stand in the catalog for a moment, in a
-        critical state and without an address.
+        critical state and without an address. Returns whether all was done `until` a moment on the
+        monotonic clock.
         """
         for each in self._doubtful(token):
             if each.endpoint != api.endpoint:
                 continue
+            if time.monotonic() > until:
+                return False
             if each.id not in standing:
                 body = {"ID": each.id, "Name": each.name, "Meta": marks(self._identity, token)}
                 check = {"TTL": "1h", "Status": "critical"}
@@ -70,6 +76,7 @@ class Removals:
                     api.deregister(each.id)
             with contextlib.suppress(ValueError):  # Newer ones may have pushed it out.
                 self._noted.remove(each)
+        return True
 
     def _doubtful(self, token: str | None) -> list[Removal]:
         if token is None:

@@ -70,6 +70,15 @@ def test_what_stands_again_stays(removals: Removals) -> None:
     assert removals.endpoints("new") == {AWAY}
 
 
+def test_what_takes_too_long_is_left_for_the_next_time(removals: Removals) -> None:
+    agent = Recording(HOME, refuses=False)
+    assert not removals.redo(cast(Api, agent), (), "new", time.monotonic() - 1)
+    assert agent.calls == []
+    assert removals.endpoints("new") == {HOME, AWAY}
+    assert removals.redo(cast(Api, agent), (), "new")
+    assert removals.endpoints("new") == {AWAY}
+
+
 def test_a_refusal_holds_up_nothing(removals: Removals) -> None:
     assert redo(removals, HOME, refuses=True) == []
     assert removals.endpoints("new") == {AWAY}
