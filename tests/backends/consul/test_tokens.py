@@ -18,6 +18,8 @@ from registrator.model import Plan
 from registrator.sync.plan import Here, by_key, diff
 
 HERE = Here("host", frozenset({"127.9.0.1"}), frozenset({"127.9.0.1"}))
+Pair = tuple[Consul, Consul]
+
 KNOCK = {"X-Consul-Token": MASTER}
 LEASED: Mapping[str, Any] = {"ttl": 30, "ttl_refresh": 10}
 ENDS = service(3)
@@ -37,6 +39,20 @@ def guarded(guarded_agent: Consul) -> Iterator[Consul]:
     yield guarded_agent
     for key in guarded_agent.api("agent/services", KNOCK):
         put(guarded_agent, f"agent/service/deregister/{key}", token=MASTER)
+
+
+@pytest.fixture
+def guarded_pair(tmp_path: Path) -> Iterator[Pair]:
+    """A server with ACLs, and a client agent that joined it."""
+    server = Consul(tmp_path / "a", config=ACL, name="a")
+    client = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[server.serf_address])
+    client.config["acl"] = {**client.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
+    try:
+        start_all([server, client])
+        yield server, client
+    finally:
+        server.kill()
+        client.kill()
 
 
 def revoke(consul: Consul, secret: str) -> None:
@@ -167,71 +183,57 @@ def test_what_ends_after_its_token_leaves_the_catalog(guarded: Consul) -> None:
     second.close()
 
 
-def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(tmp_path: Path) -> None:
-    home = Consul(tmp_path / "a", config=ACL, name="a")
-    away = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[home.serf_address])
-    away.config["acl"] = {**away.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
-    try:
-        start_all([home, away])
-        old, new = token(home, ENOUGH), token(home, ENOUGH)
-        former = backend(f"consul://{old}@{away.address}")
-        register(former, ENDS)
-        until(lambda: known(home), "the catalog to have the copy")
-        former.close()
-        revoke(home, old)
-        ours = backend(f"consul://{new}@{home.address},{away.address}")
-        ours.list()
+def test_a_copy_elsewhere_leaves_the_catalog_after_its_token(guarded_pair: Pair) -> None:
+    home, away = guarded_pair
+    old, new = token(home, ENOUGH), token(home, ENOUGH)
+    former = backend(f"consul://{old}@{away.address}")
+    register(former, ENDS)
+    until(lambda: known(home), "the catalog to have the copy")
+    former.close()
+    revoke(home, old)
+    ours = backend(f"consul://{new}@{home.address},{away.address}")
+    ours.list()
 
-        def gone() -> bool:
-            ours.keepalive()
-            if ENDS.id in ours.list():
-                ours.apply(Plan(deregister=(ENDS.id,)))
-            return not known(home)
+    def gone() -> bool:
+        ours.keepalive()
+        if ENDS.id in ours.list():
+            ours.apply(Plan(deregister=(ENDS.id,)))
+        return not known(home)
 
-        until(gone, "the catalog to forget the copy")
-        ours.close()
-    finally:
-        home.kill()
-        away.kill()
+    until(gone, "the catalog to forget the copy")
+    ours.close()
 
 
 @pytest.mark.parametrize("reconnects", [False, True])
 def test_what_ended_just_before_its_token_leaves_the_catalog(
-    tmp_path: Path, reconnects: bool
+    guarded_pair: Pair, tmp_path: Path, reconnects: bool
 ) -> None:
     """A Consul agent keeps in mind what a token may do. So it takes a removal that its servers
     refuse, and it never tries another token."""
-    server = Consul(tmp_path / "a", config=ACL, name="a")
-    client = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[server.serf_address])
-    client.config["acl"] = {**client.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
-    try:
-        start_all([server, client])
-        old, new = token(server, ENOUGH), token(server, ENOUGH)
-        path = tmp_path / "token"
-        path.write_text(old)
-        environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
-        proxy = TCPProxy(client.address)
-        ours = backend(f"consul://{proxy.address}", environ=environ)
-        register(ours, ENDS, service(2))
-        until(lambda: known(server), "the catalog to have it")
-        revoke(server, old)
-        assert ours.apply(Plan((), (ENDS.id,))) == {}
-        path.write_text(new)
-        if reconnects:
-            proxy.cut()
+    server, client = guarded_pair
+    old, new = token(server, ENOUGH), token(server, ENOUGH)
+    path = tmp_path / "token"
+    path.write_text(old)
+    environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+    proxy = TCPProxy(client.address)
+    ours = backend(f"consul://{proxy.address}", environ=environ)
+    register(ours, ENDS, service(2))
+    until(lambda: known(server), "the catalog to have it")
+    revoke(server, old)
+    assert ours.apply(Plan((), (ENDS.id,))) == {}
+    path.write_text(new)
+    if reconnects:
+        proxy.cut()
 
-        def gone() -> bool:
-            ours.keepalive()
-            ours.list()
-            return not known(server)
+    def gone() -> bool:
+        ours.keepalive()
+        ours.list()
+        return not known(server)
 
-        until(gone, "the catalog to forget it", ignore=(SessionLost,))
-        assert client.api("agent/services", KNOCK).keys() == {"host:c2:80"}
-        ours.close()
-        proxy.close()
-    finally:
-        server.kill()
-        client.kill()
+    until(gone, "the catalog to forget it", ignore=(SessionLost,))
+    assert client.api("agent/services", KNOCK).keys() == {"host:c2:80"}
+    ours.close()
+    proxy.close()
 
 
 def test_without_acls_nothing_is_marked(consul: Consul) -> None:
@@ -244,37 +246,27 @@ def test_without_acls_nothing_is_marked(consul: Consul) -> None:
     ours.close()
 
 
-def test_the_documented_rights_are_enough_for_everything(tmp_path: Path) -> None:
+def test_the_documented_rights_are_enough_for_everything(guarded_pair: Pair) -> None:
     """With two addresses, ``-ttl``, a critical node, copies elsewhere, and checks to remove."""
-    first = Consul(tmp_path / "a", config=ACL, name="a")
-    second = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[first.serf_address])
-    default = {"tokens": {"agent": MASTER, "default": MASTER}}
-    second.config["acl"] = {**second.config["acl"], **default}
-    try:
-        start_all([first, second])
-        secret = token(first, ENOUGH)
-        put(
-            second, "agent/check/register", {"Name": "x", "TTL": "1h", "Status": "critical"}, MASTER
-        )
-        elsewhere = backend(f"consul://{secret}@{first.address}", **LEASED)
-        register(elsewhere, service(1), service(2))
-        elsewhere.close()
-        ours = backend(f"consul://{secret}@{second.address},{first.address}", **LEASED)
-        until(lambda: ours.list() == {}, "the second", ignore=(SessionLost,))
-        register(ours, CHECKED, service(2))
-        register(ours, service(1), service(2))
+    first, second = guarded_pair
+    secret = token(first, ENOUGH)
+    put(second, "agent/check/register", {"Name": "x", "TTL": "1h", "Status": "critical"}, MASTER)
+    elsewhere = backend(f"consul://{secret}@{first.address}", **LEASED)
+    register(elsewhere, service(1), service(2))
+    elsewhere.close()
+    ours = backend(f"consul://{secret}@{second.address},{first.address}", **LEASED)
+    until(lambda: ours.list() == {}, "the second", ignore=(SessionLost,))
+    register(ours, CHECKED, service(2))
+    register(ours, service(1), service(2))
 
-        def clean() -> bool:
-            ours.keepalive()
-            found = first.api("agent/services", KNOCK)
-            statuses = second.api("agent/checks", KNOCK)
-            assert statuses[f"registrator:{CHECKED.id}"]
-            return not found.keys() - {"consul"}
+    def clean() -> bool:
+        ours.keepalive()
+        found = first.api("agent/services", KNOCK)
+        statuses = second.api("agent/checks", KNOCK)
+        assert statuses[f"registrator:{CHECKED.id}"]
+        return not found.keys() - {"consul"}
 
-        until(clean, lambda: f"the copies to go: {first.api('agent/services', KNOCK)}")
-        assert ours.apply(Plan((), ("host:c1:80", "host:c2:80"))) == {}
-        assert second.api("agent/services", KNOCK).keys() == {f"registrator:{OWNER}:host"}
-        ours.close()
-    finally:
-        first.kill()
-        second.kill()
+    until(clean, lambda: f"the copies to go: {first.api('agent/services', KNOCK)}")
+    assert ours.apply(Plan((), ("host:c1:80", "host:c2:80"))) == {}
+    assert second.api("agent/services", KNOCK).keys() == {f"registrator:{OWNER}:host"}
+    ours.close()
