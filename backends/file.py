@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class FileBackend:
         encode(content)
         return Entry(service.id, content, service)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every group that has an id. If several have one id, ours counts."""
         found: dict[str, Actual] = {}
         for group in self._read():

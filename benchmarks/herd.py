@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from benchmarks.figure import Figure
@@ -77,7 +77,7 @@ class CountingBackend:
         """The entry of a service."""
         return Entry(service.id, "", service)
 
-    def list(self) -> dict[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> dict[str, Actual]:
         """Ask for one listing."""
         self._registry.ask(LISTING)
         return dict(self.entries)

@@ -13,7 +13,8 @@ The errors::
      +-- Rejected       the registry never takes this service as it is: the others go on
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -85,11 +86,16 @@ class Backend(Protocol):
         Raises `Rejected`.
         """
 
-    def list(self) -> Mapping[str, Actual]:
-        """Every entry of this owner by key. Raises if the listing is not complete.
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
+        """Every entry of this owner, and what stands at `keys`. Raises if it is not complete.
 
-        The listing also holds the entries without an owner's mark. It holds those entries of other
-        owners that the backend saw, with their mark: the reconciler leaves them alone.
+        `keys` are the places that the reconciler wants, or wanted and does not know to be free. The
+        listing holds whatever stands there, with its mark. It also holds the entries without a mark
+        that gliderlabs/registrator may have written for this host. More entries do no harm: the
+        reconciler leaves those of other owners alone. But a listing must cost by what belongs to
+        this host, and not by what others have in the registry.
+
+        A method without `keys` is fine, too, if it lists all entries.
         """
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
@@ -106,6 +112,12 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End the connection. The entries stay."""
+
+
+def listing(backend: Backend, keys: Collection[str]) -> Mapping[str, Actual]:
+    """Call `Backend.list` with `keys`, or without them if a backend's method takes none."""
+    takes_keys = inspect.signature(backend.list).parameters
+    return backend.list(keys) if takes_keys else backend.list()
 
 
 def secret(environ: Mapping[str, str], name: str) -> str:

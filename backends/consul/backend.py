@@ -19,7 +19,7 @@ removes nothing: Consul's servers mark its services critical after some seconds 
 
 import logging
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ class ConsulBackend:
             self._warn_once(service.container_name, service.id, tuple(left_out))
         return Entry(service.id, shape.content(body, shape.check_types(body)), service)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it, and our copies elsewhere.
 
         A copy is shown only if the agent in use had the time to get the original.

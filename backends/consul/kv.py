@@ -15,7 +15,7 @@ address, and nothing must be written again.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -89,7 +89,7 @@ class ConsulKVBackend:
             raise Rejected(f"the service takes {len(content)} bytes, more than {MAX_VALUE}")
         return Entry(key, content, service)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every key under the prefix, whoever wrote it."""
         self._seen = self._call(lambda api: self._read(api, self._prefix, recurse=True))
         if self._ttl:

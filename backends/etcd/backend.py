@@ -62,7 +62,7 @@ class EtcdBackend:
             raise Rejected(f"the service takes {len(content)} bytes, more than {MAX_VALUE}")
         return Entry(f"{self._prefix}/{service.name}/{service.id}", content, service)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every entry under the prefix, by key. The list is complete, or this raises."""
         found: dict[str, Actual] = {}
         seen: dict[bytes, tuple[int, Mark]] = {}

@@ -18,7 +18,7 @@ parent stays.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from kazoo.client import KazooClient
@@ -82,7 +82,7 @@ class ZooKeeperBackend:
             raise Rejected(f"its node would have {size} bytes, more than {MAX_BYTES}")
         return Entry(key, content, service, f"{key}:udp" if service.protocol == "udp" else None)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every node two levels under the base path whose name has our form."""
         client = self._session.connect()
         self._tree.list(client)

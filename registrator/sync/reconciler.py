@@ -7,10 +7,10 @@ until the agent ends. After a failure nothing is certain, so the next attempt li
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from registrator.backend import Backend, BackendError, Rejected, SessionLost
+from registrator.backend import Backend, BackendError, Rejected, SessionLost, listing
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.plan import Here, by_key, diff
@@ -106,7 +106,7 @@ class Reconciler:
         written, problems = Written(), self.report.row.problems
         try:
             self._keep_alive()
-            if self._list_if_due() or snapshot is not self.report.row.realised:
+            if self._is_listing_due() or snapshot is not self.report.row.realised:
                 written, problems = self._realise(snapshot)
         except BackendError:
             self._listing_due = self._failed_before = True
@@ -128,13 +128,16 @@ class Reconciler:
                 raise
             self._last_keepalive = now
 
-    def _list_if_due(self) -> bool:
+    def _is_listing_due(self) -> bool:
+        return self._listing_due or self._clock() >= self._next_listing
+
+    def _look(self, desired: Iterable[str]) -> None:
+        """List our own entries, and what stands at the keys that are `desired` or were."""
         now = self._clock()
         by_time = now >= self._next_listing
-        if not (self._listing_due or by_time):
-            return False
         self._listing_due = False
-        before, self._actual = self._actual, dict(self._backend.list())
+        keys = self._wanted.union(desired)
+        before, self._actual = self._actual, dict(listing(self._backend, keys))
         for key in before.keys() & self._actual.keys():
             self._actual[key] = _still_ours(before[key], self._actual[key])
         self.report.listed(self._clock() - now)
@@ -143,12 +146,13 @@ class Reconciler:
             self._wanted &= self._actual.keys()
         self._refused.clear()
         self._next_listing = now + self._resync * random.uniform(0.9, 1.1)
-        return True
 
     def _realise(self, snapshot: Snapshot) -> tuple[Written, Mapping[str, Problem]]:
         """Write what is missing; returns what was written, and the problems by service id."""
         problems = self._make_entries(snapshot)
         desired, clashes = by_key(self._entries.values())
+        if self._is_listing_due():
+            self._look(desired)
         plan = self._plan(snapshot, desired)
         drift = snapshot is self.report.row.realised
         written = self._apply(plan, drift)

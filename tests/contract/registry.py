@@ -61,7 +61,7 @@ def reconcile(backend: Backend, *services: Service) -> Round:
         except Rejected as error:
             rejected[each.id] = str(error)
     desired, _ = by_key(entries)
-    plan = diff(desired, backend.list(), HERE, dangling=lambda _: True)
+    plan = diff(desired, backend.list(desired), HERE, dangling=lambda _: True)
     return Round(plan, rejected | dict(backend.apply(plan) if plan else {}))
 
 

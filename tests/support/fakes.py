@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -185,12 +185,14 @@ class FakeBackend:
             raise Rejected("its name is forbidden here")
         return Entry(service.id, json.dumps(dataclasses.asdict(service)), service)
 
-    def list(self) -> Mapping[str, Actual]:
+    def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """As `Backend.list`."""
         self._fault()
         self.registry.lists += 1
         found = {}
         for key, (content, owner, service) in self.registry.entries.items():
+            if owner not in ("", self.identity.owner) and key not in keys:
+                continue
             mark = Mark.OURS if owner == self.identity.owner else Mark.OTHERS
             found[key] = Actual(
                 content,

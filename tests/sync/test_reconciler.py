@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -205,8 +206,9 @@ def test_what_this_process_wrote_is_its_own_where_the_registry_cannot_name_the_h
     custom = Service("twin:a:80", "a", CONTAINERS, 80, 80)
     read = FakeBackend.list
 
-    def untold(backend: FakeBackend) -> dict[str, Actual]:
-        return {key: replace(each, mark=mark, host="twin") for key, each in read(backend).items()}
+    def untold(backend: FakeBackend, keys: Collection[str]) -> dict[str, Actual]:
+        found = read(backend, keys)
+        return {key: replace(each, mark=mark, host="twin") for key, each in found.items()}
 
     monkeypatch.setattr(FakeBackend, "list", untold)
     bench.step(custom)
