@@ -156,6 +156,7 @@ class Lanes(Executor):
 class FakeRegistry:
     """The state that several backends share: entries by key, and faults to come.
 
+    `asked` has the keys of each listing that was asked for, also of those that failed.
     `faults` are raised one after the other, one a call; a fault given as (error, done) is raised
     after `done` writes of an `apply` were carried out.
     """
@@ -165,6 +166,7 @@ class FakeRegistry:
     refuse: set[str] = dataclasses.field(default_factory=set)
     writes: int = 0
     lists: int = 0
+    asked: list[Collection[str]] = dataclasses.field(default_factory=list)
     keepalives: int = 0
 
 
@@ -186,7 +188,8 @@ class FakeBackend:
         return Entry(service.id, json.dumps(dataclasses.asdict(service)), service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
-        """As `Backend.list`."""
+        """As `Backend.list`. It shows nothing of other owners but what stands at `keys`."""
+        self.registry.asked.append(keys)
         self._fault()
         self.registry.lists += 1
         found = {}

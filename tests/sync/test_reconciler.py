@@ -75,6 +75,45 @@ def test_writes_differences_only() -> None:
     assert bench.registry.lists == 1
 
 
+def test_a_listing_asks_for_what_is_wanted() -> None:
+    bench = Bench()
+    bench.step(service("a"), service("b"))
+    assert [set(keys) for keys in bench.registry.asked] == [{"h:a:80", "h:b:80"}]
+
+
+def test_a_listing_asks_for_what_was_wanted_until_it_is_known_to_be_gone() -> None:
+    """A removal that failed may still be carried out, or not."""
+    bench = Bench(resync=60)
+    bench.step(service("a"), service("b"))
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("a"))
+    bench.registry.asked.clear()
+    bench.step(service("a"))
+    bench.now += 70
+    bench.reconciler.step()
+    both, one = {"h:a:80", "h:b:80"}, {"h:a:80"}
+    assert [set(keys) for keys in bench.registry.asked] == [both, one]
+
+
+def test_another_owners_entry_at_a_wanted_key_is_a_conflict() -> None:
+    """The fake shows it only because the reconciler asked for its key."""
+    theirs = {"h:a:80": ("x", "engine-2", service("a")), "h:z:80": ("z", "engine-2", service("z"))}
+    bench = Bench(FakeRegistry(dict(theirs)))
+    assert bench.step(service("a"), service("b")) == Written(1, 0)
+    assert bench.report.row.problems.keys() == {"h:a:80"}
+    assert {key: bench.registry.entries[key] for key in theirs} == theirs
+
+
+def test_a_backend_whose_listing_takes_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in that lists everything: its listing shows all that there is."""
+    read = FakeBackend.list
+    monkeypatch.setattr(FakeBackend, "list", lambda backend: read(backend, ["h:a:80"]))
+    bench = Bench(FakeRegistry({"h:a:80": ("x", "engine-2", service("a"))}))
+    assert bench.step(service("a"), service("b")) == Written(1, 0)
+    assert bench.report.row.problems.keys() == {"h:a:80"}
+
+
 def test_without_options_it_works_as_the_command_does_without_options() -> None:
     """So the tests of a reconciler without options show what most operators run."""
     command = Config(uris=())
