@@ -1,4 +1,4 @@
-"""The connection to an etcd cluster: failover, a time limit on every call, logins.
+"""The connection to an etcd cluster: failover, and a time limit on every call.
 
 There is one channel at a time, to one server. The client stays with a server that works. If the
 server fails, the client moves to the next one at once.
@@ -15,8 +15,9 @@ from registrator.uri import Address, resolve
 
 from ..common.in_use import InUse
 from . import rpc
+from .login import Login
 from .rpc import Code, Refused, etcd3, etcdrpc, grpc
-from .settings import certificates, credentials
+from .settings import certificates
 
 log = logging.getLogger("registrator.etcd")
 
@@ -30,8 +31,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.max_receive_message_length", -1),
 )
-# With this, a member without a leader answers at once instead of waiting for one.
-_REQUIRE_LEADER: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
 
 
 class Server(NamedTuple):
@@ -44,19 +43,19 @@ class Server(NamedTuple):
 class EtcdClient:
     """One etcd cluster. It raises `Unavailable` only after every address failed.
 
-    A `spare` client logs nothing, and does not wake the reconciler when its connection ends.
+    A client with a `login` is a spare one of the client whose login that is. It logs nothing, and
+    does not wake the reconciler when its connection ends.
     """
 
-    def __init__(self, context: Context, *, spare: bool = False) -> None:
+    def __init__(self, context: Context, login: Login | None = None) -> None:
         """Read addresses, certificates and credentials. Raises `ConfigError`. Opens nothing."""
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
-        self._spare = spare
+        self._spare = login is not None
         self._tls = context.uri.scheme.endswith("-tls")
         self._certificates()
-        self._user = credentials(context)[0]
-        self._metadata = _REQUIRE_LEADER
+        self.login = login or Login(context)
         self._client: Any = None
         self._server: Server | None = None
         self._first = 0
@@ -137,7 +136,7 @@ class EtcdClient:
     def _connect(self, server: Server, deadline: float) -> None:
         try:
             self._client = self._open(server)
-            self._login(deadline)
+            self.login.ensure(self._client.channel, _left(deadline))
             details = "" if self._spare else self._version(deadline)
         except BaseException:
             self.close()
@@ -195,39 +194,22 @@ class EtcdClient:
                 self._context.wake()
 
         stream = etcdrpc.WatchStub(self._client.channel).Watch(
-            no_requests(), metadata=self._metadata
+            no_requests(), metadata=self.login.metadata
         )
         stream.add_done_callback(over)
 
     def _send(self, method: rpc.Rpc, request: Any, deadline: float) -> Any:
         try:
-            return method(self._client, request, timeout=_left(deadline), metadata=self._metadata)
+            return self._exchange(method, request, deadline)
         except grpc.RpcError as error:
-            if not (self._user and rpc.wants_login(error)):
+            if not self.login.wanted(error):
                 raise
-        self._login(deadline)
-        return method(self._client, request, timeout=_left(deadline), metadata=self._metadata)
+        self.login.renew(self._client.channel, _left(deadline))
+        return self._exchange(method, request, deadline)
 
-    def _login(self, deadline: float) -> None:
-        """Get a new token. This reads the password again, because its file may have changed."""
-        self._metadata = _REQUIRE_LEADER
-        try:
-            user, password = credentials(self._context)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from None
-        if not user:
-            return
-        request = etcdrpc.AuthenticateRequest(name=user, password=password)
-        stub = etcdrpc.AuthStub(self._client.channel)
-        try:
-            answer = stub.Authenticate(request, timeout=_left(deadline), metadata=self._metadata)
-        except grpc.RpcError as error:
-            if "authentication is not enabled" in (error.details() or ""):
-                return
-            if rpc.refuses(error):
-                raise Unavailable(f"etcd refuses user {user!r}: {error.details()}") from None
-            raise
-        self._metadata = (*_REQUIRE_LEADER, ("token", answer.token))
+    def _exchange(self, method: rpc.Rpc, request: Any, deadline: float) -> Any:
+        metadata = self.login.metadata
+        return method(self._client, request, timeout=_left(deadline), metadata=metadata)
 
     def _drop(self, failure: str) -> None:
         if self._server is not None:

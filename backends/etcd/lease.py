@@ -115,7 +115,7 @@ class Lease:
         lease = self.id
         if lease is None:
             return
-        with closing(EtcdClient(self._context, spare=True)) as client:
+        with closing(EtcdClient(self._context, self._client.login)) as client:
             if not _renew(client, lease):
                 raise SessionLost("the lease in etcd ended")
 

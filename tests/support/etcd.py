@@ -35,16 +35,21 @@ def running(folder: Path, *flags: str, **options: Any) -> Iterator[Etcd]:
 
 
 @contextmanager
-def guarding(folder: Path) -> Iterator[Etcd]:
-    """A server whose user ``agent`` may write below ``/s/``, with tokens that last a second."""
-    with running(folder, "--auth-token-ttl=1", "--bcrypt-cost=4") as etcd:
-        for command in (
-            "user add root:r00t", "role add root", "user grant-role root root",
-            "user add agent:s3cret", "role add agent", "user grant-role agent agent",
-            "role grant-permission agent readwrite --prefix=true /s/", "auth enable",
-        ):  # fmt: skip
-            ctl(etcd, *command.split())
+def guarding(folder: Path, *flags: str) -> Iterator[Etcd]:
+    """A server that demands a login (see `guard`), with tokens that last a second."""
+    with running(folder, "--auth-token-ttl=1", "--bcrypt-cost=4", *flags) as etcd:
+        guard(etcd)
         yield etcd
+
+
+def guard(etcd: Etcd) -> None:
+    """Have a cluster demand a login. Its user ``agent`` may write below ``/s/``."""
+    for command in (
+        "user add root:r00t", "role add root", "user grant-role root root",
+        "user add agent:s3cret", "role add agent", "user grant-role agent agent",
+        "role grant-permission agent readwrite --prefix=true /s/", "auth enable",
+    ):  # fmt: skip
+        ctl(etcd, *command.split())
 
 
 def ctl(etcd: Etcd, *arguments: str, user: str = "", stdin: str = "") -> str:
