@@ -1,1 +1,1 @@
-"""Code that several backends share: TLS, values, batches, keep-alives, log lines about servers."""
+"""Code that several backends share: TLS, values, batches, keep-alives, servers."""

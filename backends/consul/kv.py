@@ -30,6 +30,7 @@ from registrator.backend import (
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
+from ..common.order import Order
 from ..common.values import address_in, marks, wants_json
 from .api import Api
 from .errors import Refused, explain_denial
@@ -54,7 +55,7 @@ class ConsulKVBackend:
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
-        require_known_options(uri, "value")
+        require_known_options(uri, "value", *([] if uri.scheme.endswith("-unix") else ["order"]))
         self._json = wants_json(uri)
         if context.ttl and not 10 <= context.ttl <= 86400:
             raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
@@ -70,8 +71,9 @@ class ConsulKVBackend:
         if self._ttl:
             self._rules += ' and session_prefix "" { policy = "write" }'
         settings = Settings.read(context, socket_path)
-        self._session = Session(context, settings)
-        self._servers = Servers(uri, settings, log, need_leader=True)
+        order = Order(context)
+        self._session = Session(context, settings, order)
+        self._servers = Servers(uri, settings, log, need_leader=True, order=order)
 
     def entry(self, service: Service) -> Entry:
         """``<prefix>/<name>/<id>``. Name and id may be paths, as in the original.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from registrator.backend import Context, SessionLost
 
 from ..common.keeper import Keeper
+from ..common.order import Order
 from .api import Api
 from .errors import NoAnswer, Refused
 from .servers import Servers
@@ -48,8 +49,9 @@ class Session:
     A thread of its own renews the session while the reconciler is busy.
     """
 
-    def __init__(self, context: Context, settings: Settings) -> None:
+    def __init__(self, context: Context, settings: Settings, order: Order) -> None:
         self.id = ""
+        self._order = order
         self._context = context
         self._settings = settings
         self._name = f"registrator {context.identity.owner} at "
@@ -94,7 +96,9 @@ class Session:
     def _beat(self) -> None:
         """Renew the session from the keeper's thread, through a connection of its own."""
         session = self.id
-        servers = Servers(self._context.uri, self._settings, _quiet, need_leader=True)
+        servers = Servers(
+            self._context.uri, self._settings, _quiet, need_leader=True, order=self._order
+        )
         try:
             if session:
                 anywhere(servers, lambda api: _renew(api, session))

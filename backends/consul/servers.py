@@ -1,9 +1,10 @@
 """The servers of one Consul URI: which one is in use, and the move to the next one."""
 
 import logging
+from collections.abc import Callable, Iterable
 
 from registrator.backend import Unavailable
-from registrator.uri import RegistryURI, resolve
+from registrator.uri import Address, RegistryURI, resolve
 
 from ..common.in_use import InUse
 from .api import Api
@@ -15,19 +16,27 @@ from .transport import Client
 class Servers:
     """Stays with the server that works. The first address of the URI is tried first.
 
-    A host name means all addresses that it has when a connection is made. With `need_leader`, a
+    Another `order` of the addresses puts another one first. A host name means all addresses that it
+    has when a connection is made. With `need_leader`, a
     server that knows no leader does not count as working. Without it, such a server is used only
     if no server knows a leader, because an agent keeps registrations during an election.
     """
 
     def __init__(
-        self, uri: RegistryURI, settings: Settings, log: logging.Logger, *, need_leader: bool
+        self,
+        uri: RegistryURI,
+        settings: Settings,
+        log: logging.Logger,
+        *,
+        need_leader: bool,
+        order: Callable[[Iterable[Address]], list[Address]] = list,
     ) -> None:
         self._name = str(uri)
         self._settings = settings
         self._log = log
         self._in_use = InUse(uri, log)
         self._need_leader = need_leader
+        self._order = order
         self.current: Api | None = None
         self.known: list[Endpoint] = []
 
@@ -65,13 +74,13 @@ class Servers:
         self.current = None
 
     def _endpoints(self, failures: list[str]) -> list[Endpoint]:
-        """Every address of the URI as names resolve now. Adds what fails to `failures`."""
+        """Every address in order, as names resolve now. Adds what fails to `failures`."""
         if self._settings.socket_path:
             return [Endpoint(self._settings.socket_path, "", 0)]
         found: list[Endpoint] = []
-        for address in self._settings.addresses:
+        for address in self._order(self._settings.addresses):
             try:
-                ips = resolve(address, self._settings.timeout)
+                ips = self._order(resolve(address, self._settings.timeout))
                 found += [Endpoint(address.host, ip.host, ip.port) for ip in ips]
             except OSError as error:
                 failures.append(str(error))

@@ -30,7 +30,7 @@ class EtcdBackend:
     def __init__(self, context: Context) -> None:
         """Raise `ConfigError` if the URI or the environment is wrong."""
         uri = context.uri
-        require_known_options(uri, *self.options)
+        require_known_options(uri, "order", *self.options)
         self._json = wants_json(uri)
         self._identity = context.identity
         self._prefix = self.prefix(uri)

@@ -14,6 +14,7 @@ from registrator.backend import ConfigError, Context, Unavailable
 from registrator.uri import Address, resolve
 
 from ..common.in_use import InUse
+from ..common.order import Order
 from . import rpc
 from .login import Login
 from .rpc import Code, Refused, etcd3, etcdrpc, grpc
@@ -52,13 +53,14 @@ class EtcdClient:
         self._addresses = context.uri.servers(DEFAULT_PORT)
         self._timeout = context.timeout
         self._context = context
+        self._order = Order(context)
         self._spare = login is not None
         self._tls = context.uri.scheme.endswith("-tls")
         self._certificates()
         self.login = login or Login(context)
         self._client: Any = None
         self._server: Server | None = None
-        self._first = 0
+        self._first: Address | None = None
         self._mute: dict[Server, float] = {}
         self._ended = threading.Event()
         self._in_use = InUse(context.uri, log)
@@ -98,28 +100,29 @@ class EtcdClient:
         self._client = self._server = None
 
     def _servers(self, failures: list[str]) -> Iterator[Server]:
-        """Every server once: the current one first, then the others in the URI's order.
+        """Every server once: the current one first, then the others in this owner's order.
 
         A server that just did not answer in time is skipped for as long, unless all are like that.
         During an election, the others say at once that they have no leader. So the next pass
         comes soon, and must not wait for a frozen server each time. A name is resolved when its
         turn comes, so that members added to the DNS are found.
         """
-        current, first = self._server, self._first
+        current = self._server
         if current is not None:
             yield current
         tried = {current} if current is not None else set()
         mute: list[Server] = []
-        for step in range(len(self._addresses)):
-            index = (first + step) % len(self._addresses)
-            for server in self._resolved(self._addresses[index], failures):
+        addresses = self._order(self._addresses)
+        first = addresses.index(self._first) if self._first else 0
+        for address in addresses[first:] + addresses[:first]:
+            for server in self._resolved(address, failures):
                 if server in tried:
                     continue
                 tried.add(server)
                 if self._mute.get(server, 0) > time.monotonic():
                     mute.append(server)
                     continue
-                self._first = index
+                self._first = address
                 yield server
         if len(mute) == len(tried):
             yield from mute
@@ -128,7 +131,8 @@ class EtcdClient:
 
     def _resolved(self, address: Address, failures: list[str]) -> list[Server]:
         try:
-            return [Server(ip, address.host) for ip in resolve(address, self._timeout)]
+            ips = self._order(resolve(address, self._timeout))
+            return [Server(ip, address.host) for ip in ips]
         except OSError as error:
             failures.append(str(error))
             return []
