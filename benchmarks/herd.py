@@ -108,7 +108,7 @@ class Host:
         self._failures = 0
         self.ends = float("inf")
         self.reconciler = Reconciler(
-            RegistryReport("registry"), lambda wake: self.backend, Identity("", ""), resync=RESYNC,
+            RegistryReport("registry"), lambda *_: self.backend, Identity("", ""), resync=RESYNC,
             clock=lambda: clock.now,
         )  # fmt: skip
         self.reconciler.publish(snapshot)

@@ -143,9 +143,18 @@ class Agent:
             self._spawn(reconciler.report.row.name, functools.partial(reconciler.run, self._stop))
         return inventory
 
-    def _backend(self, uri: RegistryURI, identity: Identity, wake: Callable[[], None]) -> Backend:
-        ttl, refresh = self._config.ttl, self._config.ttl_refresh
-        return make_backend(Context(uri, identity, ttl, refresh, environ=self._environ, wake=wake))
+    def _backend(
+        self,
+        uri: RegistryURI,
+        identity: Identity,
+        wake: Callable[[], None],
+        wake_soon: Callable[[], None],
+    ) -> Backend:
+        context = Context(
+            uri, identity, self._config.ttl, self._config.ttl_refresh,
+            environ=self._environ, wake=wake, wake_soon=wake_soon,
+        )  # fmt: skip
+        return make_backend(context)
 
     def _publish(self, snapshot: Snapshot) -> None:
         for reconciler in self._reconcilers:

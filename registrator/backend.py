@@ -51,8 +51,12 @@ class Context:
     """Everything that a backend needs at its start.
 
     `ttl` and `ttl_refresh` are seconds. Both are 0 if entries have no time to live. `timeout` is
-    the time limit of every single call to the registry, in seconds. A backend may call `wake` from
-    any thread, so that the reconciler lists and corrects the entries at once.
+    the time limit of every single call to the registry, in seconds.
+
+    A backend may call `wake` from any thread, so that the reconciler lists and corrects the entries
+    at once. If a connection ended and nothing is known to be missing, it calls `wake_soon` instead.
+    The agents of many hosts lose their connections at one moment. With `wake_soon` each of them
+    comes back in a moment of its own.
     """
 
     uri: RegistryURI
@@ -62,6 +66,7 @@ class Context:
     timeout: float = 2.0
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     wake: Callable[[], None] = lambda: None
+    wake_soon: Callable[[], None] = lambda: None
 
 
 class Backend(Protocol):

@@ -65,7 +65,7 @@ class ConsulKVBackend:
         self._ttl = context.ttl
         # At most a second, to notice a restarted server or an agent that left.
         self.keepalive_interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
-        self._wake = context.wake
+        self._wake_soon = context.wake_soon
         self._seen: dict[str, Stored] = {}
         self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
         if self._ttl:
@@ -146,12 +146,9 @@ class ConsulKVBackend:
         if self._session.id:
             if dropped or self._session.due:
                 self._call(self._session.renew)
-        elif api is not None and dropped:
-            self._call(Api.ping)
-            if self._servers.current is api:
-                raise SessionLost(f"{api.endpoint} closed the connection; it may have restarted")
-            # The move is logged. The new server may have less than the old one had.
-            self._wake()
+        elif dropped:
+            # The server may have restarted, with less than it had.
+            self._wake_soon()
 
     def close(self) -> None:
         """Close the connection; Consul deletes the session's keys when its TTL has passed."""

@@ -181,7 +181,7 @@ class EtcdClient:
         return f"etcd {status.version}, leader {status.leader:x}"
 
     def _notice_the_end(self) -> None:
-        """Wake the reconciler when this connection ends, because the server may have been wiped.
+        """Wake the reconciler soon when this connection ends: the server may have been wiped.
 
         A stream of watches without a watch sends no request. It ends with the connection, or when
         the server has had no leader for some seconds.
@@ -195,7 +195,7 @@ class EtcdClient:
         def over(stream: Any) -> None:
             if not ended.is_set() and not rpc.refuses(stream):
                 ended.set()
-                self._context.wake()
+                self._context.wake_soon()
 
         stream = etcdrpc.WatchStub(self._client.channel).Watch(
             no_requests(), metadata=self.login.metadata

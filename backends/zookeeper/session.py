@@ -63,8 +63,8 @@ class Session:
     """A session over all servers of the URI. The first `connect` opens it. For one thread only.
 
     The context's `timeout` limits the wait for a connection and for each answer. The context's
-    `wake` is called when the entries should be listed: a watched node changed, the session moved,
-    or it was lost.
+    `wake` is called when a watched node changed, or the session was lost. Its `wake_soon` is called
+    when the session moved: its nodes stand, but the new connection has no watches.
     """
 
     def __init__(self, context: Context, settings: Settings) -> None:
@@ -79,7 +79,7 @@ class Session:
         self._timeout = context.timeout
         self._patience = settings.session_timeout / 2
         self._alive = 0.0
-        self._wake = context.wake
+        self._wake, self._wake_soon = context.wake, context.wake_soon
         self._tls = settings.tls
         credential = settings.credential
         self._options = {
@@ -232,8 +232,12 @@ class Session:
         """Called by kazoo's thread. A new connection has none of the old connection's watches."""
         with self._lock:
             self._watched.clear()
-        if state != KazooState.SUSPENDED and self.id:
+        if not self.id:
+            return
+        if state == KazooState.LOST:
             self._wake()
+        elif state == KazooState.CONNECTED:
+            self._wake_soon()
 
     def _on_change(self, token: int, event: WatchedEvent) -> None:
         with self._lock:

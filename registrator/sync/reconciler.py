@@ -20,6 +20,11 @@ from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 # this many seconds after an outage.
 SECOND_LOOK = 2.0
 
+# When a member restarts, all agents of a fleet lose their connections at one moment. Each draws how
+# many seconds later it connects and lists again, so that they do not all ask at once. The upper end
+# stays below 5 s, so that what a wiped registry lost is back within 5 s.
+SPREAD = (1.0, 4.0)
+
 
 class GaveUp(Exception):
     """The registry was not reached within ``-retry-attempts`` at start."""
@@ -28,16 +33,16 @@ class GaveUp(Exception):
 class Reconciler:
     """Keeps one registry in sync.
 
-    Any thread may call `publish`, `wake` and `retry_now`. One thread calls `step` and `run`.
-    `resync` is the time between two listings in seconds, 0 for never. `attempts` (-1 for no limit)
-    and `first_wait` (seconds) are the values of ``-retry-attempts`` and ``-retry-interval``. They
-    apply until the first success.
+    Any thread may call `publish`, `wake`, `wake_soon` and `retry_now`. One thread calls `step` and
+    `run`. `resync` is the time between two listings in seconds, 0 for never. `attempts` (-1 for no
+    limit) and `first_wait` (seconds) are the values of ``-retry-attempts`` and ``-retry-interval``.
+    They apply until the first success.
     """
 
     def __init__(
         self,
         report: RegistryReport,
-        make: Callable[[Callable[[], None]], Backend],
+        make: Callable[[Callable[[], None], Callable[[], None]], Backend],
         identity: Identity,
         *,
         cleanup: bool = True,
@@ -57,6 +62,7 @@ class Reconciler:
         self._retry_now = threading.Event()
         self._latest: Snapshot | None = None
         self._listing_due = True
+        self._spread_listing = float("inf")
         self._failed_before = False  # whether the last step failed: a write may still land
         self._next_listing = float("inf")
         self._last_keepalive = clock()
@@ -64,7 +70,7 @@ class Reconciler:
         self._entries: dict[str, Entry] = {}  # by service id
         self._wanted: set[str] = set()  # keys that were desired and may still be in the registry
         self._refused: dict[str, tuple[str, str]] = {}  # key -> the refused content, and why
-        self._backend = make(self.wake)
+        self._backend = make(self.wake, self.wake_soon)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Take over the desired state."""
@@ -74,6 +80,15 @@ class Reconciler:
     def wake(self) -> None:
         """List and correct the registry at once, or during an outage with the next attempt."""
         self._listing_due = True
+        self._wakeup.set()
+
+    def wake_soon(self) -> None:
+        """List and correct the registry within `SPREAD`, or at once if something is to be written.
+
+        A second call does not bring the moment forward.
+        """
+        if self._spread_listing == float("inf"):
+            self._spread_listing = self._clock() + random.uniform(*SPREAD)
         self._wakeup.set()
 
     def retry_now(self) -> None:
@@ -106,7 +121,10 @@ class Reconciler:
         written, problems = Written(), self.report.row.problems
         try:
             self._keep_alive()
-            if self._is_listing_due() or snapshot is not self.report.row.realised:
+            news = snapshot is not self.report.row.realised
+            if news and self._spread_listing < float("inf"):
+                self._listing_due = True  # The write needs a new connection anyway.
+            if news or self._is_listing_due():
                 written, problems = self._realise(snapshot)
         except BackendError:
             self._listing_due = self._failed_before = True
@@ -129,13 +147,15 @@ class Reconciler:
             self._last_keepalive = now
 
     def _is_listing_due(self) -> bool:
-        return self._listing_due or self._clock() >= self._next_listing
+        due = min(self._next_listing, self._spread_listing)
+        return self._listing_due or self._clock() >= due
 
     def _look(self, desired: Iterable[str]) -> None:
         """List our own entries, and what stands at the keys that are `desired` or were."""
         now = self._clock()
         by_time = now >= self._next_listing
         self._listing_due = False
+        self._spread_listing = float("inf")
         keys = self._wanted.union(desired)
         before, self._actual = self._actual, dict(listing(self._backend, keys))
         for key in before.keys() & self._actual.keys():
@@ -254,7 +274,7 @@ class Reconciler:
         """Seconds until the next thing is due by itself."""
         if self._latest is None:
             return None
-        due = self._next_listing
+        due = min(self._next_listing, self._spread_listing)
         interval = self._backend.keepalive_interval
         if interval is not None:
             due = min(due, self._last_keepalive + interval)

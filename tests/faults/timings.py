@@ -73,9 +73,10 @@ def reconciler(uri: str) -> Iterator[Reconciler]:
     identity = Identity("owner-of-timings", "h")
     parsed = parse(uri)
 
-    def make(wake: Callable[[], None]) -> Backend:
+    def make(wake: Callable[[], None], wake_soon: Callable[[], None]) -> Backend:
         ttl, refresh = (5, 1) if parsed.scheme == "etcd" else (0, 0)
-        return load(parsed.scheme)(Context(parsed, identity, ttl, refresh, wake=wake))
+        context = Context(parsed, identity, ttl, refresh, wake=wake, wake_soon=wake_soon)
+        return load(parsed.scheme)(context)
 
     made, stop = Reconciler(RegistryReport(uri), make, identity), threading.Event()
     thread = threading.Thread(target=made.run, args=(stop,))

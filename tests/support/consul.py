@@ -70,8 +70,8 @@ class Running:
     """
 
     def __init__(self, uri: str, *services: Service, **context: Any) -> None:
-        def make(wake: Callable[[], None]) -> Backend:
-            return backend(uri, wake=wake, **context)
+        def make(wake: Callable[[], None], wake_soon: Callable[[], None]) -> Backend:
+            return backend(uri, wake=wake, wake_soon=wake_soon, **context)
 
         report = RegistryReport(uri, time.monotonic)
         self._reconciler = Reconciler(report, make, Identity(OWNER, "host"), resync=0)

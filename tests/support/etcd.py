@@ -144,12 +144,15 @@ class Backends:
         timeout: float = 60.0,
         environ: Mapping[str, str] | None = None,
         wake: Callable[[], None] = lambda: None,
+        wake_soon: Callable[[], None] = lambda: None,
         host: str = "host",
         former: tuple[str, ...] = (),
     ) -> Backend:
         parsed = parse(uri)
         identity = Identity(owner, host, former)
-        context = Context(parsed, identity, ttl, ttl / 3, timeout, environ or {}, wake)
+        context = Context(
+            parsed, identity, ttl, ttl / 3, timeout, environ or {}, wake, wake_soon
+        )  # fmt: skip
         self.made.append(load(parsed.scheme)(context))
         return self.made[-1]
 

@@ -60,7 +60,7 @@ class Host(RuleBasedStateMachine):
             lanes=self.lanes,
         )
 
-    def _backend(self, _: Any) -> FakeBackend:
+    def _backend(self, *_: Any) -> FakeBackend:
         return FakeBackend(self.registry, HOST)
 
     @rule(name=NAMES, custom_id=st.booleans())

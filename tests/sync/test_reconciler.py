@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -53,7 +53,7 @@ class Bench:
             self.report, self._make, HOST, clock=lambda: self.now, **options  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def _make(self, wake: object) -> FakeBackend:
+    def _make(self, *_: object) -> FakeBackend:
         self.backend = FakeBackend(self.registry, HOST)
         return self.backend
 
@@ -145,6 +145,64 @@ def test_no_resync_by_itself_at_0_but_when_woken() -> None:
     bench.reconciler.step()
     assert bench.registry.lists == 1
     bench.reconciler.wake()
+    bench.reconciler.step()
+    assert bench.registry.lists == 2
+
+
+def test_after_a_connection_ended_each_agent_lists_in_a_moment_of_its_own() -> None:
+    moments = []
+    for _ in range(100):
+        bench = Bench(resync=0)
+        bench.step(service("a"))
+        bench.reconciler.wake_soon()
+        moments.append(bench.reconciler._pause() or 0)
+        bench.now = moments[-1] / 2
+        bench.reconciler.wake_soon()  # The next connection ended, too. The moment stays.
+        for now, lists in ((0.99 * moments[-1], 1), (moments[-1], 2), (1e9, 2)):
+            bench.now = now
+            assert bench.reconciler.step() == Written()
+            assert bench.registry.lists == lists
+        assert bench.reconciler._pause() is None
+    assert all(1 <= moment <= 4 for moment in moments)
+    assert len(set(moments)) > 90
+
+
+def test_after_a_connection_ended_it_lists_at_once_where_something_is_to_be_written() -> None:
+    bench = Bench(resync=0)
+    bench.step(service("a"))
+    bench.registry.entries.clear()
+    bench.reconciler.wake_soon()
+    assert bench.step(service("a"), service("b")) == Written(2, 0)
+    assert bench.registry.lists == 2
+    bench.now = 4
+    assert bench.reconciler.step() == Written()
+    assert bench.registry.lists == 2, "one listing is enough"
+
+
+def test_after_a_connection_ended_an_operator_need_not_wait() -> None:
+    bench = Bench(resync=0)
+    bench.step(service("a"))
+    for wake in (bench.reconciler.wake, bench.reconciler.retry_now):
+        bench.registry.entries.clear()
+        bench.reconciler.wake_soon()
+        wake()
+        assert bench.reconciler.step() == Written(1, 0)
+        assert bench.reconciler._pause() is None
+
+
+def test_a_connection_that_ends_during_a_listing_causes_another_one() -> None:
+    bench = Bench(resync=0)
+    listed = bench.backend.list
+
+    def ends(keys: Collection[str] = ()) -> Mapping[str, Actual]:
+        bench.backend.list = listed  # type: ignore[method-assign]
+        found = listed(keys)
+        bench.reconciler.wake_soon()
+        return found
+
+    bench.backend.list = ends  # type: ignore[method-assign]
+    bench.step(service("a"))
+    bench.now = 4
     bench.reconciler.step()
     assert bench.registry.lists == 2
 
@@ -659,7 +717,9 @@ def test_retry_now_ends_the_wait_for_the_next_attempt(monkeypatch: pytest.Monkey
         until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
 
 
-def test_a_change_of_what_is_desired_or_stands_is_written_at_once() -> None:
+def test_a_change_of_what_is_desired_or_stands_is_written_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It sleeps without an end meanwhile, since nothing is due by itself."""
     bench = Bench(resync=0)
     with Runner(bench):
@@ -667,7 +727,9 @@ def test_a_change_of_what_is_desired_or_stands_is_written_at_once() -> None:
         until(lambda: bench.keys == {"h:a:80"}, "the first snapshot")
         bench.reconciler.publish(snapshot(service("b")))
         until(lambda: bench.keys == {"h:b:80"}, "the second snapshot")
-        for wake in (bench.reconciler.wake, bench.reconciler.retry_now):
+        monkeypatch.setattr("registrator.sync.reconciler.SPREAD", (0, 0))
+        reconciler = bench.reconciler
+        for wake in (reconciler.wake, reconciler.wake_soon, reconciler.retry_now):
             bench.registry.entries.clear()
             wake()
             until(lambda: bench.keys == {"h:b:80"}, "the entry that somebody deleted")

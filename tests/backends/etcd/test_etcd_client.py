@@ -154,9 +154,13 @@ def test_a_server_that_comes_back(
 
 
 def test_a_connection_that_ends_has_the_entries_listed(tmp_path: Path, make: Backends) -> None:
-    woken: list[float] = []
+    """In a moment that the reconciler draws: nothing is known to be missing."""
+    woken: list[str] = []
     with running(tmp_path) as etcd:
-        backend = make(f"etcd://{etcd.address}/s", wake=lambda: woken.append(time.monotonic()))
+        backend = make(
+            f"etcd://{etcd.address}/s",
+            wake=lambda: woken.append("at once"), wake_soon=lambda: woken.append("soon"),
+        )  # fmt: skip
         write(backend)
         backend.list()
         assert woken == []
@@ -164,6 +168,7 @@ def test_a_connection_that_ends_has_the_entries_listed(tmp_path: Path, make: Bac
             woken.clear()
             etcd.kill()
             until(lambda: woken, "being woken")
+            assert woken == ["soon"]
             etcd.wipe()
             etcd.start()
             assert backend.list() == {}

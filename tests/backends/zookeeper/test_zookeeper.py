@@ -89,13 +89,15 @@ def make(server: ZooKeeper, base: str) -> Iterator[Make]:
         options: str = "",
         user: str = "",
         wake: Callable[[], None] = lambda: None,
+        wake_soon: Callable[[], None] = lambda: None,
         timeout: float = 5,
         **environ: str,
     ) -> ZooKeeperBackend:
         uri = parse(f"zookeeper://{user}{server.address}{path}{options}")
-        made.append(
-            ZooKeeperBackend(Context(uri, owner, environ=environ, wake=wake, timeout=timeout))
+        context = Context(
+            uri, owner, timeout=timeout, environ=environ, wake=wake, wake_soon=wake_soon
         )
+        made.append(ZooKeeperBackend(context))
         return made[-1]
 
     yield new
@@ -698,6 +700,19 @@ def test_an_expired_session_is_reported_and_repaired(make: Make, server: ZooKeep
     assert len(reconcile(backend, service(0), service(1))[0].register) == 2
     backend.keepalive()
     assert not reconcile(backend, service(0), service(1))[0]
+
+
+def test_a_session_that_moved_has_the_nodes_listed_soon(make: Make) -> None:
+    """They stand. But the new connection has none of the watches."""
+    woken: list[str] = []
+    backend = make(wake=lambda: woken.append("at once"), wake_soon=lambda: woken.append("soon"))
+    reconcile(backend, service())
+    assert woken == []
+    assert backend._session._open is not None
+    backend._session._open[1].cut()
+    until(lambda: woken, "a new connection")
+    assert len(backend.list()) == 1
+    assert woken == ["soon"]
 
 
 def test_after_an_expired_session_what_a_sibling_put_back_is_left(

@@ -99,8 +99,8 @@ class Agent:
     """A reconciler on its thread, as the agent runs it."""
 
     def __init__(self, members: Sequence[ZooKeeper], base: str, size: int, seconds: int) -> None:
-        def connect(wake: Callable[[], None]) -> ZooKeeperBackend:
-            self.backend = make(members, base, seconds, wake=wake)
+        def connect(wake: Callable[[], None], wake_soon: Callable[[], None]) -> ZooKeeperBackend:
+            self.backend = make(members, base, seconds, wake=wake, wake_soon=wake_soon)
             return self.backend
 
         self._reconciler = Reconciler(RegistryReport("zookeeper"), connect, OWNER)
