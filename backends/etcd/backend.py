@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
@@ -11,14 +11,12 @@ from registrator.uri import Address, RegistryURI
 
 from ..common.values import HOST, OWNER, address_in, host_in_id, json_in, marks, wants_json
 from .client import EtcdClient
+from .known import Known, Pair
 from .lease import Lease
-from .rpc import Code, Refused, etcdrpc, no_space, unary
+from .listing import Listing
+from .rpc import Code, Refused, no_space
 from .writer import Writer
 from .writes import MAX_VALUE, Write, check
-
-RANGE = unary("kvstub.Range")
-
-PAGE = 5000
 
 
 class EtcdBackend:
@@ -37,7 +35,11 @@ class EtcdBackend:
         self.keepalive_interval = context.ttl_refresh if context.ttl else None
         self._client = EtcdClient(context)
         self._lease = Lease(context, self._client, f"{self.layout}\0{self._prefix}")
-        self._writer = Writer(self._client, self._lease, self._actual)
+        known = Known(self._client)
+        self._listing = Listing(
+            context, self._client, self._lease, known, self._prefix, self._is_others
+        )
+        self._writer = Writer(self._client, self._lease, known, self._actual)
 
     def prefix(self, uri: RegistryURI) -> str:
         """The start of all keys, without the slash after it."""
@@ -63,31 +65,13 @@ class EtcdBackend:
         return Entry(f"{self._prefix}/{service.name}/{service.id}", content, service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
-        """Every entry under the prefix, by key. The list is complete, or this raises."""
-        found: dict[str, Actual] = {}
-        seen: dict[bytes, tuple[int, Mark]] = {}
-
-        def add(kv: Any) -> None:
-            try:
-                key = kv.key.decode()
-            except UnicodeDecodeError:
-                return  # We never write such a key.
-            actual = found[key] = self._actual(kv)
-            if actual.mark is not Mark.OTHERS:
-                seen[kv.key] = kv.mod_revision, actual.mark
-
-        candidates: list[Any] = []
-        for kv in self._range():
-            if self._lease.owner(kv.lease) is None:
-                add(kv)
-            else:
-                candidates.append(kv)
+        """Every entry of this owner, and what stands at `keys`. See `Listing` for the cost."""
+        pairs = self._listing.read({key.encode() for key in keys})
         # Only the keys under the leases of our engine's id tell which of them is this host's.
-        self._lease.find(self._strange(candidates))
-        for kv in candidates:
-            add(kv)
-        self._writer.seen(seen)
-        return found
+        self._lease.find(self._strange(pairs))
+        found = {pair.key: self._actual(pair) for pair in pairs}
+        self._writer.seen({key: actual.mark for key, actual in found.items()})
+        return {key.decode(): actual for key, actual in found.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write the plan in transactions. Rejects a key that another owner took meanwhile."""
@@ -124,55 +108,50 @@ class EtcdBackend:
         """
         return not document
 
-    def _range(self) -> Iterator[Any]:
-        """Every key under the prefix, all of one revision."""
-        start, end = f"{self._prefix}/".encode(), f"{self._prefix}0".encode()
-        revision = 0
-        while True:
-            page = etcdrpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
-            answer = self._client.call(RANGE, page)
-            yield from answer.kvs
-            if not answer.more:
-                return
-            revision = revision or answer.header.revision
-            start = answer.kvs[-1].key + b"\0"
+    def _is_others(self, pair: Pair) -> bool:
+        """Whether a key is another owner's, whatever lease we hold."""
+        if self._lease.owner(pair.lease) is not None:
+            return False
+        return self._actual(pair).mark is Mark.OTHERS
 
-    def _actual(self, kv: Any) -> Actual:
+    def _actual(self, pair: Pair) -> Actual:
         """The entry that a key holds, and its owner."""
-        value = _text(kv.value)
+        value = _text(pair.value)
         document = json_in(value)
-        host = self._host(kv, document)
-        owner = self._lease.owner(kv.lease) or document.get(OWNER)
+        host = self._host(pair, document)
+        owner = self._lease.owner(pair.lease) or document.get(OWNER)
         mark = self._identity.mark(owner, host)
-        if mark is Mark.NONE and kv.lease:
+        if mark is Mark.NONE and pair.lease:
             mark = Mark.OTHERS
         return Actual(
             value,
             mark,
-            held=kv.lease == self._lease.id,
-            id=_id(kv),
+            held=pair.lease == self._lease.id,
+            id=_id(pair),
             address=address_in(value),
             host=host if mark is Mark.TWIN else "",
             facts=self._facts(value, document, mark),
         )
 
-    def _host(self, kv: Any, document: Mapping[str, Any]) -> str:
+    def _host(self, pair: Pair, document: Mapping[str, Any]) -> str:
         """The host that a key of our engine's id names, by its value, its lease or its id."""
         named = document.get(HOST)
         if isinstance(named, str) and named:
             return named
-        in_id, here = host_in_id(_id(kv)), self._identity.hostname
-        if kv.lease == self._lease.id:
+        in_id, here = host_in_id(_id(pair)), self._identity.hostname
+        if pair.lease == self._lease.id:
             # Another host may have found our lease without a key, and write under it, too.
             return here if in_id in ("", here) else ""
         return in_id
 
-    def _strange(self, kvs: Iterable[Any]) -> Collection[int]:
+    def _strange(self, pairs: Iterable[Pair]) -> Collection[int]:
         """The leases whose keys name other hosts, and not this one."""
         hosts: dict[int, set[str]] = {}
-        for kv in kvs:
-            if host := self._host(kv, json_in(_text(kv.value))):
-                hosts.setdefault(kv.lease, set()).add(host)
+        for pair in pairs:
+            if self._lease.owner(pair.lease) is None:
+                continue
+            if host := self._host(pair, json_in(_text(pair.value))):
+                hosts.setdefault(pair.lease, set()).add(host)
         return {lease for lease, named in hosts.items() if self._identity.hostname not in named}
 
     def _facts(self, value: str, document: Mapping[str, Any], mark: Mark) -> Mapping[str, Any]:
@@ -193,9 +172,9 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _id(kv: Any) -> str:
+def _id(pair: Pair) -> str:
     """The last part of a key: a service's id, or in DNS a label made from it."""
-    return _text(kv.key).rpartition("/")[2]
+    return _text(pair.key).rpartition("/")[2]
 
 
 def _port(value: str) -> int | None:

@@ -12,7 +12,7 @@ writing under it. A lease with a TTL expires by itself, and a host has only one 
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 
 from registrator.backend import Context, SessionLost, Unavailable
@@ -43,14 +43,25 @@ class Lease:
         identity = context.identity
         self._owners = {_base(space, owner): owner for owner in identity.owners}
         self._base = _base(space, identity.owner)
-        digest = hashlib.sha256(f"{identity.hostname}\0{self._ttl}".encode()).digest()
-        self._slots = [slot for slot in digest if slot != self._ttl % SLOTS]
+        self._slots = _slots(identity.hostname, self._ttl)
         self._strange: Collection[int] = ()
         self._keeper = Keeper(context.ttl, context.ttl_refresh, self._beat, context.wake)
 
     def owner(self, lease: int) -> str | None:
         """Which of this host's owners a lease names, if any."""
         return self._owners.get(lease >> 8)
+
+    def possible(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The leases that this host is likely to have used, and all others of its owners.
+
+        It is likely to have used those of this TTL and of none, and version 1.0.0's. With another
+        TTL, a lease ends by itself once nobody renews it.
+        """
+        lasting = _slots(self._context.identity.hostname, FOREVER)
+        slots = (*self._slots[:2], *lasting[:2], self._ttl % SLOTS, FOREVER % SLOTS)
+        likely = dict.fromkeys(base << 8 | slot for base in self._owners for slot in slots)
+        every = (base << 8 | slot for slot in range(SLOTS) for base in self._owners)
+        return [*likely], [lease for lease in every if lease not in likely]
 
     def find(self, strange: Collection[int]) -> None:
         """Look whether the lease exists. The `strange` ones are those of other hosts."""
@@ -118,6 +129,12 @@ class Lease:
         with closing(EtcdClient(self._context, self._client.login)) as client:
             if not _renew(client, lease):
                 raise SessionLost("the lease in etcd ended")
+
+
+def _slots(hostname: str, ttl: int) -> list[int]:
+    """The slots for a host's lease with this TTL, the preferred one first."""
+    digest = hashlib.sha256(f"{hostname}\0{ttl}".encode()).digest()
+    return [slot for slot in digest if slot != ttl % SLOTS]
 
 
 def _base(space: str, owner: str) -> int:

@@ -7,11 +7,10 @@ from registrator.backend import Unavailable
 from registrator.model import Actual, Mark
 
 from .client import EtcdClient
+from .known import TXN, Known, Pair, pair_of, unchanged
 from .lease import Lease
-from .rpc import Refused, etcdrpc, too_large, unary
+from .rpc import Refused, etcdrpc, too_large
 from .writes import Write, transactions
-
-TXN = unary("kvstub.Txn")
 
 MAX_ATTEMPTS = 3
 
@@ -23,21 +22,22 @@ class Writer:
     somebody else wrote it since, and our mark went with that.
     """
 
-    def __init__(self, client: EtcdClient, lease: Lease, look: Callable[[Any], Actual]) -> None:
+    def __init__(
+        self, client: EtcdClient, lease: Lease, known: Known, look: Callable[[Pair], Actual]
+    ) -> None:
         self._client = client
         self._lease = lease
+        self._known = known
         self._look = look
-        self._revisions: dict[bytes, int] = {}
         self._ours: set[bytes] = set()
 
-    def seen(self, keys: Mapping[bytes, tuple[int, Mark]]) -> None:
-        """Take over a listing: the revision and mark of each key that no other owner holds."""
-        ours, self._ours = self._ours, set()
-        self._revisions = {}
-        for key, (revision, mark) in keys.items():
-            self._revisions[key] = revision
-            if mark is Mark.OURS or (mark is Mark.NONE and key in ours):
-                self._ours.add(key)
+    def seen(self, marks: Mapping[bytes, Mark]) -> None:
+        """Take over whose the listed keys are."""
+        self._ours = {
+            key
+            for key, mark in marks.items()
+            if mark is Mark.OURS or (mark is Mark.NONE and key in self._ours)
+        }
 
     def write(self, writes: Sequence[Write]) -> Mapping[str, str]:
         """Carry out the writes. Returns the keys that may not be written, with the reason."""
@@ -79,19 +79,18 @@ class Writer:
     def _written(self, writes: Sequence[Write], revision: int) -> None:
         for key, value, _ in writes:
             if value is None:
-                self._revisions.pop(key, None)
+                self._known.note(key, None)
                 self._ours.discard(key)
             else:
-                self._revisions[key] = revision
+                self._known.note(key, Pair(key, value, self._lease.id or 0, revision))
                 self._ours.add(key)
 
     def _unchanged(self, key: bytes) -> Any:
-        return etcdrpc.Compare(
-            target=etcdrpc.Compare.MOD,
-            result=etcdrpc.Compare.EQUAL,
-            key=key,
-            mod_revision=self._revisions.get(key, 0),
-        )
+        """The condition that a key is as we know it. What another owner holds never meets it."""
+        pair = self._known.get(key)
+        if pair is not None and self._look(pair).mark is Mark.OTHERS:
+            pair = None
+        return unchanged(key, pair)
 
     def _operation(self, write: Write) -> Any:
         if write.value is None:
@@ -108,13 +107,14 @@ class Writer:
         answer = self._client.call(TXN, etcdrpc.TxnRequest(success=reads))
         due = []
         for write, response in zip(writes, answer.responses, strict=True):
-            found = response.response_range.kvs
-            refusal = self._refusal(write, self._look(found[0])) if found else ""
+            kvs = response.response_range.kvs
+            found = pair_of(kvs[0]) if kvs else None
+            refusal = self._refusal(write, self._look(found)) if found else ""
             if refusal and write.value is not None:
                 rejected[write.key.decode()] = refusal
             if refusal:
                 continue
-            self._revisions[write.key] = found[0].mod_revision if found else 0
+            self._known.note(write.key, found)
             if not self._done(write, found):
                 due.append(write)
         return due
@@ -126,7 +126,7 @@ class Writer:
         may = (ours or same) and found.mark not in (Mark.TWIN, Mark.OTHERS)
         return "" if may else found.holder
 
-    def _done(self, write: Write, found: Sequence[Any]) -> bool:
-        if write.value is None or not found:
-            return write.value is None and not found
-        return bool(found[0].value == write.value and found[0].lease == self._lease.id)
+    def _done(self, write: Write, found: Pair | None) -> bool:
+        if write.value is None or found is None:
+            return write.value is None and found is None
+        return found.value == write.value and found.lease == self._lease.id

@@ -15,6 +15,8 @@ from support.servers import Etcd
 from contract.consul import address_of
 from contract.registry import Registry
 from registrator.backend import Backend
+from registrator.backends.etcd.lease import SLOTS
+from registrator.backends.etcd.listing import PER_LISTING
 
 LOGIN = "auth/authenticate"
 ADMIN, AGENT = "root:r00t", "kim:p%40ss%3Aword"
@@ -27,8 +29,10 @@ class InEtcd(Registry):
     alone keeps to its place.
     """
 
-    # 128 operations a transaction, and the lease.
-    most_writes, most_reads = 8 + 3, 2
+    # 128 operations a transaction, and the lease. A look also asks for the lease in use, and for
+    # a part of those that were never asked for.
+    most_writes, most_reads = 8 + 3, 8 + 1 + PER_LISTING
+    listings = 1 + SLOTS // PER_LISTING
 
     def __init__(
         self,

@@ -85,6 +85,9 @@ class Registry(ABC):
     server: Server | None = None
     # For 1,000 entries: writes to register them, and requests to list them, at most.
     most_writes = most_reads = 0
+    # Listings until an owner's entries are found although its TTL is another one now, and none of
+    # its services runs any more.
+    listings = 1
     # Requests that keep any number of entries alive.
     keepalive_requests = 1
 

@@ -76,7 +76,8 @@ def hold(registry: Registry, steps: list[Step], leased: bool) -> None:
         assert listed == model.of(owner)
     for backend in (registry.make(OWNER), registry.make(OTHER)):
         backends[f"{id(backend)}"] = backend
-        reconcile(backend)
+        for _ in range(registry.listings):
+            reconcile(backend)
     assert registry.read() == {}
     for backend in backends.values():
         backend.close()

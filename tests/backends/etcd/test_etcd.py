@@ -84,7 +84,7 @@ def plan(backend: Backend, *wanted: Service, cleanup: bool = True) -> Plan:
     entries = {entry.key: entry for entry in map(backend.entry, wanted)}
     addresses = frozenset({"10.0.0.1"})
     here = Here("host", addresses, addresses)
-    return diff(entries, backend.list(), here, dangling=lambda _: cleanup)
+    return diff(entries, backend.list(entries), here, dangling=lambda _: cleanup)
 
 
 def test_a_key_and_a_value_as_etcdctl_reads_them(
@@ -183,7 +183,8 @@ def test_two_owners_side_by_side(server: Etcd, make: Backends, uri: str, prefix:
     mine.apply(plan(mine, SERVICE))
     assert plan(theirs, other).deregister == ()
     theirs.apply(plan(theirs, other))
-    marks = {key.rpartition("/")[2]: found.mark for key, found in mine.list().items()}
+    listed = mine.list({theirs.entry(other).key})
+    marks = {key.rpartition("/")[2]: found.mark for key, found in listed.items()}
     assert marks == {SERVICE.id: Mark.OURS, other.id: Mark.OTHERS}
     assert f"{prefix}/web/{SERVICE.id}" in plan(theirs, other, SERVICE).conflicts
     free = replace(SERVICE, id="free")
@@ -204,7 +205,8 @@ def test_a_key_that_another_owner_takes_meanwhile(make: Backends, server: Etcd, 
     both = Plan((wanted, mine.entry(replace(SERVICE, id="free"))), (removed.key,))
     assert mine.apply(both) == {wanted.key: "another owner holds it"}
     assert theirs.list()[removed.key].mark is Mark.OURS
-    assert {found.mark for found in theirs.list().values()} == {Mark.OURS, Mark.OTHERS}
+    listed = theirs.list({mine.entry(replace(SERVICE, id="free")).key})
+    assert {found.mark for found in listed.values()} == {Mark.OURS, Mark.OTHERS}
 
 
 def test_json_of_another_owner_without_a_lease(server: Etcd, make: Backends, uri: str) -> None:
@@ -217,7 +219,7 @@ def test_json_of_another_owner_without_a_lease(server: Etcd, make: Backends, uri
         ("10.0.0.1:8080", Mark.NONE),
     ):
         ctl(server, "put", "--", key, value)
-        found = backend.list()[key]
+        found = backend.list({key})[key]
         assert (found.mark, found.held) == (mark, False)
 
 
@@ -358,16 +360,6 @@ def test_transactions_stay_below_the_size_limit(make: Backends, uri: str) -> Non
     assert not plan(backend, *big)
     with pytest.raises(Rejected, match="bytes"):
         backend.entry(replace(SERVICE, attrs={"x": "y" * 300_000}))
-
-
-def test_a_listing_of_many_pages_is_complete(
-    make: Backends, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("registrator.backends.etcd.backend.PAGE", 3)
-    backend = make(uri)
-    for count in (3, 10):
-        backend.apply(plan(backend, *services(count)))
-        assert len(backend.list()) == count
 
 
 @pytest.mark.parametrize("text", ["é/ü", "名前", "a b", "a:b", "a=b&c", "%2e%2e", "...", "-x"])

@@ -24,7 +24,9 @@ LEARNER = "etcdserver: rpc not supported for learner"
 # etcd 3.4 and 3.5, and from 3.6 on.
 LEARNER_CODES = (Code.UNAVAILABLE, Code.FAILED_PRECONDITION)
 # All that a learner refuses and the agent uses. It answers Status.
-LEARNER_METHODS = ("Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "Watch", "Authenticate")
+LEARNER_METHODS = (
+    "Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "LeaseTimeToLive", "Watch", "Authenticate",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_the_layout_that_skydns_and_coredns_read(tmp_path: Path, make: Backends)
         assert {(each.mark, each.held) for each in found.values()} == {(Mark.OURS, True)}
         assert {each.address for each in found.values()} == {"10.0.0.1", "fd00::1"}
         assert revision(etcd) == before
-        others = make(f"skydns2://{etcd.address}/cluster.local", owner="engine-2").list()
+        others = make(f"skydns2://{etcd.address}/cluster.local", owner="engine-2").list(found)
         assert {each.mark for each in others.values()} == {Mark.OTHERS}
 
 
@@ -52,7 +52,8 @@ def test_an_etcd_backend_on_the_same_keys_is_another_owner(tmp_path: Path, make:
         backend = make(f"skydns2://{etcd.address}/local", ttl=60)
         backend.apply(Plan((backend.entry(SERVICE),)))
         backend.keepalive()
-        (found,) = make(f"etcd://{etcd.address}/skydns/local", ttl=60).list().values()
+        other = make(f"etcd://{etcd.address}/skydns/local", ttl=60)
+        (found,) = other.list(backend.list()).values()
         assert found.mark is Mark.OTHERS
 
 
