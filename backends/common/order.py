@@ -12,7 +12,7 @@ order of the URI. The order costs one hash for each address, and no request.
 import hashlib
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from registrator.backend import ConfigError, Context
 from registrator.uri import Address
@@ -23,40 +23,38 @@ SPREAD, LISTED = "spread", "listed"
 def is_local(address: Address) -> bool:
     """Whether this is an address of this host itself, or ``localhost``. Other names are not.
 
-    To connect a UDP socket sends nothing. The kernel only chooses the route. The address at our end
-    is the same one if the other end is this host.
+    The kernel lets a UDP socket use only an address of this host. This sends nothing. With
+    ``net.ipv4.ip_nonlocal_bind`` it allows the binding to any address, but not the connecting.
     """
     if address.host == "localhost":
         return True
     try:
         ip = ipaddress.ip_address(address.host)
-        if ip.is_loopback:
-            return True
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address.host, 0))
             probe.connect((address.host, address.port))
-            return ipaddress.ip_address(probe.getsockname()[0]) == ip
     except (ValueError, OSError):
         return False
+    return True
 
 
 class Order:
     """Puts addresses in order. Made from the option ``order``: ``spread`` or ``listed``."""
 
-    def __init__(self, context: Context, local: Callable[[Address], bool] = is_local) -> None:
+    def __init__(self, context: Context) -> None:
         """Raise `ConfigError` for another value."""
         choice = context.uri.options.get("order", SPREAD)
         if choice not in (SPREAD, LISTED):
             raise ConfigError(f"the option order must be {SPREAD} or {LISTED}, not {choice[:80]!r}")
         self._listed = choice == LISTED
         self._owner = context.identity.owner
-        self._local = local
 
     def __call__(self, addresses: Iterable[Address]) -> list[Address]:
         """The addresses in order. Local ones come first, as they are listed."""
         return list(addresses) if self._listed else sorted(addresses, key=self._rank)
 
     def _rank(self, address: Address) -> bytes:
-        if self._local(address):
+        if is_local(address):
             return b""
         return hashlib.sha256(f"{self._owner}\0{address}".encode()).digest()

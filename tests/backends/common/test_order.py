@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.names import resolve_as
-from support.require import require
+from support.namespace import Namespace
 
 from registrator.backend import ConfigError, Context, Unavailable, load
 from registrator.backends.common import order
 from registrator.backends.common.order import Order, is_local
 from registrator.model import Identity
-from registrator.system.hostaddr import host_addresses
 from registrator.uri import Address, parse
 
 OWNERS = [f"engine-{number}" for number in range(1000)]
@@ -71,10 +73,34 @@ def test_another_host_is_not_local(host: str) -> None:
     assert not is_local(Address(host, 2379))
 
 
-def test_an_address_of_this_host_is_local() -> None:
-    own = host_addresses()
-    require("an address besides loopback", bool(own), "a network interface that is up")
-    assert {host for host in own if is_local(Address(host, 2379))} == own
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    made = Namespace()
+    yield made
+    made.remove()
+
+
+@pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+def test_an_address_of_this_host_is_local(host: Namespace, nonlocal_bind: str) -> None:
+    """A second address of an interface, too, and even where programs may bind other addresses."""
+    first = host.inner
+    second, other = f"{first}3", f"{first}4"
+    host.inside("address", "add", f"{second}/24", "dev", "eth0")
+    ask = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from registrator.backends.common.order import is_local\n"
+        "from registrator.uri import Address\n"
+        "nonlocal_bind, *ips = sys.argv[1:]\n"
+        "Path('/proc/sys/net/ipv4/ip_nonlocal_bind').write_text(nonlocal_bind)\n"
+        "print(*(ip for ip in ips if is_local(Address(ip, 2379))))"
+    )
+    command = [*host.command, sys.executable, "-c", ask, nonlocal_bind]
+    done = subprocess.run(
+        [*command, first, second, other, host.address],
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == [first, second]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -109,6 +135,7 @@ def tried(uri: str, owner: str) -> list[str]:
 def test_a_backend_tries_the_addresses_in_this_order(scheme: str) -> None:
     listed = [Address(f"127.0.0.{number}", 9) for number in range(2, 6)]
     uri = f"{scheme}://{','.join(map(str, listed))}/s"
+    assert len({str(order_of(owner)(listed)) for owner in OWNERS[:4]}) == 4
     for owner in OWNERS[:4]:
         assert tried(uri, owner) == [address.host for address in order_of(owner)(listed)]
         assert tried(f"{uri}?order=listed", owner) == [address.host for address in listed]
