@@ -14,23 +14,40 @@ which name PEM files.
 A node lives as long as its session. The node above it, named after the service, is persistent. It
 is removed when its last child is deregistered. If the last child ends with its session, the empty
 parent stays.
+
+A listing costs by this host's services, and nothing by other hosts. At the start it reads each
+desired path, and one record for each session that this host had (see `records`). Later, one
+request shows which of our nodes stand, and watches tell which were altered.
 """
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import NoNodeError
+from kazoo.exceptions import NoAuthError, NoNodeError
 
 from registrator.backend import Context, Rejected, Unavailable
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from ..common.values import encode
-from .nodes import CHANGED, INSTANCE, MAX_BYTES, OVERHEAD, Node, parent_of, reason_for, record
+from .ephemerals import ephemerals
+from .nodes import (
+    CHANGED,
+    INSTANCE,
+    MAX_BYTES,
+    OVERHEAD,
+    Node,
+    is_service,
+    parent_of,
+    reason_for,
+    record,
+)
+from .records import Records, Unknown
 from .session import Session
 from .settings import base_path, illegal, settings
+from .sweep import every_node
 from .tree import Tree
 
 log = logging.getLogger("registrator.zookeeper")
@@ -42,10 +59,10 @@ MAX_ATTEMPTS = 5
 class ZooKeeperBackend:
     """Keeps services as ephemeral nodes of one session with the ensemble.
 
-    Several agents may serve one host. A new backend assumes that the nodes in its first listing
-    belong to an agent that died, and takes them over. Later, a node of this owner under another
-    session belongs to another live agent. Such a node stays as it is. The backend watches it, and
-    puts it back when that agent dies.
+    Several agents may serve one host. A new backend assumes that the nodes that stand at its first
+    listing belong to an agent that died, and takes them over. A node of this owner that another
+    session makes later belongs to another live agent. Such a node stays as it is. The backend
+    watches it, and puts it back when that agent dies.
     """
 
     def __init__(self, context: Context) -> None:
@@ -55,12 +72,16 @@ class ZooKeeperBackend:
         self._session = Session(context, chosen)
         # To leave a frozen member long before kazoo would.
         self.keepalive_interval = chosen.session_timeout / 5
-        self._tree = Tree(self._session, self._base, context.identity)
+        self._tree = Tree(self._session, context.identity)
+        self._records = Records(context, chosen, self._session, self._base)
         self._name = str(context.uri)
         self._different: list[str] = []
-        self._former = 0
-        # The nodes of a dead agent, which we take over, and their sessions. None before a listing.
-        self._dead: dict[str, int] | None = None
+        # Whether the servers know `getEphemerals`, and whether a record of our session can be kept.
+        self._knows_ephemerals = self._keeps_records = True
+        # The last transaction before the first listing. Nodes made by then were a dead agent's.
+        self._begin = 0
+        # Our session, and those that it replaced.
+        self._sessions: list[int] = []
 
     def entry(self, service: Service) -> Entry:
         """The node's path and its JSON. Raises `Rejected` if the path is illegal or all too large.
@@ -83,13 +104,17 @@ class ZooKeeperBackend:
         return Entry(key, content, service, f"{key}:udp" if service.protocol == "udp" else None)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
-        """Every node two levels under the base path whose name has our form."""
-        client = self._session.connect()
-        self._tree.list(client)
-        ours = [path for path, node in self._tree.nodes.items() if node.entry.mark is Mark.OURS]
-        self._tree.watch(client, ours)
-        self._note_sessions()
-        return {path: self._actual(path, node) for path, node in self._tree.nodes.items()}
+        """The nodes of this owner, and those at `keys`."""
+        client, held = self._begin_look()
+        begin = client.last_zxid
+        former = self._former(client, held)
+        if held is not None:
+            held = [path for path in held if is_service(path, self._base)]
+        self._tree.look(client, keys, held)
+        for paths in former:
+            self._tree.add(client, paths)
+        self._begin = self._begin or begin
+        return {path: self._actual(node) for path, node in self._tree.nodes.items()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write in as few transactions as their size allows, without waiting between them.
@@ -103,8 +128,6 @@ class ZooKeeperBackend:
         self._settle(client, {entry.key: entry for entry in plan.register}, rejected)
         self._settle(client, dict.fromkeys(plan.deregister), rejected)
         self._tree.prune(client, {parent_of(key) for key in plan.deregister if key not in rejected})
-        for key in (*(entry.key for entry in plan.register), *plan.deregister):
-            (self._dead or {}).pop(key, None)
         return rejected
 
     def keepalive(self) -> None:
@@ -119,27 +142,67 @@ class ZooKeeperBackend:
         """
         self._session.leave()
 
-    def _note_sessions(self) -> None:
-        """Note which nodes belong to a dead agent. The others belong to live agents."""
-        own = (0, self._session.id)
-        held = {
-            path: node.session
-            for path, node in self._tree.nodes.items()
-            if node.entry.mark is Mark.OURS and node.session not in own
-        }
-        if self._dead is None:
-            self._dead = held
-        self._dead |= {path: holder for path, holder in held.items() if holder == self._former}
-        self._former = self._session.id
+    def _begin_look(self) -> tuple[KazooClient, Collection[str] | None]:
+        """Ask which nodes our session holds. None if the server cannot tell.
 
-    def _actual(self, path: str, node: Node) -> Actual:
-        held = node.session == self._session.id or self._is_sibling(path, node)
+        Raises `Unavailable` if the base may not be read.
+        """
+        client = self._session.connect()
+        top = self._base or "/"
+        # Without a sync, a member may answer with an older state than others know already.
+        _, read = self._session.gather([client.sync_async(top), client.get_async(top)])
+        if isinstance(read, NoAuthError):
+            raise Unavailable(
+                f"{top} may not be read; give this agent's user the rights to read and create"
+                " there (setAcl in zkCli.sh), or choose another base"
+            )
+        self._session.note_changes(client)
+        if self._session.id not in self._sessions:
+            self._sessions.append(self._session.id)
+        if not self._knows_ephemerals:
+            return client, None
+        # Alone, since a server that does not know it answers it before the requests before it.
+        (held,) = self._session.gather([ephemerals(client, top)])
+        if isinstance(held, Exception):
+            self._knows_ephemerals, held = False, None
+            log.warning(
+                "%s: the server is older than ZooKeeper 3.6; so the agent reads every node below"
+                " %s once at each start",
+                self._name, top,
+            )  # fmt: skip
+            client = self._session.reconnect()
+        return client, held
+
+    def _former(
+        self, client: KazooClient, held: Collection[str] | None
+    ) -> Iterable[Collection[str]]:
+        """The nodes that former agents of this host may have left, in portions.
+
+        Only the first listing looks for them. Each listing checks that our own record stands.
+        """
+        try:
+            if held is not None and self._keeps_records:
+                if not self._begin:
+                    return [self._records.former(client)]
+                self._records.check(client, held)
+        except Unknown as why:
+            self._keeps_records = False
+            log.warning(
+                "%s: the agent keeps no record of its session, so it reads every node below %s"
+                " once at each start; %s",
+                self._name, self._base or "/", why,
+            )  # fmt: skip
+        return () if self._begin else every_node(self._session, client, self._base)
+
+    def _actual(self, node: Node) -> Actual:
+        held = node.session == self._session.id or self._is_sibling(node)
         return node.entry if held else replace(node.entry, held=False)
 
-    def _is_sibling(self, path: str, node: Node) -> bool:
+    def _is_sibling(self, node: Node) -> bool:
         """Whether another live agent of this host holds the node."""
-        dead = (self._dead or {}).get(path)
-        return node.entry.mark is Mark.OURS and node.session not in (0, self._session.id, dead)
+        own = (0, self._session.id, *self._sessions)
+        others = node.entry.mark is Mark.OURS and node.session not in own
+        return others and node.made > self._begin
 
     def _warn_of_differences(self, plan: Plan) -> None:
         """Warn if another agent of this host wrote other content, which we leave."""
@@ -147,7 +210,7 @@ class ZooKeeperBackend:
         others = [
             entry.key
             for entry, node in known
-            if node and self._is_sibling(entry.key, node) and node.entry.content != entry.content
+            if node and self._is_sibling(node) and node.entry.content != entry.content
         ]
         if others and others != self._different:
             log.warning(
@@ -173,6 +236,9 @@ class ZooKeeperBackend:
                 self._tree.make_parents(client, [key for key, entry in todo.items() if entry])
             refused = {key: why for key in todo if (why := self._refusal(key, seen[key]))}
             rejected |= refused
+            if any(key not in self._tree.keys for key in refused):
+                # No listing has looked there yet. The next one tells what may be done.
+                self._session.wake()
             for key in refused:
                 # The next plan must not take it for a node that it decided over.
                 self._tree.nodes.pop(key, None)
@@ -181,8 +247,11 @@ class ZooKeeperBackend:
                 for key, entry in todo.items()
                 if key not in refused and self._is_due(key, entry)
             }
-            failed = self._tree.commit(client, todo, together=not attempt)
-            if attempt:
+            # Many hosts make the same parents at one moment. That is no reason to write one by one.
+            changed = all(isinstance(error, CHANGED) for error in failed.values())
+            together = not attempt or (attempt == 1 and changed)
+            failed = self._tree.commit(client, todo, together=together)
+            if not together:
                 final = {k: e for k, e in failed.items() if not isinstance(e, CHANGED)}
                 rejected |= {key: reason_for(error) for key, error in final.items()}
                 failed = {key: error for key, error in failed.items() if key not in final}
@@ -192,7 +261,7 @@ class ZooKeeperBackend:
         if any(not isinstance(error, NoNodeError) for error in failed.values()):
             raise Unavailable(f"somebody else keeps changing the same nodes ({min(failed)} first)")
         rejected |= dict.fromkeys(failed, "the node above it is missing and cannot be made")
-        self._tree.watch(client, [k for k in wanted if wanted[k] and k in self._tree.nodes])
+        self._tree.watch_ours(client, [key for key, entry in wanted.items() if entry])
 
     def _refusal(self, key: str, seen: Node | None) -> str:
         """Why a node is not to be written or removed. Empty if it may be.
@@ -214,4 +283,4 @@ class ZooKeeperBackend:
         node = self._tree.nodes.get(key)
         if node is None or entry is None:
             return (node is None) is not (entry is None)
-        return not self._is_sibling(key, node)
+        return not self._is_sibling(node)

@@ -31,11 +31,15 @@ INSTANCE = re.compile(r"(.+?):\d+(:udp)?")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it was last seen, and the entry in it. `session` is 0 for a persistent one."""
+    """A node as it was last seen, and the entry in it. `session` is 0 for a persistent one.
+
+    `made` is the number of the transaction that made the node, 0 if it is one of our own.
+    """
 
     entry: Actual
     session: int
     version: int
+    made: int = 0
 
 
 def record(service: Service, identity: Identity) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
     shown = str(fields.get("ID") or "") if mark is not Mark.NONE else ""
     facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else {}
     entry = Actual(content, mark, id=shown, address=address, host=host, facts=facts)
-    return Node(entry, holder, stat.version)
+    return Node(entry, holder, stat.version, stat.czxid)
 
 
 def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,6 +86,13 @@ def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
         "container_hostname": fields.get("ContainerID"),
         "tags": fields.get("Tags"),
     }
+
+
+def is_service(path: str, base: str) -> bool:
+    """Whether a path has the form of a service's node below the base."""
+    name, _, instance = path.removeprefix(f"{base}/").rpartition("/")
+    inside = path.startswith(f"{base}/") and name and "/" not in name
+    return bool(inside and INSTANCE.fullmatch(instance))
 
 
 def parent_of(path: str) -> str:

@@ -13,14 +13,14 @@ It cannot disconnect without ending the session. Its log shows passwords and tra
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from kazoo import exceptions as errors
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import EventType, KazooState, KeeperState, WatchedEvent
+from kazoo.protocol.states import Callback, EventType, KazooState, KeeperState, WatchedEvent
 from kazoo.retry import KazooRetry
 
 from registrator.backend import Context, SessionLost, Unavailable
@@ -43,6 +43,7 @@ ANSWERS = (
     errors.NoNodeError,
     errors.NotEmptyError,
     errors.QuotaExceededError,
+    errors.UnimplementedError,
 )
 
 ENDED = "the session in ZooKeeper ended, and every entry with it"
@@ -55,6 +56,8 @@ LOGIN_NEEDED = (
     " and allow the scheme digest in the server's enforce.auth.schemes"
 )
 
+SILENT = logging.Logger("silent", logging.CRITICAL + 1)
+
 # Seconds between two passes over the members while none accepts us, as during an election.
 FIRST_PAUSE, MAX_PAUSE = 0.05, 0.4
 
@@ -65,13 +68,19 @@ class Session:
     The context's `timeout` limits the wait for a connection and for each answer. The context's
     `wake` is called when a watched node changed, or the session was lost. Its `wake_soon` is called
     when the session moved: its nodes stand, but the new connection has no watches.
+
+    `resumed` is the id and the password of another client's session, to look into it. It logs
+    nothing. `connect` raises `SessionLost` if that session has ended. A client that lives loses its
+    connection, and opens another one.
     """
 
-    def __init__(self, context: Context, settings: Settings) -> None:
-        self.id = 0
+    def __init__(
+        self, context: Context, settings: Settings, resumed: tuple[int, bytes] | None = None
+    ) -> None:
+        self.id, self.password = resumed or (0, b"")
         servers = context.uri.servers(2181)
         self._hosts = ", ".join(server.host for server in servers)
-        self._in_use = InUse(context.uri, log)
+        self._in_use = InUse(context.uri, SILENT if resumed else log)
         self._opened = 0
         self._member = ""
         # Whether an error was raised since the last working connection.
@@ -79,7 +88,7 @@ class Session:
         self._timeout = context.timeout
         self._patience = settings.session_timeout / 2
         self._alive = 0.0
-        self._wake, self._wake_soon = context.wake, context.wake_soon
+        self.wake, self._wake_soon = context.wake, context.wake_soon
         self._tls = settings.tls
         credential = settings.credential
         self._options = {
@@ -87,10 +96,12 @@ class Session:
             "timeout": settings.session_timeout,
             "default_acl": settings.acl,
             "auth_data": {("digest", credential)} if credential else None,
+            "client_id": resumed,
         }
         # Why a connection ended, as far as the last answer of a member tells.
         self._broke = BROKE
         self._open: tuple[KazooClient, Sockets, threading.Event] | None = None
+        self._dropped = threading.Event()
         self._lock = threading.Lock()
         self._watched: dict[str, int] = {}
         self._watches = 0
@@ -112,14 +123,25 @@ class Session:
                 self.leave()
             raise self._unavailable(why)
         self._alive = time.monotonic()
+        self._dropped.clear()
         identity = client.client_id
         if identity is None:
             raise self._unavailable(self._broke)
-        former, self.id = self.id, identity[0]
+        former = self.id
+        self.id, self.password = identity
         self._report(sockets)
         if former and former != self.id:
             raise SessionLost(ENDED)
         return client
+
+    def reconnect(self) -> KazooClient:
+        """The client on the next connection. The member closes this one, and the caller knows why.
+
+        A member before 3.6 does so after a request that it does not know.
+        """
+        self._error_raised = True
+        self._dropped.wait(self._timeout)
+        return self.connect()
 
     def _report(self, sockets: Sockets) -> None:
         """Log where the session is, if it moved. kazoo moves it without being asked."""
@@ -179,10 +201,14 @@ class Session:
                 ) from error
         return got
 
-    def watch(self, client: KazooClient, paths: Iterable[str]) -> None:
-        """Wake once when any of these nodes changes or is removed, or if it is gone already."""
+    def watch(self, client: KazooClient, paths: Iterable[str]) -> Mapping[str, Any]:
+        """Wake once when any of these nodes changes or is removed.
+
+        Returns the state of each node that was not watched before: a stat, None if it is gone, or
+        an error.
+        """
+        new = self.unwatched(paths)
         with self._lock:
-            new = [path for path in paths if path not in self._watched]
             tokens = range(self._watches, self._watches + len(new))
             self._watches += len(new)
             self._watched.update(zip(new, tokens, strict=True))
@@ -190,11 +216,21 @@ class Session:
             client.exists_async(path, watch=partial(self._on_change, token))
             for path, token in zip(new, tokens, strict=True)
         )
-        if None in found:
-            self._wake()
+        return dict(zip(new, found, strict=True))
+
+    def note_changes(self, client: KazooClient) -> None:
+        """Wait until each change that was told before the last answer is noted."""
+        noted = threading.Event()
+        client.handler.dispatch_callback(Callback("watch", noted.set, ()))
+        noted.wait(self._timeout)
+
+    def unwatched(self, paths: Iterable[str]) -> list[str]:
+        """The nodes of whose changes nobody would tell us."""
+        with self._lock:
+            return [path for path in paths if path not in self._watched]
 
     def unwatch(self, paths: Iterable[str]) -> None:
-        """Do not wake for these any more, because we write them ourselves now."""
+        """Do not wake for these any more."""
         with self._lock:
             for path in paths:
                 self._watched.pop(path, None)
@@ -232,11 +268,11 @@ class Session:
         """Called by kazoo's thread. A new connection has none of the old connection's watches."""
         with self._lock:
             self._watched.clear()
-        if not self.id:
-            return
-        if state == KazooState.LOST:
-            self._wake()
-        elif state == KazooState.CONNECTED:
+        if state == KazooState.SUSPENDED:
+            self._dropped.set()
+        elif self.id and state == KazooState.LOST:
+            self.wake()
+        elif self.id and state == KazooState.CONNECTED:
             self._wake_soon()
 
     def _on_change(self, token: int, event: WatchedEvent) -> None:
@@ -245,7 +281,7 @@ class Session:
             if due:
                 del self._watched[event.path]
         if due:
-            self._wake()
+            self.wake()
 
     def _unavailable(self, reason: str) -> Unavailable:
         self._error_raised = True

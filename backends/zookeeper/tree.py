@@ -1,17 +1,20 @@
-"""Reads, watches and writes the nodes below a base path, and remembers them, whoever owns them."""
+"""Reads, watches and writes nodes below a base path, and remembers them.
 
-from collections.abc import Iterable, Mapping, Sequence
+A look costs by the nodes of this host. It reads what nobody would tell us about: a key where no
+node of ours stands, and a node that changed since the last look. Watches tell of all others.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kazoo.client import KazooClient, TransactionRequest
-from kazoo.exceptions import NoAuthError, NoNodeError
+from kazoo.exceptions import NoNodeError
 from kazoo.protocol.states import ZnodeStat
 
-from registrator.backend import Unavailable
 from registrator.model import Actual, Entry, Identity, Mark
 
 from ..common.batches import chunks
-from .nodes import INSTANCE, Node, above, failure, parent_of, read_node, transactions
+from .nodes import Node, above, failure, read_node, transactions
 from .session import Session
 
 # The number of requests for nodes that wait for an answer at the same time. Each takes memory. At a
@@ -20,53 +23,62 @@ AT_ONCE = 1000
 
 
 class Tree:
-    """The nodes two levels below the base path. `nodes` holds them by path, as last seen."""
+    """The nodes of this owner and those at the keys of the last look, by path, as last seen.
 
-    def __init__(self, session: Session, base: str, identity: Identity) -> None:
+    `keys` are those keys.
+    """
+
+    def __init__(self, session: Session, identity: Identity) -> None:
         self.nodes: dict[str, Node] = {}
+        self.keys: Collection[str] = ()
         self._session = session
-        self._base = base
         self._identity = identity
-        # The persistent nodes that are known to exist.
-        self._parents: set[str] = set()
+        # Whether these persistent nodes exist, as far as we know.
+        self._parents: dict[str, bool] = {}
 
-    def list(self, client: KazooClient) -> None:
-        """Read every node whose name has our form. Raises `Unavailable` if the base is closed."""
-        services = self._services(client)
-        instances = self._children(client, services)
-        paths = [
-            f"{service}/{name}"
-            for service, found in zip(services, instances, strict=True)
-            for name in found or ()
-            if INSTANCE.fullmatch(name)
-        ]
-        # Somebody else's node does not show its children, but we may read those that we made.
-        closed = {s for s, found in zip(services, instances, strict=True) if found is None}
-        paths += [path for path in self.nodes if parent_of(path) in closed]
-        self.nodes = {path: self.nodes[path] for path in paths if path in self.nodes}
-        self.read(client, paths)
+    def look(
+        self, client: KazooClient, keys: Collection[str], held: Collection[str] | None
+    ) -> None:
+        """Bring up to date what stands at `keys`, and the nodes of this owner that are known.
 
-    def _services(self, client: KazooClient) -> Sequence[str]:
-        """The paths of the nodes under the base path. None if there is no base yet."""
-        top = self._base or "/"
-        # Without a sync, a member may answer with an older state than others know already.
-        _, names = self._session.gather([client.sync_async(top), client.get_children_async(top)])
-        if isinstance(names, NoAuthError):
-            raise Unavailable(
-                f"{top} may not be read; give this agent's user the rights to read and create"
-                " there (setAcl in zkCli.sh), or choose another base"
-            )
-        if isinstance(names, Exception):
-            self._parents = set()
-            return ()
-        services = [f"{self._base}/{name}" for name in names if self._base or name != "zookeeper"]
-        self._parents = {*above([f"{self._base}/"]), *services}
-        return services
+        `held` are all nodes of our own session. None if the server cannot tell them.
+        """
+        own = {path for path, node in self.nodes.items() if node.session == self._session.id}
+        if held is None:
+            # Nobody tells which of them stand. So each is asked for.
+            self._session.unwatch(own)
+            changed = set()
+        else:
+            changed = own.difference(held)
+        changed |= self.watch(client, own - changed)
+        ours = {path for path, node in self.nodes.items() if node.entry.mark is Mark.OURS}
+        known = ours.difference(changed, self._session.unwatched(ours))
+        due = ours.union(keys, held or ()) - known
+        self._find_parents(client, [key for key in keys if key in due])
+        self.read(client, due)
+        self.keys = frozenset(keys)
+        self._drop_others()
+        self.watch_ours(client, due)
 
-    def _children(self, client: KazooClient, paths: Sequence[str]) -> Sequence[Any]:
-        """The names of each node's children; None if it does not exist or must not be read."""
-        found = self._session.gather(client.get_children_async(path) for path in paths)
-        return [None if isinstance(names, Exception) else names for names in found]
+    def add(self, client: KazooClient, paths: Iterable[str]) -> None:
+        """Read these nodes too, and keep those of this owner."""
+        for some in chunks([path for path in paths if path not in self.nodes], AT_ONCE):
+            self.read(client, some)
+            self._drop_others()
+            self.watch_ours(client, some)
+
+    def _drop_others(self) -> None:
+        for path in [*self.nodes]:
+            if path not in self.keys and self.nodes[path].entry.mark is not Mark.OURS:
+                del self.nodes[path]
+
+    def _find_parents(self, client: KazooClient, keys: Iterable[str]) -> None:
+        """Find out which nodes above these exist. One that we may not see does."""
+        for some in chunks(tuple(above(keys)), AT_ONCE):
+            found = self._session.gather(client.exists_async(path) for path in some)
+            self._parents |= {
+                path: stat is not None for path, stat in zip(some, found, strict=True)
+            }
 
     def read(self, client: KazooClient, paths: Iterable[str]) -> None:
         """Read these nodes again."""
@@ -75,10 +87,30 @@ class Tree:
             for path, answer in zip(some, found, strict=True):
                 self._took(path, answer)
 
-    def watch(self, client: KazooClient, paths: Sequence[str]) -> None:
-        """Wake once when any of these nodes changes or goes."""
-        for some in chunks(paths, AT_ONCE):
-            self._session.watch(client, some)
+    def watch(self, client: KazooClient, paths: Iterable[str]) -> set[str]:
+        """Watch known nodes that are not watched yet. Returns those that have changed."""
+        changed = set()
+        for some in chunks(self._session.unwatched(paths), AT_ONCE):
+            for path, stat in self._session.watch(client, some).items():
+                if isinstance(stat, Exception):
+                    self._session.unwatch([path])
+                elif not self._is_as_known(path, stat):
+                    changed.add(path)
+        self._session.unwatch(changed)
+        return changed
+
+    def watch_ours(self, client: KazooClient, paths: Iterable[str]) -> None:
+        """Wake once when any of these nodes changes or goes, if it is ours."""
+        ours = (p for p in paths if p in self.nodes and self.nodes[p].entry.mark is Mark.OURS)
+        if self.watch(client, ours):
+            self._session.wake()
+
+    def _is_as_known(self, path: str, stat: ZnodeStat | None) -> bool:
+        if stat is None:
+            return False
+        node = self.nodes[path]
+        same = (node.session, node.version) == (stat.ephemeralOwner, stat.version)
+        return same and node.made in (0, stat.czxid)
 
     def _took(self, path: str, answer: Any) -> None:
         """Note a node that was read, or the error in its place."""
@@ -98,11 +130,14 @@ class Tree:
     ) -> dict[str, Exception]:
         """Write in few transactions, or in one per node. Returns the errors by key."""
         self._session.unwatch(todo)
+        keys = [key for key, entry in todo.items() if entry]
+        if any(path not in self._parents for path in above(keys)):
+            self._find_parents(client, keys)
         batches = [*transactions(todo)] if together else [{key: todo[key]} for key in todo]
-        there = set(self._parents) if together else None
+        made: set[str] = set()
         failed: dict[str, Exception] = {}
         for some in chunks(batches, AT_ONCE // 100 if together else AT_ONCE):
-            answers = self._session.gather(self._send(client, batch, there) for batch in some)
+            answers = self._session.gather(self._send(client, batch, made) for batch in some)
             for batch, answer in zip(some, answers, strict=True):
                 error = failure(answer)
                 for key, entry in batch.items():
@@ -112,16 +147,13 @@ class Tree:
                         failed[key] = error
         return failed
 
-    def _send(
-        self, client: KazooClient, batch: Mapping[str, Entry | None], there: set[str] | None
-    ) -> Any:
-        """Send one transaction, with the parents that are not `there`; None means no parents."""
+    def _send(self, client: KazooClient, batch: Mapping[str, Entry | None], made: set[str]) -> Any:
+        """Send one transaction, with the parents that do not exist and that nobody `made` yet."""
         transaction = client.transaction()
-        if there is not None:
-            for path in above(key for key, entry in batch.items() if entry):
-                if path not in there:
-                    transaction.create(path)
-                    there.add(path)
+        for path in above(key for key, entry in batch.items() if entry):
+            if not self._parents[path] and path not in made:
+                transaction.create(path)
+                made.add(path)
         for key, entry in batch.items():
             self._add(transaction, key, entry)
         return transaction.commit_async()
@@ -140,20 +172,23 @@ class Tree:
         node = self.nodes.pop(key, None)
         if entry is None:
             return
-        self._parents.update(above([key]))
+        self._parents |= dict.fromkeys(above([key]), True)
         session = self._session.id
         version = node.version + 1 if node is not None and node.session == session else 0
         service = entry.service
         written = Actual(entry.content, id=service.id, address=service.address)
         self.nodes[key] = Node(written, session, version)
 
-    def make_parents(self, client: KazooClient, keys: Iterable[str]) -> None:
+    def make_parents(self, client: KazooClient, keys: Collection[str]) -> None:
         """Make the persistent nodes above these, if they do not exist.
 
-        Errors do not matter here. ZooKeeper checks the ACL before it says that a node exists. If a
-        parent is missing, the write of the node under it fails.
+        Each is made by itself, since many hosts make the same nodes at the same moment. Errors do
+        not matter here. If a parent is missing, the write of the node under it fails.
         """
-        self._session.gather(client.create_async(path) for path in above(keys))
+        self._find_parents(client, keys)
+        missing = [path for path in above(keys) if not self._parents[path]]
+        self._session.gather(client.create_async(path) for path in missing)
+        self._parents |= dict.fromkeys(missing, True)
 
     def prune(self, client: KazooClient, parents: Iterable[str]) -> None:
         """Remove the nodes of services that have no child any more. A child keeps its parent.
@@ -171,4 +206,4 @@ class Tree:
         found = self._session.gather(client.delete_async(*each) for each in bare.items())
         for path, answer in zip(bare, found, strict=True):
             if not isinstance(answer, Exception):
-                self._parents.discard(path)
+                self._parents[path] = False

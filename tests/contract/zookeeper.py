@@ -43,6 +43,8 @@ class InZooKeeper(Registry):
         self.scheme = scheme
         self.user = user
         self.base = f"/p{self.token}/services"
+        # Beside the base. An agent keeps there what the next one needs.
+        self.records = f"{self.base}.registrator"
         self._open = ExitStack()
         self._reader: KazooClient | None = None
 
@@ -98,7 +100,7 @@ class InZooKeeper(Registry):
         return {
             path: (data, stat.czxid, stat.mzxid, stat.ephemeralOwner)
             for path, data, stat in self.tree()
-            if path != self.base and not path.startswith(f"{self.base}/")
+            if path != self.base and not path.startswith((f"{self.base}/", self.records))
         }
 
     def index(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,48 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from kazoo.retry import KazooRetry
 
+from registrator.backend import Context
+from registrator.backends.zookeeper.backend import ZooKeeperBackend
+from registrator.model import Identity
+from registrator.uri import parse
+from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
+
+OWNER = Identity("engine-1", "host")
+
+
+class Backends:
+    """Makes backends for one server and base, and closes all of them."""
+
+    def __init__(self, server: ZooKeeper, base: str) -> None:
+        self._address, self._base = server.address, base
+        self._made: list[ZooKeeperBackend] = []
+
+    def __call__(
+        self,
+        *,
+        owner: Identity = OWNER,
+        address: str = "",
+        path: str = "",
+        options: str = "",
+        user: str = "",
+        wake: Callable[[], None] = lambda: None,
+        wake_soon: Callable[[], None] = lambda: None,
+        timeout: float = 5,
+        **environ: str,
+    ) -> ZooKeeperBackend:
+        where = f"{address or self._address}{path or self._base}"
+        uri = parse(f"zookeeper://{user}{where}{options}")
+        context = Context(
+            uri, owner, timeout=timeout, environ=environ, wake=wake, wake_soon=wake_soon
+        )
+        self._made.append(ZooKeeperBackend(context))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for backend in self._made:
+            backend.close()
 
 
 def mode(server: ZooKeeper) -> str:
@@ -72,6 +113,40 @@ def client(server: ZooKeeper, auth: str = "") -> Iterator[KazooClient]:
     finally:
         made.stop()
         made.close()
+
+
+class BeforeVersion36(TCPProxy):
+    """Makes a server one that does not know ``getEphemerals``, as those before 3.6.
+
+    3.5.10 answers such a request with these bytes, even before earlier requests, and closes the
+    connection. `asked` counts these requests.
+    """
+
+    asked = 0
+    _type, _unimplemented = 103, -6
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, counter: str
+    ) -> None:
+        if counter == "received":
+            # The answers to earlier requests come from the server.
+            self._client = sink
+            await super()._pump(source, sink, counter)
+            return
+        first = True
+        while length := await source.read(4):
+            length += await source.readexactly(4 - len(length))
+            body = await source.readexactly(int.from_bytes(length))
+            xid, kind = struct.unpack_from(">ii", body)
+            if kind == self._type and not first:
+                self.asked += 1
+                self._client.write(struct.pack(">iiqi", 16, xid, -1, self._unimplemented))
+                await self._client.drain()
+                break
+            sink.write(length + body)
+            await sink.drain()
+            first = False
+        sink.close()
 
 
 def wait_whole(members: Sequence[ZooKeeper]) -> None:

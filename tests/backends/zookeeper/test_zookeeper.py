@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
-from support.zookeeper import Watcher, client, writes
+from support.zookeeper import OWNER, Backends, Watcher, client, writes
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, Unavailable
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
@@ -31,14 +31,11 @@ from registrator.model import Identity, Mark, Plan, Service
 from registrator.sync.plan import Here, by_key, diff
 from registrator.uri import parse
 
-OWNER = Identity("engine-1", "host")
 ADDRESS = "10.0.0.1"
-
 NUMBERS = count()
+
 # Everybody may do all but see the children.
 CLOSED = make_acl("world", "anyone", write=True, create=True, delete=True, admin=True)
-
-Make = Callable[..., ZooKeeperBackend]
 
 
 def service(number: int = 0, name: str = "web", **changes: object) -> Service:
@@ -54,7 +51,7 @@ def reconcile(backend: ZooKeeperBackend, *services: Service) -> tuple[Plan, Mapp
     desired, _ = by_key(backend.entry(one) for one in services)
 
     here = Here(OWNER.hostname, frozenset({ADDRESS}), frozenset({ADDRESS}))
-    plan = diff(desired, backend.list(), here, dangling=lambda _: True)
+    plan = diff(desired, backend.list(desired), here, dangling=lambda _: True)
     return plan, backend.apply(plan)
 
 
@@ -78,31 +75,9 @@ def base() -> str:
 
 
 @pytest.fixture
-def make(server: ZooKeeper, base: str) -> Iterator[Make]:
-    """Makes backends for the single server."""
-    made: list[ZooKeeperBackend] = []
-
-    def new(
-        *,
-        owner: Identity = OWNER,
-        path: str = base,
-        options: str = "",
-        user: str = "",
-        wake: Callable[[], None] = lambda: None,
-        wake_soon: Callable[[], None] = lambda: None,
-        timeout: float = 5,
-        **environ: str,
-    ) -> ZooKeeperBackend:
-        uri = parse(f"zookeeper://{user}{server.address}{path}{options}")
-        context = Context(
-            uri, owner, timeout=timeout, environ=environ, wake=wake, wake_soon=wake_soon
-        )
-        made.append(ZooKeeperBackend(context))
-        return made[-1]
-
-    yield new
-    for backend in made:
-        backend.close()
+def make(server: ZooKeeper, base: str) -> Iterator[Backends]:
+    with closing(Backends(server, base)) as backends:
+        yield backends
 
 
 def offline(uri: str = "zookeeper://127.0.0.1:1/services", **environ: str) -> ZooKeeperBackend:
@@ -186,7 +161,7 @@ def test_the_tests_count_attempts_to_write_and_no_sessions(
     assert writes(server) == before + 3
 
 
-def test_nodes_come_and_go_with_services(make: Make, reader: KazooClient, base: str) -> None:
+def test_nodes_come_and_go_with_services(make: Backends, reader: KazooClient, base: str) -> None:
     backend = make()
     assert backend.list() == {}
     reconcile(backend, service(0), service(1), service(2, "db"))
@@ -205,7 +180,7 @@ def test_nodes_come_and_go_with_services(make: Make, reader: KazooClient, base: 
     assert reader.get_children(base) == []
 
 
-def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> None:
+def test_nothing_is_written_without_a_change(make: Backends, server: ZooKeeper) -> None:
     backend = make()
     services = [service(n) for n in range(20)]
     reconcile(backend, *services)
@@ -216,7 +191,7 @@ def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> N
     assert writes(server) == before
 
 
-def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None:
+def test_apply_is_idempotent(make: Backends, reader: KazooClient, base: str) -> None:
     backend, entry = make(), make().entry(service())
     for _ in range(2):
         assert backend.apply(Plan((entry,))) == {}
@@ -232,7 +207,7 @@ def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None
 
 
 def test_the_root_is_a_base_and_zookeepers_own_nodes_are_left_aside(
-    make: Make, reader: KazooClient
+    make: Backends, reader: KazooClient
 ) -> None:
     backend = make(path="/")
     name = f"root{time.monotonic_ns()}"
@@ -245,7 +220,7 @@ def test_the_root_is_a_base_and_zookeepers_own_nodes_are_left_aside(
 
 
 def test_a_node_of_somebody_else_stays_when_a_service_of_its_name_goes(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     reader.create(f"{base}/web", b"theirs", makepath=True)
     before = reader.get(f"{base}/web")
@@ -256,7 +231,7 @@ def test_a_node_of_somebody_else_stays_when_a_service_of_its_name_goes(
     assert (data, stat.mzxid, stat.numChildren) == (b"theirs", before[1].mzxid, 0)
 
 
-def test_tcp_and_udp_on_one_port_both_have_a_node(make: Make, reader: KazooClient) -> None:
+def test_tcp_and_udp_on_one_port_both_have_a_node(make: Backends, reader: KazooClient) -> None:
     backend = make()
     udp = service(id="host:c:80:udp", protocol="udp")
     reconcile(backend, udp, service())
@@ -270,7 +245,7 @@ def test_tcp_and_udp_on_one_port_both_have_a_node(make: Make, reader: KazooClien
 @pytest.mark.parametrize(
     "name", ["größe", "服务", "a b", "a:b", "%2F", "$x{}", "\\", "\ufeff", "...", "x" * 10_000]
 )
-def test_every_other_name_is_taken_as_it_is(make: Make, name: str) -> None:
+def test_every_other_name_is_taken_as_it_is(make: Backends, name: str) -> None:
     backend = make()
     wanted = service(name=name, address="fe80::1", id=name, tags=("\n", "😀", "\0", '"'))
     assert reconcile(backend, wanted)[1] == {}
@@ -279,7 +254,7 @@ def test_every_other_name_is_taken_as_it_is(make: Make, name: str) -> None:
 
 
 def test_others_and_unmarked_nodes_are_told_apart(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     ours, others = make(), make(owner=Identity("engine-2", "host"))
     reconcile(others, service(1))
@@ -288,7 +263,8 @@ def test_others_and_unmarked_nodes_are_told_apart(
     reader.create(f"{base}/web/10.0.0.1:1003", original)
     reader.create(f"{base}/web/10.0.0.1:1004", b"\xff[" + b"[" * 100_000)
     reader.create(f"{base}/web/leader", b"no instance")
-    marks = {path.rpartition(":")[2]: (a.mark, a.address) for path, a in ours.list().items()}
+    keys = [f"{base}/web/10.0.0.1:{port}" for port in range(1000, 1005)]
+    marks = {path.rpartition(":")[2]: (a.mark, a.address) for path, a in ours.list(keys).items()}
     assert marks == {
         "1001": (Mark.OTHERS, ADDRESS),
         "1002": (Mark.OURS, ADDRESS),
@@ -298,7 +274,7 @@ def test_others_and_unmarked_nodes_are_told_apart(
 
 
 def test_another_owners_node_is_neither_written_over_nor_removed(
-    make: Make, reader: KazooClient
+    make: Backends, reader: KazooClient
 ) -> None:
     ours, others = make(), make(owner=Identity("engine-2", "host"))
     reconcile(others, service())
@@ -326,7 +302,7 @@ def version_1(wanted: Service, **changes: object) -> bytes:
 
 @pytest.mark.parametrize("name", ["host:c0:80", "postgres"])
 def test_the_originals_node_is_adopted(
-    make: Make, reader: KazooClient, base: str, name: str
+    make: Backends, reader: KazooClient, base: str, name: str
 ) -> None:
     wanted = service(id=name, tags=("a", "b"))
     backend, path = make(), f"{base}/web/10.0.0.1:1000"
@@ -351,7 +327,7 @@ def test_the_originals_node_is_adopted(
     ],
 )
 def test_a_node_that_the_original_did_not_write_for_this_container_is_left(
-    make: Make, reader: KazooClient, base: str, name: str, content: bytes
+    make: Backends, reader: KazooClient, base: str, name: str, content: bytes
 ) -> None:
     """As one that somebody registered by hand. It also stays when the container ends."""
     backend, path = make(), f"{base}/web/10.0.0.1:1000"
@@ -363,11 +339,11 @@ def test_a_node_that_the_original_did_not_write_for_this_container_is_left(
 
 
 def test_what_appears_after_the_last_look_is_left(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     backend, wanted = make(), service()
-    backend.list()
     entry = backend.entry(wanted)
+    assert backend.list([entry.key]) == {}
     twin = version_1(wanted, Host="twin")
     for content in (b"theirs", originals(wanted), twin, version_1(wanted)):
         reader.create(entry.key, content, makepath=True)
@@ -376,10 +352,10 @@ def test_what_appears_after_the_last_look_is_left(
             assert [*backend.apply(plan)] == [entry.key]
             assert reader.get(entry.key) == before
         reader.delete(entry.key)
-        assert backend.list() == {}
+        assert backend.list([entry.key]) == {}
 
 
-def test_a_twins_nodes_are_left(make: Make, reader: KazooClient, base: str) -> None:
+def test_a_twins_nodes_are_left(make: Backends, reader: KazooClient, base: str) -> None:
     """Two hosts with one engine id: at start, at every resync, and when services end."""
     one = make(owner=Identity("engine-1", "host"))
     two = make(owner=Identity("engine-1", "twin"))
@@ -389,7 +365,7 @@ def test_a_twins_nodes_are_left(make: Make, reader: KazooClient, base: str) -> N
     here = Here("twin", frozenset({"10.0.0.2"}), frozenset({"10.0.0.2"}))
 
     def resync() -> Plan:
-        plan = diff(desired, two.list(), here, dangling=lambda _: True)
+        plan = diff(desired, two.list(desired), here, dangling=lambda _: True)
         assert two.apply(plan) == {}
         return plan
 
@@ -398,7 +374,7 @@ def test_a_twins_nodes_are_left(make: Make, reader: KazooClient, base: str) -> N
         assert not resync()
         assert not reconcile(one, service(0), service(1))[0]
     assert len(reader.get_children(f"{base}/web")) == 3
-    found = one.list()[f"{base}/web/10.0.0.2:1005"]
+    found = one.list(desired)[f"{base}/web/10.0.0.2:1005"]
     assert (found.mark, found.host) == (Mark.TWIN, "twin")
     for plan in (Plan((one.entry(theirs),)), Plan((), (*desired,))):
         other = make()
@@ -419,7 +395,7 @@ def test_a_twins_nodes_are_left(make: Make, reader: KazooClient, base: str) -> N
     ids=["another-hostname", "another-engine", "another-engine-in-1.0.0", "1.0.0"],
 )
 def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
-    make: Make, server: ZooKeeper, base: str, former: dict[str, str]
+    make: Backends, server: ZooKeeper, base: str, former: dict[str, str]
 ) -> None:
     kept, gone = service(0), service(1)
     with client(server) as old:
@@ -440,7 +416,7 @@ def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
 
 @pytest.mark.parametrize(("container", "adopted"), [("abc123", True), ("def456", False)])
 def test_a_node_of_1_0_0_at_a_containers_address_is_taken_over_by_its_container(
-    make: Make, reader: KazooClient, base: str, container: str, adopted: bool
+    make: Backends, reader: KazooClient, base: str, container: str, adopted: bool
 ) -> None:
     """With ``-internal``, and an id of the user's own: a clone may have another one there."""
     wanted = service(id="shop", address="172.17.0.2")
@@ -451,7 +427,7 @@ def test_a_node_of_1_0_0_at_a_containers_address_is_taken_over_by_its_container(
 
 
 def test_another_engines_node_is_not_ours_without_the_operators_word(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     path = f"{base}/web/10.0.0.1:1000"
     reader.create(path, version_1(service(), Owner="engine-0", Host="host"), makepath=True)
@@ -460,7 +436,7 @@ def test_another_engines_node_is_not_ours_without_the_operators_word(
 
 @pytest.mark.parametrize("content", [b"", b"10.0.0.1:9", originals(service()), b'{"Owner":"x"}'])
 def test_our_node_is_put_right_whatever_somebody_writes_into_it(
-    make: Make, reader: KazooClient, content: bytes
+    make: Backends, reader: KazooClient, content: bytes
 ) -> None:
     """It hangs on our session, so ZooKeeper itself says whose it is."""
     backend, entry = make(), make().entry(service())
@@ -474,7 +450,7 @@ def test_our_node_is_put_right_whatever_somebody_writes_into_it(
 
 
 def test_one_that_cannot_be_written_does_not_hold_up_the_others(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     reader.ensure_path(base)
     reader.create(f"{base}/held", ephemeral=True)
@@ -494,20 +470,20 @@ def test_one_that_cannot_be_written_does_not_hold_up_the_others(
     assert {path.split("/")[-2] for path, a in backend.list().items() if a.held} == {"a", "z"}
 
 
-def test_a_base_that_may_not_be_made_is_a_rejection(make: Make, reader: KazooClient) -> None:
+def test_a_base_that_may_not_be_made_is_a_rejection(make: Backends, reader: KazooClient) -> None:
     reader.create("/locked", acl=[make_digest_acl("a", "b", all=True)])
     _, rejected = reconcile(make(path="/locked/deep/base"), service())
     assert list(rejected.values()) == ["the node above it is missing and cannot be made"]
 
 
-def test_many_large_entries_are_split_over_transactions(make: Make) -> None:
+def test_many_large_entries_are_split_over_transactions(make: Backends) -> None:
     backend = make()
     services = [service(n, attrs={"x": "y" * 200_000}) for n in range(12)]
     assert reconcile(backend, *services)[1] == {}
     assert len(backend.list()) == 12
 
 
-def test_a_thousand_services_take_few_round_trips(make: Make, server: ZooKeeper) -> None:
+def test_a_thousand_services_take_few_round_trips(make: Backends, server: ZooKeeper) -> None:
     backend = make()
     backend.list()
     entries = tuple(backend.entry(service(n, f"s{n}")) for n in range(1000))
@@ -518,7 +494,7 @@ def test_a_thousand_services_take_few_round_trips(make: Make, server: ZooKeeper)
     assert sum(actual.held for actual in backend.list().values()) == 1000
 
 
-def test_services_of_two_hosts_come_and_go_at_once(make: Make) -> None:
+def test_services_of_two_hosts_come_and_go_at_once(make: Backends) -> None:
     """A service's node goes with its last child while the other host is just adding one."""
     errors: list[BaseException] = []
 
@@ -547,7 +523,7 @@ def test_services_of_two_hosts_come_and_go_at_once(make: Make) -> None:
 
 
 def test_closing_leaves_the_nodes_and_the_next_backend_takes_them_over_without_a_gap(
-    make: Make, server: ZooKeeper, base: str
+    make: Backends, server: ZooKeeper, base: str
 ) -> None:
     services = [service(n) for n in range(100)]
     first, second = make(), make()
@@ -564,7 +540,7 @@ def test_closing_leaves_the_nodes_and_the_next_backend_takes_them_over_without_a
 
 
 def test_a_first_write_that_is_not_all_leaves_the_others_to_be_taken_over(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     """As where it takes long to inspect the containers, and one started while no agent ran."""
     services = [service(n) for n in range(5)]
@@ -580,7 +556,7 @@ def test_a_first_write_that_is_not_all_leaves_the_others_to_be_taken_over(
 
 
 def test_nodes_go_at_the_session_timeout_after_closing(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     begin = time.monotonic()
     backend = make(options="?session-timeout=1.5")
@@ -591,7 +567,7 @@ def test_nodes_go_at_the_session_timeout_after_closing(
 
 
 def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     woken = threading.Event()
     one = make(options="?session-timeout=4")
@@ -610,7 +586,7 @@ def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
     assert sorted(reader.get_children(f"{base}/web")) == ["10.0.0.1:1000", "10.0.0.1:1001"]
 
 
-def test_two_that_register_the_same_at_once_agree(make: Make, reader: KazooClient) -> None:
+def test_two_that_register_the_same_at_once_agree(make: Backends, reader: KazooClient) -> None:
     backends = [make(), make()]
     for backend in backends:
         backend.list()
@@ -623,7 +599,7 @@ def test_two_that_register_the_same_at_once_agree(make: Make, reader: KazooClien
 
 
 def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
-    make: Make, server: ZooKeeper
+    make: Backends, server: ZooKeeper
 ) -> None:
     services = [service(n) for n in range(10)]
     old = make()
@@ -637,7 +613,7 @@ def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
     assert writes(server) == before
 
 
-def test_what_a_sibling_registers_after_the_takeover_is_left(make: Make) -> None:
+def test_what_a_sibling_registers_after_the_takeover_is_left(make: Backends) -> None:
     old, new = make(), make()
     reconcile(old, service(0))
     reconcile(new, service(0))
@@ -646,7 +622,7 @@ def test_what_a_sibling_registers_after_the_takeover_is_left(make: Make) -> None
 
 
 def test_a_sibling_with_other_options_does_not_fight(
-    make: Make, server: ZooKeeper, caplog: pytest.LogCaptureFixture
+    make: Backends, server: ZooKeeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = make(), make()
     one.list()
@@ -659,7 +635,7 @@ def test_a_sibling_with_other_options_does_not_fight(
 
 
 def test_a_node_removed_or_changed_behind_our_back_wakes(
-    make: Make, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str
 ) -> None:
     woken = threading.Event()
     backend = make(wake=woken.set)
@@ -688,7 +664,7 @@ def expire(backend: ZooKeeperBackend, server: ZooKeeper) -> None:
     thief.close()
 
 
-def test_an_expired_session_is_reported_and_repaired(make: Make, server: ZooKeeper) -> None:
+def test_an_expired_session_is_reported_and_repaired(make: Backends, server: ZooKeeper) -> None:
     woken = threading.Event()
     backend = make(wake=woken.set)
     reconcile(backend, service(0), service(1))
@@ -702,7 +678,7 @@ def test_an_expired_session_is_reported_and_repaired(make: Make, server: ZooKeep
     assert not reconcile(backend, service(0), service(1))[0]
 
 
-def test_a_session_that_moved_has_the_nodes_listed_soon(make: Make) -> None:
+def test_a_session_that_moved_has_the_nodes_listed_soon(make: Backends) -> None:
     """They stand. But the new connection has none of the watches."""
     woken: list[str] = []
     backend = make(wake=lambda: woken.append("at once"), wake_soon=lambda: woken.append("soon"))
@@ -716,7 +692,7 @@ def test_a_session_that_moved_has_the_nodes_listed_soon(make: Make) -> None:
 
 
 def test_after_an_expired_session_what_a_sibling_put_back_is_left(
-    make: Make, server: ZooKeeper
+    make: Backends, server: ZooKeeper
 ) -> None:
     woken = threading.Event()
     one, two = make(wake=woken.set), make()
@@ -759,6 +735,7 @@ def test_a_session_outlives_a_listing_and_a_write_that_take_longer_than_its_time
     proxy = SlowProxy(server.address, 1_000_000)
     uri = parse(f"zookeeper://{proxy.address}/slow?session-timeout=3")
     backend = ZooKeeperBackend(Context(uri, OWNER, timeout=5))
+    another = ZooKeeperBackend(Context(uri, Identity("engine-2", "host"), timeout=5))
     entries = tuple(backend.entry(service(n, attrs={"x": "y" * 100_000})) for n in range(40))
     keys = {entry.key for entry in entries}
 
@@ -769,13 +746,15 @@ def test_a_session_outlives_a_listing_and_a_write_that_take_longer_than_its_time
 
     try:
         backend.list()
-        session = backend._session.id
+        another.list()
+        sessions = backend._session.id, another._session.id
         assert seconds(lambda: backend.apply(Plan(entries)) == {}) > 3, "no longer than a session"
-        assert seconds(lambda: {k for k, a in backend.list().items() if a.held} == keys) > 3
-        assert backend._session.id == session
-        assert {reader.get(key)[1].ephemeralOwner for key in keys} == {session}
+        assert seconds(lambda: another.list(keys).keys() == keys) > 3
+        assert sessions == (backend._session.id, another._session.id)
+        assert {reader.get(key)[1].ephemeralOwner for key in keys} == {sessions[0]}
     finally:
         backend.close()
+        another.close()
         proxy.close()
 
 
@@ -806,7 +785,7 @@ def granted(server: ZooKeeper, base: str) -> Iterator[Callable[..., None]]:
 
 
 def test_the_least_rights_are_enough(
-    make: Make, server: ZooKeeper, granted: Callable[..., None], base: str
+    make: Backends, server: ZooKeeper, granted: Callable[..., None], base: str
 ) -> None:
     """The table in docs/registries/zookeeper.md. Servers from 3.8.4 on ask for more than others."""
     granted(**LEAST)
@@ -830,7 +809,7 @@ def test_the_least_rights_are_enough(
 
 @pytest.mark.parametrize("missing", LEAST)
 def test_without_one_of_the_least_rights(
-    make: Make, server: ZooKeeper, granted: Callable[..., None], base: str, missing: str
+    make: Backends, server: ZooKeeper, granted: Callable[..., None], base: str, missing: str
 ) -> None:
     granted(**{right: True for right in LEAST if right != missing})
     backend = make(user="kim:secret@")
@@ -856,7 +835,7 @@ def test_without_one_of_the_least_rights(
 
 @pytest.mark.parametrize("path", ["/closed/services", "/closed"])
 def test_a_base_that_may_not_be_read_is_an_error_with_a_remedy(
-    make: Make, server: ZooKeeper, reader: KazooClient, path: str
+    make: Backends, server: ZooKeeper, reader: KazooClient, path: str
 ) -> None:
     """Without one it would count as empty, and every resync would write all nodes again."""
     acl = [make_digest_acl("a", "b", all=True), CLOSED]
@@ -873,7 +852,7 @@ def test_a_base_that_may_not_be_read_is_an_error_with_a_remedy(
 
 
 def test_what_stands_under_a_node_that_may_not_be_read_is_not_written_again(
-    make: Make, server: ZooKeeper, reader: KazooClient, base: str
+    make: Backends, server: ZooKeeper, reader: KazooClient, base: str
 ) -> None:
     reader.ensure_path(f"{base}/web")
     reader.set_acls(f"{base}/web", [CLOSED])
@@ -915,7 +894,7 @@ def test_a_server_that_asks_for_a_login_is_told_as_that(tmp_path: Path) -> None:
         server.remove()
 
 
-def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> None:
+def test_nodes_are_the_users_alone(make: Backends, server: ZooKeeper, base: str) -> None:
     backend = make(user="kim:pass%3Aword@")
     assert reconcile(backend, service())[1] == {}
     path = f"{base}/web/10.0.0.1:1000"
@@ -933,7 +912,7 @@ def test_nodes_are_the_users_alone(make: Make, server: ZooKeeper, base: str) -> 
 
 
 def test_the_world_may_read_by_option(
-    make: Make, server: ZooKeeper, base: str, tmp_path: Path
+    make: Backends, server: ZooKeeper, base: str, tmp_path: Path
 ) -> None:
     secret = tmp_path / "auth"
     secret.write_text("kim:hunter2\n")
@@ -948,7 +927,7 @@ def test_the_world_may_read_by_option(
             stranger.create(f"{base}/web/x")
 
 
-def test_every_call_ends_at_a_frozen_server(make: Make, server: ZooKeeper) -> None:
+def test_every_call_ends_at_a_frozen_server(make: Backends, server: ZooKeeper) -> None:
     backend = make(timeout=0.5)
     # So short a limit also ends calls at a busy machine.
     until(lambda: backend.list() is not None, "a listing", ignore=(Unavailable,))

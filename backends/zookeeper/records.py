@@ -1,0 +1,171 @@
+"""How an agent finds the nodes of an agent that was killed, without a look at other hosts' nodes.
+
+Each agent keeps one ephemeral node of its own session beside the base, its record:
+``<base>.registrator/<hash of owner and host>-<slot>``. Its data is the password of its session. The
+next agent of this host resumes that session for a moment and asks which nodes hang on it. A record
+goes with its session, so it is never stale. It costs this host's agents one write at their start,
+and the others nothing: nobody lists the folder.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kazoo import exceptions as errors
+from kazoo.client import KazooClient
+from kazoo.security import CREATOR_ALL_ACL
+
+from registrator.backend import Context, SessionLost
+
+from .ephemerals import ephemerals
+from .nodes import CHANGED, above, failure, is_service, reason_for
+from .session import Session
+from .settings import Settings
+
+# The sessions of this host that can have a record at one time.
+SLOTS = 8
+
+PASSWORD = re.compile(rb"[0-9a-f]{32}")
+
+
+class Unknown(Exception):
+    """The records do not tell which sessions this host has. The text says why."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a record. `session` is 0 if nothing in it tells a session."""
+
+    path: str
+    session: int = 0
+    password: bytes = b""
+    # The version of the node that stands there. None if none does.
+    version: int | None = None
+
+
+class Records:
+    """The records of this host's agents, and our own one."""
+
+    def __init__(self, context: Context, settings: Settings, session: Session, base: str) -> None:
+        self._context = replace(context, wake=lambda: None, wake_soon=lambda: None)
+        self._settings = settings
+        self._session = session
+        self._base = base
+        self._folder = f"{base}.registrator"
+        # The sessions whose record we may replace: they have ended, or hold nothing any more.
+        self._over = {0}
+        self._made_for = 0
+
+    def former(self, client: KazooClient) -> Collection[str]:
+        """The nodes under the base that hang on other sessions of this host.
+
+        Also makes our own record. Raises `Unknown`.
+        """
+        if not self._base:
+            raise Unknown("a record stands beside the base, and nothing stands beside /")
+        owner, *others = self._context.identity.owners
+        slots = self._slots(client, owner)
+        found: list[str] = []
+        for slot in (*slots, *(each for other in others for each in self._slots(client, other))):
+            if slot.session not in (0, self._session.id):
+                held = self._held(slot)
+                found += held
+                if not held:
+                    self._over.add(slot.session)
+        self._keep(client, slots)
+        return found
+
+    def check(self, client: KazooClient, held: Collection[str]) -> None:
+        """Make our record again if it is not among the nodes that our session holds.
+
+        Raises `Unknown`.
+        """
+        owner = self._context.identity.owner
+        if self._session.id != self._made_for:
+            # Our former session is over, whether or not the servers know that already.
+            self._over.add(self._made_for)
+        if set(self._paths(owner)).isdisjoint(held):
+            self._keep(client, self._slots(client, owner))
+
+    def _keep(self, client: KazooClient, slots: Collection[Slot]) -> None:
+        """Make our record. If all slots are taken, there is none for now."""
+        self._made_for = self._session.id
+        if self._session.id in {slot.session for slot in slots}:
+            return
+        # Those of sessions that are over come first. So few slots are in use, and few are asked.
+        for slot in sorted(slots, key=lambda slot: (not slot.session, slot.version is not None)):
+            if slot.session in self._over and self._took(client, slot):
+                return
+
+    def _paths(self, owner: str) -> list[str]:
+        text = f"{owner}\0{self._context.identity.hostname}"
+        name = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:20]
+        return [f"{self._folder}/{name}-{number}" for number in range(SLOTS)]
+
+    def _slots(self, client: KazooClient, owner: str) -> list[Slot]:
+        paths = self._paths(owner)
+        answers = self._session.gather(client.get_async(path) for path in paths)
+        for path, answer in zip(paths, answers, strict=True):
+            if isinstance(answer, Exception) and not isinstance(answer, errors.NoNodeError):
+                raise Unknown(self._remedy(path, answer))
+        return [_slot(path, answer) for path, answer in zip(paths, answers, strict=True)]
+
+    def _held(self, slot: Slot) -> list[str]:
+        """The nodes under the base that hang on the session of a record."""
+        former = Session(self._context, self._settings, (slot.session, slot.password))
+        try:
+            prefix = f"{self._base}/"
+            (found,) = former.gather([ephemerals(former.connect(), prefix)])
+        except SessionLost:
+            return []
+        finally:
+            former.leave()
+        if isinstance(found, Exception):
+            raise Unknown(reason_for(found))
+        return [path for path in found if is_service(path, self._base)]
+
+    def _took(self, client: KazooClient, slot: Slot) -> bool:
+        """Make our record in this slot. Returns whether nobody was faster. Raises `Unknown`."""
+        error = self._write(client, slot)
+        if isinstance(error, errors.NoNodeError) and slot.version is None:
+            self._session.gather(client.create_async(path) for path in above([slot.path]))
+            error = self._write(client, slot)
+        if error is None:
+            return True
+        missing = isinstance(error, errors.NoNodeError) and slot.version is None
+        if isinstance(error, CHANGED) and not missing:
+            # What stood in the slot has gone, or another agent took the slot.
+            return False
+        raise Unknown(self._remedy(slot.path, error))
+
+    def _remedy(self, path: str, error: Exception) -> str:
+        """Why a record cannot be used, and what the operator can do."""
+        why = reason_for(error)
+        if isinstance(error, errors.NoNodeError):
+            why = "the node above it is missing and cannot be made"
+        return f"{path}: {why}; give this agent's user the right CREATE on {self._folder}"
+
+    def _write(self, client: KazooClient, slot: Slot) -> Exception | None:
+        transaction = client.transaction()
+        if slot.version is not None:
+            transaction.delete(slot.path, slot.version)
+        data = self._session.password.hex().encode()
+        acl = CREATOR_ALL_ACL if self._settings.credential else None
+        transaction.create(slot.path, data, acl, ephemeral=True)
+        return failure(*self._session.gather([transaction.commit_async()]))
+
+
+def _slot(path: str, answer: Any) -> Slot:
+    """A slot as it was read. Anybody may have written anything into it.
+
+    A session that made a record is the record's holder, as ZooKeeper itself tells. So nobody can
+    send us to the session of somebody else.
+    """
+    if isinstance(answer, Exception):
+        return Slot(path)
+    data, stat = answer
+    if not PASSWORD.fullmatch(data):
+        return Slot(path, version=stat.version)
+    return Slot(path, stat.ephemeralOwner, bytes.fromhex(data.decode()), stat.version)
