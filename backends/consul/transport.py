@@ -8,8 +8,8 @@ and knows no unix sockets. Its constructor lets the environment override an expl
 import contextlib
 import socket
 import ssl
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 from unicodedata import ucd_3_2_0
 from urllib.parse import quote, urlencode
@@ -17,8 +17,9 @@ from urllib.parse import quote, urlencode
 import urllib3
 from consul import base
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Timeout, is_connection_dropped
+from urllib3.util import is_connection_dropped
 
+from registrator.http import Answer, exchange
 from registrator.uri import Address
 
 from ..common import tls
@@ -166,39 +167,28 @@ class Client:
             return base.Response(status, headers, text, content)
         raise failure(str(self.endpoint), status, text.strip(), token.problem)
 
-    def _exchange(
-        self, method: str, target: str, data: str | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, method: str, target: str, data: str | None) -> Answer:
         """Send one request and read its whole answer within the time limit."""
-        deadline = time.monotonic() + self._timeout
         headers = {"Host": str(Address(self.endpoint.host, self.endpoint.port))}
         if not self.endpoint.ip:
             headers = {"Host": "localhost"}
         if self._settings.token.value:
             headers["X-Consul-Token"] = self._settings.token.value
         try:
-            answer = self._pool.request(
+            return exchange(
+                self._pool,
                 method,
                 target,
-                body=None if data is None else data.encode(),
-                headers=headers,
-                timeout=Timeout(total=self._timeout),
-                redirect=False,
-                preload_content=False,
+                headers,
+                None if data is None else data.encode(),
+                wait=self._timeout,
+                limit=self._timeout,
             )
-            parts = []
-            for part in answer.stream(1 << 16):
-                parts.append(part)
-                if time.monotonic() > deadline:
-                    answer.close()
-                    raise TimeoutError
-            answer.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
             why = self._why(error)
             if why is None:
                 raise Cut(f"{self.endpoint}: the connection was cut") from error
             raise NoAnswer(f"{self.endpoint}: {why}") from error
-        return answer.status, answer.headers, b"".join(parts)
 
     def _why(self, error: Exception) -> str | None:
         """Why an exchange failed; None if the connection was cut."""

@@ -17,6 +17,7 @@ import urllib3
 from registrator.engine.answers import container_of, rows
 from registrator.engine.connection import Connection
 from registrator.engine.event_lines import ALIASES, parse_event
+from registrator.http import Answer
 from registrator.model import Container, EngineUnavailable, Event, Unreadable
 
 # With these a half-open stream ends within 25 s. By default the kernel takes two hours.
@@ -59,7 +60,7 @@ class DockerEngine:
         self, environ: Mapping[str, str], labels: tuple[str, ...] = (), timeout: float = 5.0
     ) -> None:
         self._connection = Connection(environ, timeout)
-        self._request = self._connection.request
+        self._get = self._connection.get
         self._labels = labels
         self._stream: urllib3.BaseHTTPResponse | None = None
 
@@ -71,7 +72,8 @@ class DockerEngine:
     def identify(self) -> Engine:
         """Ask the engine who it is."""
         self.ping()  # A frozen engine is noticed sooner than a slow one.
-        info, version = self._get("/info", timeout=INFO_TIMEOUT), self._get("/version")
+        info = self._object("/info", timeout=INFO_TIMEOUT)
+        version = self._object("/version")
         components = version.get("Components")
         names = [
             str(part.get("Name"))
@@ -88,7 +90,7 @@ class DockerEngine:
 
     def ping(self) -> None:
         """Return if the engine answers."""
-        self._request("/_ping", versioned=False)
+        self._get("/_ping", versioned=False)
 
     def running(self) -> dict[str, int]:
         """The id of every running container, with a digest of what the listing says of it.
@@ -96,7 +98,7 @@ class DockerEngine:
         The digest changes if an inspection could tell something new. The listing is complete, or
         it raises.
         """
-        return dict(rows(self._request("/containers/json").data.decode(errors="replace")))
+        return dict(rows(self._get("/containers/json").data.decode(errors="replace")))
 
     def inspect(self, container_id: str, timeout: float | None = None) -> Container | None:
         """The container as it is now, or None if it is gone.
@@ -105,10 +107,10 @@ class DockerEngine:
         engine answers, and the answer makes no sense.
         """
         path = f"/containers/{container_id}/json"
-        response = self._request(path, missing_ok=True, timeout=timeout)
-        if response.status == 404:
+        answer = self._get(path, missing_ok=True, timeout=timeout)
+        if answer.status == 404:
             return None
-        found = container_of(_json(response, path), self._labels)
+        found = container_of(_json(answer, path), self._labels)
         if found.id != container_id:
             raise Unreadable(f"its inspection is that of container {found.id[:12]!a}")
         return found
@@ -123,7 +125,7 @@ class DockerEngine:
         if since is not None:
             # The engine includes this moment, and takes the fraction of a second only so.
             query["since"] = f"{(since + 1) // 10**9}.{(since + 1) % 10**9:09d}"
-        stream = self._request(f"/events?{urlencode(query)}", stream=True)
+        stream = self._connection.stream(f"/events?{urlencode(query)}")
         self._stream = stream
         try:
             sock = getattr(stream.connection, "sock", None)
@@ -153,16 +155,16 @@ class DockerEngine:
         self.interrupt()
         self._connection.close()
 
-    def _get(self, path: str, timeout: float | None = None) -> Mapping[str, Any]:
-        answer = _json(self._request(path, timeout=timeout), path)
-        if not isinstance(answer, Mapping):
+    def _object(self, path: str, timeout: float | None = None) -> Mapping[str, Any]:
+        found = _json(self._get(path, timeout=timeout), path)
+        if not isinstance(found, Mapping):
             raise EngineUnavailable(f"{path}: the answer is not a JSON object")
-        return answer
+        return found
 
 
-def _json(response: urllib3.BaseHTTPResponse, path: str) -> Any:
+def _json(answer: Answer, path: str) -> Any:
     try:
-        return response.json()
+        return json.loads(answer.data.decode())
     except (ValueError, RecursionError) as error:
         raise EngineUnavailable(
             f"{path}: the answer is not JSON (is this a Docker engine?)"

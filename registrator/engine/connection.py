@@ -1,12 +1,14 @@
 """Requests to the engine, each with a time limit.
 
 The SDK's low-level client finds out which API version both speak, and owns the connection pool.
-Requests go straight to that pool, which costs half as much as `requests`.
+Requests go straight to that pool, at a fourth of what `requests` costs.
 """
 
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -15,7 +17,11 @@ from urllib3.util import Timeout
 
 from registrator.engine.address import client_arguments
 from registrator.engine.tls import Adapter
+from registrator.http import Answer, exchange
 from registrator.model import EngineSlow, EngineUnavailable
+
+# What a request may raise.
+FAILURES = (urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 
 class SocketReplaced(Exception):
@@ -44,6 +50,7 @@ class _Agreed(NamedTuple):
 
     client: _Client
     pool: urllib3.HTTPConnectionPool
+    headers: Mapping[str, str]
 
 
 class Connection:
@@ -59,39 +66,55 @@ class Connection:
         self._agreed: _Agreed | None = None
         self.address: str = client_arguments(environ)["base_url"]
 
-    def request(
+    def get(
         self,
         path: str,
         *,
-        stream: bool = False,
         missing_ok: bool = False,
         versioned: bool = True,
         timeout: float | None = None,
-    ) -> urllib3.BaseHTTPResponse:
-        """The answer to a GET. With `missing_ok` it may have status 404, otherwise none from 400.
+    ) -> Answer:
+        """The answer to a request. With `missing_ok` it may have status 404.
 
-        Raises `EngineUnavailable`, or `SocketReplaced`.
+        Otherwise it has none from 400 on. Raises `EngineUnavailable`, or `SocketReplaced`.
         """
         agreed = self._connect()
-        url = f"/v{agreed.client.api_version}{path}" if versioned else path
-        seconds = timeout or self._timeout
+        target = f"/v{agreed.client.api_version}{path}" if versioned else path
+        try:
+            answer = exchange(
+                agreed.pool, "GET", target, agreed.headers, wait=timeout or self._timeout
+            )
+        except FAILURES as error:
+            raise self._failure(error) from error
+        if not (missing_ok and answer.status == 404):
+            self._check(agreed, path, answer.status, answer.data)
+        return answer
+
+    def stream(self, path: str) -> urllib3.BaseHTTPResponse:
+        """The answer to a request, of which only the head was read. Raises as `get`."""
+        agreed = self._connect()
         try:
             response = agreed.pool.urlopen(
                 "GET",
-                url,
+                f"/v{agreed.client.api_version}{path}",
                 retries=False,
-                preload_content=not stream,
-                timeout=Timeout(connect=seconds, read=seconds),
+                preload_content=False,
+                timeout=Timeout(connect=self._timeout, read=self._timeout),
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if response.status >= 400:
+                self._check(agreed, path, response.status, response.data)
+        except FAILURES as error:
             raise self._failure(error) from error
-        if response.status == 400 and self._agreed is agreed:
+        return response
+
+    def _check(self, agreed: _Agreed, path: str, status: int, data: bytes) -> None:
+        """Raise for an answer that is not a success."""
+        if status == 400 and self._agreed is agreed:
             # An upgraded engine may refuse the API version that the old one agreed to.
             self._agreed = None
-        if response.status >= 400 and not (missing_ok and response.status == 404):
-            text = response.data[:200].decode(errors="replace").strip()
-            raise EngineUnavailable(f"{path.partition('?')[0]}: status {response.status}: {text}")
-        return response
+        if status >= 400:
+            text = data[:200].decode(errors="replace").strip()
+            raise EngineUnavailable(f"{path.partition('?')[0]}: status {status}: {text}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -117,7 +140,7 @@ class Connection:
             )
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise self._failure(error) from error
-        return _Agreed(client, pool)
+        return _Agreed(client, pool, {"Host": urlsplit(client.base_url).netloc})
 
     def _failure(self, error: Exception) -> Exception:
         """The exception to raise for a request that failed for this reason."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.client import HTTPMessage
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from registrator.engine.answers import container_of, rows
 from registrator.engine.client import DockerEngine
 from registrator.engine.event_lines import parse_event
+from registrator.http import Answer
 from registrator.model import EngineUnavailable, Event, Port, Unreadable
 
 ID = "a" * 64
@@ -136,7 +138,7 @@ class Stream:
 def test_no_line_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     client = DockerEngine({})
     lines = (b"no JSON", event(Attributes={"exitCode": "--5"}), b"[]", event())
-    monkeypatch.setattr(client, "_request", lambda *_, **__: Stream(*lines))
+    monkeypatch.setattr(client._connection, "stream", lambda _: Stream(*lines))
     start = Event(ID, "start", 5)
     unread = Event("", "", 0)
     assert list(client.events(None)) == [None, unread, start, unread, start]
@@ -164,27 +166,20 @@ def test_a_listing_that_is_none_is_the_engines_fault(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = DockerEngine({})
-    monkeypatch.setattr(client, "_request", lambda *_, **__: Answer(text))
+    monkeypatch.setattr(client, "_get", lambda *_, **__: whole(text))
     with pytest.raises(EngineUnavailable):
         client.running()
 
 
-class Answer:
-    """A whole answer of `urllib3`."""
-
-    status = 200
-
-    def __init__(self, text: str) -> None:
-        self.data = text.encode()
-
-    def json(self) -> Any:
-        return json.loads(self.data)
+def whole(text: str) -> Answer:
+    """A whole answer."""
+    return Answer(200, HTTPMessage(), text.encode())
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '{"ID":5}', '{"Components":[5]}'])
 def test_an_engine_that_says_nonsense_of_itself(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = DockerEngine({})
-    monkeypatch.setattr(client, "_request", lambda *_, **__: Answer(text))
+    monkeypatch.setattr(client, "_get", lambda *_, **__: whole(text))
     if text == "null" or not text.startswith("{"):
         with pytest.raises(EngineUnavailable):
             client.identify()

@@ -22,6 +22,7 @@ PUBLIC = {
     "registrator": "",
     "registrator.model": "",
     "registrator.uri": "",
+    "registrator.http": "",
     "registrator.health": "",
     "registrator.backend": "model uri",
 }
@@ -30,7 +31,7 @@ PUBLIC = {
 FOLDERS = {
     "system": "uri",
     "status": "model uri",
-    "engine": "model status system",
+    "engine": "model http status system",
     "desired": "model status system",
     "sync": "model backend status system",
 }
@@ -48,7 +49,7 @@ TOP = {
     "registrator.cli": "__init__ options config agent system",
     "registrator.__main__": "cli",
 }
-BACKENDS_MAY = {"registrator.backend", "registrator.model", "registrator.uri"}
+BACKENDS_MAY = {f"registrator.{name}" for name in ("backend", "http", "model", "uri")}
 
 
 def name_of(path: Path) -> str:
@@ -116,7 +117,7 @@ def test_core_imports_only_what_its_place_allows(module: str) -> None:
 
 
 @pytest.mark.parametrize("path", backend_files(), ids=name_of)
-def test_backends_know_three_modules_of_the_core(path: Path) -> None:
+def test_backends_know_four_modules_of_the_core(path: Path) -> None:
     of_the_core = {name for name in imports(path) if name.startswith("registrator")}
     assert of_the_core <= BACKENDS_MAY
 
