@@ -1,19 +1,19 @@
 """Composes the agent: its parts, their threads, its signals and its end.
 
-One thread follows the engine's events, one turns them into snapshots, and one for each registry
-reconciles. They share an immutable snapshot and a wake-up each, nothing else. The agent ends by a
-signal, by spent ``-retry-attempts``, or by a bug. If a bug ends one thread, the whole process ends,
-so that its supervisor starts it again.
+Two threads follow the engine's events in turns, and act on them (see `act_here`). One thread does
+the rest of the inventory's work, and one for each registry the rest of its work. The agent ends by
+a signal, by spent ``-retry-attempts``, or by a bug. If a bug ends one thread, the whole process
+ends, so that its supervisor starts it again.
 """
 
-import functools
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from registrator import __version__
 from registrator.backend import Backend, ConfigError, Context
@@ -102,7 +102,12 @@ class Agent:
         follower = Follower(self._engine, self._board, self._stop)
         engine = follower.await_engine()
         if engine is not None:
-            follower.follow(self._start(engine))
+            inventory = self._start(engine)
+            # While one of the two acts on an event, the other one reads on.
+            react = partial(act_here, inventory, self._reconcilers)
+            follow = partial(follower.follow, inventory, react)
+            self._spawn("events", follow)
+            follow()
 
     def _start(self, engine: Engine) -> Inventory:
         config = self._config
@@ -113,7 +118,7 @@ class Agent:
         self._reconcilers = [
             Reconciler(
                 report,
-                functools.partial(self._backend, uri, identity),
+                partial(self._backend, uri, identity),
                 identity,
                 cleanup=config.cleanup,
                 resync=config.resync,
@@ -140,7 +145,7 @@ class Agent:
             self._spawn("address", lambda: watch_address(found, use, self._stop))
         self._spawn("inventory", lambda: inventory.run(self._stop))
         for reconciler in self._reconcilers:
-            self._spawn(reconciler.report.row.name, functools.partial(reconciler.run, self._stop))
+            self._spawn(reconciler.report.row.name, partial(reconciler.run, self._stop))
         return inventory
 
     def _backend(
@@ -206,3 +211,24 @@ class Agent:
             thread.join(max(0.0, end - time.monotonic()))
         self._health.close()
         log.info("ended")
+
+
+def act_here(inventory: Inventory, reconcilers: Sequence[Reconciler]) -> None:
+    """Act on an event in the thread that read it, as far as nothing else is under way.
+
+    That saves two hand-overs between threads. The first registry is written by this thread. The
+    others have their own, so that none waits for another one.
+    """
+    first, *others = reconcilers
+    published = False
+
+    def publish(snapshot: Snapshot) -> None:
+        nonlocal published
+        published = True
+        for reconciler in others:
+            reconciler.publish(snapshot)
+        first.publish(snapshot, wake=False)
+
+    inventory.step_here(publish)
+    if published:
+        first.step_here()

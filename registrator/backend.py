@@ -70,7 +70,7 @@ class Context:
 
 
 class Backend(Protocol):
-    """One registry. The reconciler uses it from one thread.
+    """One registry. The reconciler makes one call at a time, from whichever thread has news.
 
     The call with a `Context` makes a backend. It reads the URI, the environment and the files that
     they name, and raises `ConfigError`. It opens no connection: the command checks its options

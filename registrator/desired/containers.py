@@ -9,6 +9,7 @@ both, and are derived anew when either changes.
 import logging
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from operator import attrgetter
 
 from registrator.desired.left_out import lines
 from registrator.desired.services import Rules, services
@@ -16,6 +17,8 @@ from registrator.desired.untrusted import shown
 from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
 
 log = logging.getLogger("registrator.containers")
+
+_START = attrgetter("container.started_at", "container.id")
 
 
 @dataclass(slots=True)
@@ -68,10 +71,10 @@ class Containers:
 
         A container that shares the network of a `dirty` unknown one waits until that is inspected.
         """
-        awaited = dirty - self._known.keys()
-        waiting = {key for key, known in self._known.items() if known.peer_id in awaited}
-        changed = self._changed - waiting
-        self._changed -= changed
+        changed = self._changed
+        if awaited := dirty - self._known.keys():
+            changed = changed - {k for k, known in self._known.items() if known.peer_id in awaited}
+        self._changed = self._changed - changed
         if changed:
             for container_id, known in self._known.items():
                 if container_id in changed or known.peer_id in changed:
@@ -85,26 +88,30 @@ class Containers:
 
         If several services have one id, that of the container which started last is registered.
         """
-        found: dict[str, Service] = {}
         # Each run decides a tie in the same way.
-        by_start = sorted(
-            self._known.values(), key=lambda each: (each.container.started_at, each.container.id)
-        )
-        for known in by_start:
-            for service in known.offer.services:
-                found.pop(service.id, None)
+        by_start = sorted(self._known.values(), key=_START)
+        offered = [service for known in by_start for service in known.offer.services]
+        found = {service.id: service for service in offered}
+        offers = {key: known.offer for key, known in self._known.items()}
+        if len(found) < len(offered):
+            for service in offered:
+                # The one that started last also has the last place.
+                found.pop(service.id)
                 found[service.id] = service
-        before, self.offers = self.offers, {}
-        for container_id, known in self._known.items():
-            self.offers[container_id] = offer = _without_lost_ids(known.offer, found)
+            offers = {key: _without_lost_ids(offer, found) for key, offer in offers.items()}
+        before, self.offers = self.offers, offers
+        for container_id, offer in offers.items():
             said = before.get(container_id)
             if offer is not said:
-                old = frozenset(said.left_out if said else ())
-                news = (each for each in offer.left_out if each not in old)
-                for level, text in lines(known.container, news):
-                    log.log(level, "%s", text)
+                self._log(self._known[container_id].container, offer, said)
         addresses = self._addresses.union(service.address for service in found.values())
         return Snapshot(found, addresses, complete, settled, self._addresses)
+
+    def _log(self, container: Container, offer: Offer, said: Offer | None) -> None:
+        """Log the ports that are left out now, and were not before."""
+        old = frozenset(said.left_out if said else ())
+        for level, text in lines(container, (each for each in offer.left_out if each not in old)):
+            log.log(level, "%s", text)
 
 
 def _without_lost_ids(offer: Offer, winners: Mapping[str, Service]) -> Offer:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from registrator.desired.agenda import Agenda
 from registrator.desired.containers import Containers
 from registrator.desired.inspections import Engine, Inspections
 from registrator.desired.services import Rules
@@ -26,6 +27,8 @@ from registrator.desired.vanished import Doubt
 from registrator.model import EngineUnavailable, Event, Offer, Snapshot
 from registrator.status.board import Board
 from registrator.system.retry import engine_backoff, retry
+
+Publish = Callable[[Snapshot], None]
 
 # Seconds of inspections after which what is known is published. It doubles with each portion.
 PORTION = 0.05
@@ -41,7 +44,8 @@ class EventsLost(EngineUnavailable):
 class Inventory:
     """The containers of one engine. Any thread may call the methods that note something.
 
-    One thread calls `run`, or `wait` and `step`, and with it `publish` for each new snapshot. With
+    One thread calls `run`, or `wait` and `step`, and with it `publish` for each new snapshot. Any
+    thread may call `step_here`: a step is done by one thread at a time. With
     `keep_failed` the services of a container stay if it ended with an exit code of 1 to 127
     (``-deregister on-success``). `resync` is the time between two listings in seconds, 0 for never.
     """
@@ -50,7 +54,7 @@ class Inventory:
         self,
         engine: Engine,
         rules: Rules,
-        publish: Callable[[Snapshot], None],
+        publish: Publish,
         *,
         keep_failed: bool = False,
         addresses: frozenset[str] = frozenset(),
@@ -66,43 +70,38 @@ class Inventory:
         self._resync = resync or math.inf
         self._board = board or Board()
         self._clock = clock
-        self._noted = threading.Condition()
+        self._agenda = Agenda(clock)
+        self._turn = threading.Lock()  # held by the thread that does a step
+        wake, report = self._agenda.wake, self._board.engine
         self._inspections = Inspections(
-            engine, self._containers, self._board.engine, self._keeps, self._wake, clock, lanes
+            engine, self._containers, report, self._keeps, wake, clock, lanes
         )
-        self._tasks: dict[str, Task] = {}
         self._next_rules: tuple[Rules, frozenset[str]] | None = None
-        self._listing_due = True
-        self._next_listing = math.inf
         self._events_lost = ""
         self._listed: dict[str, int] = {}
         self._doubt = Doubt()
         self._portion = PORTION
         self._snapshot: Snapshot | None = None
 
-    def mark(self, event: Event) -> None:
-        """Note that a container may have changed.
+    def mark(self, event: Event) -> bool:
+        """Note that a container may have changed. If that is to be looked at now, return True.
 
-        A change of its networks matters only while it runs: an inspection during its start would
-        wait until it has started. An event without a container is a hint to list all of them.
+        The caller then calls `step_here`, since this wakes no thread. A change of its networks
+        matters only while it runs: an inspection during its start would wait until it has started.
+        An event without a container is a hint to list all of them.
         """
         if not event.container_id:
-            self.resync()
-            return
+            self._agenda.listing_due = True
+            return True
+        if event.action in ("connect", "disconnect"):
+            self._agenda.moved(event.container_id)
+            # An unknown one waits for the next step. A step now would delay a write.
+            return event.container_id in self._containers.ids
         ended = event.action == "die" and not self._keeps(event.exit_code)
-        gone = ended or event.action == "destroy"
-        with self._noted:
-            task = self._tasks.setdefault(event.container_id, Task())
-            if event.action in ("connect", "disconnect"):
-                task.moved = True
-                if event.container_id not in self._containers.ids:
-                    # It waits for the next step. To wake the thread now would delay a write.
-                    return
-            else:
-                task.add(Hint(event.time, gone))
-            if event.action == "start":
-                task.loop.started(event.time / 1e9, self._clock())
-            self._noted.notify()
+        self._agenda.add(event.container_id, Hint(event.time, ended or event.action == "destroy"))
+        if event.action == "start":
+            self._agenda.started(event.container_id, event.time / 1e9)
+        return True
 
     def _keeps(self, exit_code: int | None) -> bool:
         """Whether services outlive such an exit. An unknown code may be that of a failure."""
@@ -110,18 +109,14 @@ class Inventory:
 
     def use_rules(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make the services by other rules from the next step on."""
-        with self._noted:
+        with self._agenda.lock:
             self._next_rules = rules, addresses
         self.resync()
 
-    def _wake(self) -> None:
-        with self._noted:
-            self._noted.notify()
-
     def resync(self) -> None:
         """Have the engine listed in full by the next step."""
-        self._listing_due = True
-        self._wake()
+        self._agenda.listing_due = True
+        self._agenda.wake()
 
     def events_connected(self) -> None:
         """Note that the event stream stands. What happened before is found by a listing."""
@@ -138,7 +133,8 @@ class Inventory:
         report = self._board.engine
 
         def failed(error: Exception) -> float:
-            report.failed(error)
+            with self._turn:
+                report.failed(error)
             if not isinstance(error, EventsLost):
                 self._engine.interrupt()
             return engine_backoff(report.row.failures)
@@ -152,21 +148,37 @@ class Inventory:
     def _round(self) -> None:
         if not self.wait(HEARTBEAT):
             self._engine.ping()
-        self.step()
-        if self._events_lost:
-            raise EventsLost(self._events_lost)
-        self._board.engine.succeeded()
+        with self._turn:
+            self.step()
+            if self._events_lost:
+                raise EventsLost(self._events_lost)
+            self._board.engine.succeeded()
+        self._agenda.forget_starts()
 
     def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds, and return whether something was noted."""
+        return self._agenda.wait(timeout)
 
-        def noted() -> bool:
-            return self._listing_due or any(t.is_due or t.moved for t in self._tasks.values())
+    def step_here(self, publish: Publish) -> None:
+        """Do in the calling thread what is marked, if the engine is well and nothing else is due.
 
-        with self._noted:
-            due = min((task.retry_at for task in self._tasks.values()), default=math.inf)
-            until_due = min(due, self._next_listing) - self._clock()
-            return self._noted.wait_for(noted, max(0.0, min(timeout, until_due)))
+        Otherwise the thread of `run` does it. That thread also reports what fails. A new snapshot
+        goes to `publish`.
+        """
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._is_calm():
+                    self._step(publish)
+            except EngineUnavailable:
+                pass  # The marks stay.
+            finally:
+                self._turn.release()
+        self._agenda.wake()
+
+    def _is_calm(self) -> bool:
+        """Whether the engine is well, and nothing but marked containers is due."""
+        listing = self._agenda.listing_due or self._agenda.next_listing <= self._clock()
+        return not (listing or self._next_rules or self._board.engine.row.failures)
 
     def step(self) -> None:
         """Do all that is due, and publish the snapshot if it is another one.
@@ -174,105 +186,84 @@ class Inventory:
         Raises `EngineUnavailable` if the engine does not answer at all. Nothing is forgotten then,
         and the next step goes on.
         """
-        with self._noted:
+        self._step(self._publish)
+
+    def _step(self, publish: Publish) -> None:
+        with self._agenda.lock:
             rules, self._next_rules = self._next_rules, None
         if rules is not None:
             self._containers.use_rules(*rules)
         try:
             self._take_ends()
-            if self._listing_due or self._clock() >= self._next_listing:
+            if self._agenda.listing_due or self._clock() >= self._agenda.next_listing:
                 self._list()
             settled = self._look()
         except EngineUnavailable:
-            self._publish_ends()
+            self._publish_ends(publish)
             raise
-        self._publish_news(settled=settled)
-        with self._noted:
-            now = self._clock()
-            self._tasks = {key: t for key, t in self._tasks.items() if not t.is_done(now)}
+        self._publish_news(publish, settled=settled)
+        self._agenda.forget_done()
 
     def _take_ends(self) -> None:
         """Take in the ends that are known. They need no engine, and are older than a listing."""
-        with self._noted:
-            hints = {key: task.hint for key, task in self._tasks.items() if task.hint}
-        for container_id, hint in hints.items():
+        for container_id, hint in self._agenda.hints().items():
             if self._inspections.ends(container_id, hint):
-                self._take(container_id, self._tasks[container_id])
+                self._take(container_id, self._agenda.tasks[container_id])
 
     def _list(self) -> None:
         """Note what a full listing shows to be new, changed or gone."""
-        self._listing_due = False
+        agenda = self._agenda
+        agenda.listing_due = False
         try:
             listed = self._engine.running()
         except EngineUnavailable:
-            self._listing_due = True
+            agenda.listing_due = True
             raise
         self._board.engine.count("listings")
         now = self._clock()
         known = self._containers.ids
         until = self._doubt.until(known - self._inspections.kept, listed.keys(), now)
-        self._next_listing = min(now + self._resync, until)
+        agenda.next_listing = min(now + self._resync, until)
         gone = set() if until < math.inf else known - listed.keys()
-        with self._noted:
-            for container_id, task in self._tasks.items():
+        with agenda.lock:
+            for container_id, task in agenda.tasks.items():
                 if task.uninspected and container_id not in listed:
                     task.left_out, task.retry_at, task.asked = None, math.inf, None
                 elif container_id in listed and task.hint is not None and task.hint.gone:
                     # It was told while the engine was listing. Only an inspection knows.
                     task.hint = Hint(task.hint.time)
             # One that could not be inspected has its own time to be tried again.
-            seen = known | {key for key, task in self._tasks.items() if task.uninspected}
+            seen = known | {key for key, task in agenda.tasks.items() if task.uninspected}
             news = [
                 key
                 for key, digest in listed.items()
                 if key not in seen or self._listed.get(key) != digest
             ]
             for container_id in (*news, *gone):
-                task = self._tasks.setdefault(container_id, Task())
+                task = agenda.tasks.setdefault(container_id, Task())
                 task.hint = task.hint or Hint()
         self._listed = listed
 
     def _look(self) -> bool:
         """Look at what is due for one portion of time. Returns whether that was all of it."""
         end = self._clock() + self._portion
-        with self._noted:
-            asked = [(key, task) for key, task in self._tasks.items() if task.asked]
+        with self._agenda.lock:
+            asked = [(key, task) for key, task in self._agenda.tasks.items() if task.asked]
         for container_id, task in asked:
             if task.asked and task.asked.done():
                 self._inspections.take_answer(container_id, task)
-        for container_id in self._by_urgency():
+        for container_id in self._agenda.by_urgency(self._containers.ids):
             if self._clock() > end:
                 self._portion *= 2
                 return False
-            self._take(container_id, self._tasks[container_id])
+            self._take(container_id, self._agenda.tasks[container_id])
         return True
-
-    def _by_urgency(self) -> list[str]:
-        """The containers to look at now: first those of which an event told.
-
-        What only a listing told comes next. Then come those that were slow, since nobody waits for
-        them. If nothing else is to be done, one that could not be inspected is tried again. The
-        ends that need no inspection are taken in already.
-        """
-        with self._noted:
-            for container_id, task in self._tasks.items():
-                # An unknown container has the hint of its start, or its start is still to come.
-                if task.moved and container_id in self._containers.ids:
-                    task.hint = task.hint or Hint()
-                task.moved = False
-            hints = {k: t.hint for k, t in self._tasks.items() if t.hint and t.hint_counts}
-            now = self._clock()
-            due = sorted((t.retry_at, key) for key, t in self._tasks.items() if t.retry_at <= now)
-        again = [key for _, key in due if key not in hints]
-        slow = [key for key in again if self._tasks[key].slow]
-        first = sorted(hints, key=lambda key: hints[key].time == 0)
-        return first + slow if first or slow else again[:1]
 
     def _take(self, container_id: str, task: Task) -> None:
         """Look at one container. Its hint stays if the engine is at fault."""
-        with self._noted:
+        with self._agenda.lock:
             hint, task.hint = task.hint or Hint(), None
-            calm_at = task.loop.calm_at(self._clock())
+            calm_at = self._agenda.calm_at(container_id)
             if task.asked is not None and not self._inspections.ends(container_id, hint):
                 # The answer to come may be older than the hint.
                 task.hint = Hint(hint.time)
@@ -280,28 +271,34 @@ class Inventory:
         try:
             self._inspections.look_at(container_id, task, hint, calm_at)
         except EngineUnavailable:
-            with self._noted:
+            with self._agenda.lock:
                 task.hint = hint.then(task.hint)
             raise
 
-    def _publish_ends(self) -> None:
+    def _publish_ends(self, publish: Publish) -> None:
         """Publish what is known while the engine fails: nobody waits for it to remove an end."""
-        if self._snapshot is not None:
-            self._publish_news(settled=self._snapshot.settled, complete=self._snapshot.complete)
+        if (last := self._snapshot) is not None:
+            self._publish_news(publish, settled=last.settled, complete=last.complete)
 
-    def _publish_news(self, *, settled: bool, complete: bool | None = None) -> None:
+    def _publish_news(
+        self, publish: Publish, *, settled: bool, complete: bool | None = None
+    ) -> None:
         """Publish what is known, if it is another snapshot, and tell the board."""
-        with self._noted:
-            waiting = {key for key, task in self._tasks.items() if task.hint or task.asked}
-            apart = {key: task.left_out for key, task in self._tasks.items() if task.left_out}
+        with self._agenda.lock:
+            waiting = {key for key, task in self._agenda.tasks.items() if task.hint or task.asked}
+            apart = {
+                key: task.left_out for key, task in self._agenda.tasks.items() if task.left_out
+            }
             if complete is None:
-                complete = settled and not any(task.uninspected for task in self._tasks.values())
+                complete = settled and not any(
+                    task.uninspected for task in self._agenda.tasks.values()
+                )
         before = self._snapshot
         changed = self._containers.derive(waiting)
         if changed or before is None or (before.complete, before.settled) != (complete, settled):
             snapshot = self._containers.snapshot(complete=complete, settled=settled)
             if snapshot != before:
                 self._snapshot = snapshot
-                self._publish(snapshot)
+                publish(snapshot)
         lone = {key: Offer(left_out=(why,)) for key, why in apart.items()}
         self._board.offers = {**self._containers.offers, **lone}

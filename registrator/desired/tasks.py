@@ -2,10 +2,9 @@
 
 import math
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from registrator.desired.restart_loops import RestartLoop
 from registrator.model import Container, LeftOut, Reason
 
 # Why nothing may be known of a container that runs.
@@ -49,7 +48,6 @@ class Task:
     retry_at: float = math.inf
     wait: float = 0.0
     left_out: LeftOut | None = None
-    loop: RestartLoop = field(default_factory=RestartLoop)
     asked: Future[Container | None] | None = None
     slow: bool = False
 
@@ -72,11 +70,8 @@ class Task:
         """Add a hint to those that wait."""
         self.hint = self.hint.then(hint) if self.hint else hint
 
-    def is_done(self, now: float) -> bool:
-        """Whether nothing is left to do or to remember."""
-        return (
-            self.hint is None
-            and not self.moved
-            and self.retry_at == math.inf
-            and self.asked is None
-        ) and self.loop.forget(now)
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        nothing = self.hint is None and not self.moved and self.asked is None
+        return nothing and self.retry_at == math.inf

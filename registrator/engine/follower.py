@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from registrator.engine.client import DockerEngine, Engine
@@ -15,18 +16,20 @@ log = logging.getLogger("registrator.engine")
 class Listener(Protocol):
     """The receiver of events, such as the inventory."""
 
-    def mark(self, event: Event) -> None: ...  # noqa: D102
+    def mark(self, event: Event) -> bool: ...  # noqa: D102
     def events_connected(self) -> None: ...  # noqa: D102
     def events_lost(self, reason: str) -> None: ...  # noqa: D102
 
 
 class Follower:
-    """Waits for one engine and reads its events, on one thread, until `stop` is set."""
+    """Waits for one engine and reads its events until `stop` is set."""
 
     def __init__(self, engine: DockerEngine, board: Board, stop: threading.Event) -> None:
         self._engine = engine
         self._report = board.engine
         self._stop = stop
+        self._turn = threading.Lock()  # held by the thread that reads
+        self._stream: Iterator[Event | None] | None = None
         self._last: int | None = None  # the time of the last event
         self._failures = 0  # of the event stream, in a row
         self._unread = False  # whether the log tells of an event that cannot be read
@@ -45,10 +48,12 @@ class Follower:
             log.info("Docker engine %s at %s", engine.version, address)
         return engine
 
-    def follow(self, listener: Listener) -> None:
+    def follow(self, listener: Listener, react: Callable[[], None]) -> None:
         """Tell the listener of each event, and of each beginning and end of the stream.
 
         The listener reports faults: it finds out whether the engine or only its stream is at fault.
+        After each event that makes something due, this calls `react`. Several threads may call this
+        method: while one is in `react`, another one reads on.
         """
 
         def failed(error: Exception) -> float:
@@ -56,17 +61,35 @@ class Follower:
             listener.events_lost(str(error))
             return engine_backoff(self._failures)
 
-        retry(lambda: self._read(listener), EngineUnavailable, failed, self._stop)
+        with self._turn:
+            retry(lambda: self._read(listener, react), EngineUnavailable, failed, self._stop)
 
-    def _read(self, listener: Listener) -> None:
-        for event in self._engine.events(self._last):
+    def _read(self, listener: Listener, react: Callable[[], None]) -> None:
+        while True:
+            event = self._next()
             if event is None:
                 self._failures = 0
                 listener.events_connected()
-            else:
-                if not event.container_id and not self._unread:
-                    log.warning("an event cannot be read: listing all containers instead")
-                    self._unread = True
-                self._last = event.time or self._last
-                listener.mark(event)
-        raise EngineUnavailable("the event stream ended")
+                continue
+            if not event.container_id and not self._unread:
+                log.warning("an event cannot be read: listing all containers instead")
+                self._unread = True
+            self._last = event.time or self._last
+            if listener.mark(event):
+                self._turn.release()
+                try:
+                    react()
+                finally:
+                    self._turn.acquire()
+
+    def _next(self) -> Event | None:
+        """The next event of the stream, which may be a new one. None if it begins."""
+        if self._stop.is_set():
+            raise EngineUnavailable("the agent ends")
+        stream, self._stream = self._stream or self._engine.events(self._last), None
+        try:
+            event = next(stream)
+        except StopIteration:
+            raise EngineUnavailable("the event stream ended") from None
+        self._stream = stream
+        return event

@@ -31,7 +31,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from registrator.model import Actual, Entry, Mark, Plan, Service
+from registrator.backend import Rejected
+from registrator.model import Actual, Entry, Mark, Plan, Problem, Reason, Service, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ def diff(
         found = actual.get(key)
         if found is None:
             register.append(entry)
+        elif found.mark is Mark.OURS and found.held and found.content == entry.content:
+            continue  # This is by far the usual case, and the quickest check.
         elif why := _conflict(found, entry.service, here):
             conflicts[key] = why
         elif _differs(found, entry):
@@ -148,13 +151,35 @@ def _conflict(found: Actual, service: Service, here: Here) -> str:
     return replace(found, mark=mark).holder
 
 
+def entries(
+    snapshot: Snapshot, before: Mapping[str, Entry], make: Callable[[Service], Entry]
+) -> tuple[dict[str, Entry], dict[str, Problem]]:
+    """The entry of each service by its id, made for new services only, or why it has none."""
+    found: dict[str, Entry] = {}
+    problems: dict[str, Problem] = {}
+    for service_id, service in snapshot.services.items():
+        entry = before.get(service_id)
+        if entry is None or entry.service is not service:
+            try:
+                entry = make(service)
+            except Rejected as reason:
+                problems[service_id] = Problem(Reason.REFUSED, str(reason))
+                continue
+        found[service_id] = entry
+    return found, problems
+
+
 def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry, Entry]]]:
     """Give every entry its key; returns the entries by key, and the clashes as (loser, winner).
 
     If two entries claim one key and one of them has an alternate key, that one takes the
     alternate. Otherwise the later one of `entries` gets the key.
     """
-    chosen: dict[str, Entry] = {}
+    entries = tuple(entries)
+    chosen = {entry.key: entry for entry in entries}
+    if len(chosen) == len(entries):
+        return chosen, []
+    chosen = {}
     clashes: list[tuple[Entry, Entry]] = []
     # Those with an alternate key come last, since they yield.
     for entry in sorted(entries, key=lambda entry: entry.alternate is not None):
@@ -165,3 +190,17 @@ def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry
             clashes.append((chosen[key], entry))
         chosen[key] = entry if key == entry.key else replace(entry, key=key)
     return chosen, clashes
+
+
+def still_ours(before: Actual, found: Actual) -> Actual:
+    """The entry as found, with the mark that it has by what this process held at the last look."""
+    if before.mark is not Mark.OURS:
+        return found
+    if found.mark is Mark.NONE:
+        # Somebody wrote another value over our entry, and our mark went with that.
+        return replace(found, mark=Mark.OURS, held=False)
+    engines = found.mark in (Mark.TWIN, Mark.UNTOLD)
+    if engines and found.held and found.content == before.content:
+        # It is as it was. The registry may have no place for the host in it.
+        return replace(found, mark=Mark.OURS)
+    return found

@@ -4,16 +4,17 @@
 until the agent ends. After a failure nothing is certain, so the next attempt lists the registry.
 """
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from registrator.backend import Backend, BackendError, Rejected, SessionLost, listing
+from registrator.backend import Backend, BackendError, SessionLost, listing
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
 from registrator.status.report import RegistryReport, Written
-from registrator.sync.plan import Here, by_key, diff
+from registrator.sync.plan import Here, by_key, diff, entries, still_ours
 from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 
 # A server that thaws may still carry out a write that timed out. So the registry is listed again
@@ -33,10 +34,10 @@ class GaveUp(Exception):
 class Reconciler:
     """Keeps one registry in sync.
 
-    Any thread may call `publish`, `wake`, `wake_soon` and `retry_now`. One thread calls `step` and
-    `run`. `resync` is the time between two listings in seconds, 0 for never. `attempts` (-1 for no
-    limit) and `first_wait` (seconds) are the values of ``-retry-attempts`` and ``-retry-interval``.
-    They apply until the first success.
+    Any thread may call `publish`, `wake`, `wake_soon`, `retry_now` and `step_here`. One thread
+    calls `run`. `resync` is the time between two listings in seconds, 0 for never. `attempts` (-1
+    for no limit) and `first_wait` (seconds) are the values of ``-retry-attempts`` and
+    ``-retry-interval``. They apply until the first success.
     """
 
     def __init__(
@@ -54,28 +55,33 @@ class Reconciler:
         self.report = report
         self._identity = identity
         self._cleanup = cleanup
-        self._resync = resync or float("inf")
+        self._resync = resync or math.inf
         self._attempts = attempts
         self._first_wait = first_wait
         self._clock = clock
+        self._turn = threading.Lock()  # held by the thread that does a step
+        self._error: BackendError | None = None  # what a step in another thread raised
+        self._due = math.inf  # when the thread of `run` wakes up by itself
         self._wakeup = threading.Event()
         self._retry_now = threading.Event()
         self._latest: Snapshot | None = None
         self._listing_due = True
-        self._spread_listing = float("inf")
+        self._spread_listing = math.inf
         self._failed_before = False  # whether the last step failed: a write may still land
-        self._next_listing = float("inf")
+        self._next_listing = math.inf
         self._last_keepalive = clock()
         self._actual: dict[str, Actual] = {}
+        self._doubtful: set[str] = set()  # keys of entries with our engine's id
         self._entries: dict[str, Entry] = {}  # by service id
         self._wanted: set[str] = set()  # keys that were desired and may still be in the registry
         self._refused: dict[str, tuple[str, str]] = {}  # key -> the refused content, and why
         self._backend = make(self.wake, self.wake_soon)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Take over the desired state."""
+    def publish(self, snapshot: Snapshot, *, wake: bool = True) -> None:
+        """Take over the desired state. Without `wake`, the caller calls `step_here` next."""
         self._latest = snapshot
-        self._wakeup.set()
+        if wake:
+            self._wakeup.set()
 
     def wake(self) -> None:
         """List and correct the registry at once, or during an outage with the next attempt."""
@@ -87,7 +93,7 @@ class Reconciler:
 
         A second call does not bring the moment forward.
         """
-        if self._spread_listing == float("inf"):
+        if self._spread_listing == math.inf:
             self._spread_listing = self._clock() + random.uniform(*SPREAD)
         self._wakeup.set()
 
@@ -105,13 +111,36 @@ class Reconciler:
         def steps() -> None:
             while not stop.is_set():
                 self._wakeup.clear()
-                self.step()
+                with self._turn:
+                    error, self._error = self._error, None
+                    if error is not None:
+                        raise error
+                    self.step()
                 self._wakeup.wait(self._pause())
 
         try:
             retry(steps, BackendError, self._failed, stop, self._wait)
         finally:
-            self._backend.close()
+            with self._turn:
+                self._backend.close()
+
+    def step_here(self) -> None:
+        """Do all that is due in the calling thread, if the registry was well and is idle.
+
+        Otherwise the thread of `run` does it. That thread also reports what fails.
+        """
+        done = False
+        if self._turn.acquire(blocking=False):
+            try:
+                if not self._failed_before:
+                    self.step()
+                    done = self._next_due() >= self._due
+            except BackendError as error:
+                self._error = error
+            finally:
+                self._turn.release()
+        if not done or self._latest is not self.report.row.realised:
+            self._wakeup.set()
 
     def step(self) -> Written:
         """Do all that is due, once; raises what the backend raises."""
@@ -122,7 +151,7 @@ class Reconciler:
         try:
             self._keep_alive()
             news = snapshot is not self.report.row.realised
-            if news and self._spread_listing < float("inf"):
+            if news and self._spread_listing < math.inf:
                 self._listing_due = True  # The write needs a new connection anyway.
             if news or self._is_listing_due():
                 written, problems = self._realise(snapshot)
@@ -155,11 +184,12 @@ class Reconciler:
         now = self._clock()
         by_time = now >= self._next_listing
         self._listing_due = False
-        self._spread_listing = float("inf")
+        self._spread_listing = math.inf
         keys = self._wanted.union(desired)
         before, self._actual = self._actual, dict(listing(self._backend, keys))
         for key in before.keys() & self._actual.keys():
-            self._actual[key] = _still_ours(before[key], self._actual[key])
+            self._actual[key] = still_ours(before[key], self._actual[key])
+        self._doubtful = {k for k, a in self._actual.items() if a.mark in (Mark.TWIN, Mark.UNTOLD)}
         self.report.listed(self._clock() - now)
         if by_time and not self._failed_before:
             # Only now: after a failure, an entry that is not there yet may still appear.
@@ -169,7 +199,7 @@ class Reconciler:
 
     def _realise(self, snapshot: Snapshot) -> tuple[Written, Mapping[str, Problem]]:
         """Write what is missing; returns what was written, and the problems by service id."""
-        problems = self._make_entries(snapshot)
+        self._entries, problems = entries(snapshot, self._entries, self._backend.entry)
         desired, clashes = by_key(self._entries.values())
         if self._is_listing_due():
             self._look(desired)
@@ -187,41 +217,27 @@ class Reconciler:
                 problems[desired[key].service.id] = _problem(Reason.REFUSED, why, desired[key])
         return written, problems
 
-    def _make_entries(self, snapshot: Snapshot) -> dict[str, Problem]:
-        """Make the entry of each service that is new; returns why some cannot have one."""
-        problems: dict[str, Problem] = {}
-        entries: dict[str, Entry] = {}
-        for service_id, service in snapshot.services.items():
-            entry = self._entries.get(service_id)
-            if entry is None or entry.service is not service:
-                try:
-                    entry = self._backend.entry(service)
-                except Rejected as reason:
-                    problems[service_id] = Problem(Reason.REFUSED, str(reason))
-                    continue
-            entries[service_id] = entry
-        self._entries = entries
-        return problems
-
     def _is_refused(self, entry: Entry) -> bool:
         """Whether the registry refused this very content since the last listing."""
         return self._refused.get(entry.key, (None,))[0] == entry.content
 
     def _plan(self, snapshot: Snapshot, desired: Mapping[str, Entry]) -> Plan:
         """The plan to write. Entries that the registry refused wait for the next listing."""
-        writable = {key: entry for key, entry in desired.items() if not self._is_refused(entry)}
+        writable = desired
+        if self._refused:
+            writable = {key: entry for key, entry in desired.items() if not self._is_refused(entry)}
         self._wanted |= writable.keys()
         here = Here(self._identity.hostname, snapshot.addresses, snapshot.host_addresses)
 
         def dangling(key: str) -> bool:
             return key in self._wanted or (self._cleanup and snapshot.complete)
 
-        for key in writable.keys() & self._actual.keys():
+        for key in self._doubtful & writable.keys():
             if here.claims(self._actual[key], writable[key].service):
                 self._actual[key] = replace(self._actual[key], mark=Mark.OURS)
         plan = diff(writable, self._actual, here, dangling=dangling)
-        twins = {f.host for f in self._actual.values() if here.mark(f) is Mark.TWIN}
-        self.report.twins(twins)
+        doubtful = (self._actual[key] for key in self._doubtful)
+        self.report.twins({found.host for found in doubtful if here.mark(found) is Mark.TWIN})
         if snapshot.settled:
             return plan
         # Nothing that stands may be changed yet.
@@ -252,6 +268,7 @@ class Reconciler:
             self._actual[entry.key] = Actual(entry.content, id=service.id, address=service.address)
         for key in removed:
             self._actual.pop(key, None)
+            self._doubtful.discard(key)
             self._wanted.discard(key)
         return self.report.wrote(registered, removed, drift=drift, seconds=seconds)
 
@@ -272,27 +289,16 @@ class Reconciler:
 
     def _pause(self) -> float | None:
         """Seconds until the next thing is due by itself."""
+        self._due = self._next_due()
+        return None if self._due == math.inf else max(0.0, self._due - self._clock())
+
+    def _next_due(self) -> float:
+        """When the next thing is due by itself."""
         if self._latest is None:
-            return None
+            return math.inf
         due = min(self._next_listing, self._spread_listing)
         interval = self._backend.keepalive_interval
-        if interval is not None:
-            due = min(due, self._last_keepalive + interval)
-        return None if due == float("inf") else max(0.0, due - self._clock())
-
-
-def _still_ours(before: Actual, found: Actual) -> Actual:
-    """The entry as found, with the mark that it has by what this process held at the last look."""
-    if before.mark is not Mark.OURS:
-        return found
-    if found.mark is Mark.NONE:
-        # Somebody wrote another value over our entry, and our mark went with that.
-        return replace(found, mark=Mark.OURS, held=False)
-    engines = found.mark in (Mark.TWIN, Mark.UNTOLD)
-    if engines and found.held and found.content == before.content:
-        # It is as it was. The registry may have no place for the host in it.
-        return replace(found, mark=Mark.OURS)
-    return found
+        return due if interval is None else min(due, self._last_keepalive + interval)
 
 
 def _problem(reason: Reason, why: str, entry: Entry) -> Problem:

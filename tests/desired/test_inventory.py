@@ -84,16 +84,12 @@ def test_networks_matter_only_while_a_container_runs() -> None:
     assert stock.engine.inspected == [moved, moved]
 
 
-def test_networks_of_an_unknown_container_wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_an_unknown_container_make_nothing_due() -> None:
     """A start tells of its networks before, and an end after: that must not delay a write."""
-    stock, woken = Stock(container("a")), []
+    stock = Stock(container("a"))
     stock.step()
-    noted = stock.inventory._noted
-    monkeypatch.setattr(noted, "notify", lambda: woken.append(True))
-    stock.inventory.mark(Event(container("b").id, "connect", 5))
-    assert not woken
-    stock.inventory.mark(Event(container("a").id, "connect", 6))
-    assert woken
+    assert not stock.inventory.mark(Event(container("b").id, "connect", 5))
+    assert stock.inventory.mark(Event(container("a").id, "connect", 6))
 
 
 def test_a_network_joined_during_the_first_inspection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -662,6 +658,98 @@ def test_the_board_counts_listings_and_inspections() -> None:
     stock.inventory.resync()
     stock.step()
     assert stock.board.engine.counters == {("listings",): 2, ("inspections",): 2}
+
+
+class Here(Stock):
+    """A stock whose first step is done. `act` does as a thread that read these events."""
+
+    def __init__(self, *containers: Container) -> None:
+        super().__init__(*containers)
+        self.step()
+        self.published.clear()
+
+    def act(self, *events: Event) -> list[set[str]]:
+        """The ids in each snapshot that the calling thread publishes."""
+        found: list[Snapshot] = []
+        assert [self.inventory.mark(event) for event in events]
+        self.inventory.step_here(found.append)
+        return [set(snapshot.services) for snapshot in found]
+
+    @property
+    def left(self) -> bool:
+        """Whether something is left to do for the inventory's own thread."""
+        return self.inventory.wait(0)
+
+
+def test_the_thread_that_read_an_event_acts_on_it() -> None:
+    here = Here(container("a"))
+    assert here.act(here.engine.start(container("b"))) == [{"h:a:80", "h:b:80"}]
+    assert here.act(here.engine.die(container("a").id)) == [{"h:b:80"}]
+    assert here.published == []
+    assert not here.left
+
+
+def test_a_listing_is_left_to_the_inventorys_own_thread() -> None:
+    here = Here(container("a"))
+    here.inventory.resync()
+    assert here.act(here.engine.start(container("b"))) == []
+    assert here.left
+    assert here.step() == {"h:a:80", "h:b:80"}
+
+
+def test_what_an_engine_fails_is_left_to_the_inventorys_own_thread() -> None:
+    here = Here(container("a"))
+    here.engine.down = True
+    assert here.act(here.engine.start(container("b"))) == []
+    assert here.left
+    here.engine.down = False
+    assert here.step() == {"h:a:80", "h:b:80"}
+
+
+def test_while_the_engine_fails_all_is_left_to_the_inventorys_own_thread() -> None:
+    here = Here(container("a"))
+    here.board.engine.failed("it does not answer")
+    assert here.act(here.engine.start(container("b"))) == []
+    assert here.engine.inspected == [container("a").id]
+    assert here.left
+
+
+def test_one_step_at_a_time() -> None:
+    """An event that comes during a step waits for the end of it."""
+    here = Here(container("a"))
+    inner: list[list[set[str]]] = []
+
+    def during() -> None:
+        here.engine.slow = lambda: None
+        inner.append(here.act(here.engine.die(container("a").id)))
+
+    here.engine.slow = during
+    assert here.act(here.engine.start(container("b"))) == [{"h:a:80", "h:b:80"}]
+    assert inner == [[]]
+    assert here.left
+    assert here.step() == {"h:b:80"}
+
+
+def test_the_own_thread_tries_again_what_another_thread_could_not_inspect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may sleep at that moment, for longer than until the next attempt."""
+    engine, stop = FakeEngine(), threading.Event()
+    monkeypatch.setattr(inventory, "HEARTBEAT", 3600.0)
+    published: list[Snapshot] = []
+    made = Inventory(engine, Rules("h", "127.0.0.7"), published.append)
+    running = threading.Thread(target=made.run, args=(stop,))
+    running.start()
+    until(lambda: published, "the first snapshot")
+    engine.stuck = {container("b").id}
+    made.mark(engine.start(container("b")))
+    made.step_here(published.append)
+    engine.stuck = set()
+    until(lambda: "h:b:80" in published[-1].services, "the next attempt")
+    stop.set()
+    made.resync()
+    running.join(60)
+    assert not running.is_alive()
 
 
 @pytest.fixture

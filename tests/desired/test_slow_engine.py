@@ -312,9 +312,15 @@ def test_the_answer_to_a_slow_inspection_wakes_the_inventory() -> None:
     assert host.published[-1].services.keys() == {"h:a:80", "h:b:80"}
 
 
-def test_an_event_wakes_the_inventory() -> None:
+def test_an_event_that_no_other_thread_acts_on_wakes_the_inventory() -> None:
     host = Hung()
-    wakes(host, lambda: host.inventory.mark(Event(B.id, "die", 10**10)))
+
+    def cause() -> None:
+        host.inventory.mark(Event("", "start", 10**10))
+        host.inventory.step_here(host.published.append)
+
+    wakes(host, cause)
+    assert len(host.published) == 1, "a listing is due, which is the inventory's own"
 
 
 def test_a_resync_wakes_the_inventory() -> None:

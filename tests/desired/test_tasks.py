@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
 
 import pytest
 
-from registrator.desired.restart_loops import LOOP_SECONDS
 from registrator.desired.tasks import Hint, Task
 
 START, END = Hint(10), Hint(20, gone=True)
@@ -39,13 +39,10 @@ def test_what_holds_after_two_hints(first: Hint, later: Hint | None, holds: Hint
     assert first.then(later) == holds
 
 
-def test_a_task_is_kept_while_there_is_something_to_do_or_to_remember() -> None:
-    assert Task().is_done(0)
-    assert not Task(hint=Hint()).is_done(0)
-    assert not Task(moved=True).is_done(0)
-    assert not Task(retry_at=5).is_done(10)
-    assert Task(retry_at=math.inf).is_done(10)
-    started = Task()
-    started.loop.started(1000, 1)
-    assert not started.is_done(2)
-    assert started.is_done(2 + LOOP_SECONDS)
+def test_a_task_is_kept_while_there_is_something_to_do() -> None:
+    assert Task().is_done
+    assert Task(retry_at=math.inf).is_done
+    assert not Task(hint=Hint()).is_done
+    assert not Task(moved=True).is_done
+    assert not Task(retry_at=5).is_done
+    assert not Task(asked=Future()).is_done

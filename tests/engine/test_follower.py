@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.wait import until
 
 from registrator.engine import follower as follower_module
 from registrator.engine.client import Engine
@@ -51,8 +53,12 @@ class Told:
         self.stop = threading.Event()
         self._faults = faults
 
-    def mark(self, event: Event) -> None:
+    def mark(self, event: Event) -> bool:
         self.lines.append(event.action)
+        return event.action != "connect"
+
+    def react(self) -> None:
+        self.lines.append("reaction")
 
     def events_connected(self) -> None:
         self.lines.append("connected")
@@ -104,11 +110,11 @@ def test_tells_of_events_over_reconnects_each_from_where_it_was(
     first = [None, Event("a", "start", 7), EngineUnavailable("broke off")]
     engine = Streams(first, [EngineUnavailable("refused")], [None, Event("a", "die", 9)])
     told = Told(faults=3)
-    follower(engine, Board(), told.stop).follow(told)
+    follower(engine, Board(), told.stop).follow(told, told.react)
     assert told.lines == [
-        "connected", "start", "broke off",
+        "connected", "start", "reaction", "broke off",
         "refused",
-        "connected", "die", "the event stream ended",
+        "connected", "die", "reaction", "the event stream ended",
     ]  # fmt: skip
     assert engine.asked == [None, 7, 7]
     assert attempts == [1, 2, 1], "a stream that stood begins the waits anew"
@@ -118,7 +124,9 @@ def test_an_end_of_the_agent_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     told = Told(faults=1)
     monkeypatch.setattr(told, "mark", lambda _: told.stop.set())
     broke = EngineUnavailable("broke off")
-    follower(Streams([None, Event("a", "start", 7), broke]), Board(), told.stop).follow(told)
+    follower(Streams([None, Event("a", "start", 7), broke]), Board(), told.stop).follow(
+        told, told.react
+    )
     assert told.lines == ["connected"]
 
 
@@ -128,6 +136,59 @@ def test_an_event_that_cannot_be_read_is_told_once_and_moves_no_place(
     unread = Event("", "", 0)
     engine = Streams([None, Event("a", "start", 7), unread, unread], [None])
     told = Told(faults=2)
-    follower(engine, Board(), told.stop).follow(told)
+    follower(engine, Board(), told.stop).follow(told, told.react)
     assert engine.asked == [None, 7]
     assert caplog.messages == ["an event cannot be read: listing all containers instead"]
+
+
+class Live:
+    """A stream to which the test adds events, and a listener that is held up by the first one."""
+
+    def __init__(self) -> None:
+        self.events_to_come: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.opened = 0
+        self.marked: list[str] = []
+        self.held, self.free = threading.Event(), threading.Event()
+
+    def events(self, since: int | None) -> Iterator[Event | None]:
+        self.opened += 1
+        yield None
+        while (event := self.events_to_come.get()) is not None:
+            yield event
+
+    def mark(self, event: Event) -> bool:
+        self.marked.append(event.action)
+        return event.action == "start"
+
+    def react(self) -> None:
+        self.held.set()
+        assert self.free.wait(60)
+
+    def events_connected(self) -> None:
+        pass
+
+    def events_lost(self, reason: str) -> None:
+        pass
+
+
+def test_while_one_thread_acts_on_an_event_another_one_reads_on() -> None:
+    live, stop = Live(), threading.Event()
+    made = Follower(live, Board(), stop)  # type: ignore[arg-type]
+    threads = [threading.Thread(target=made.follow, args=(live, live.react)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    live.events_to_come.put(Event("a", "start", 7))
+    assert live.held.wait(60)
+    for number in range(3):
+        live.events_to_come.put(Event("a", "die", 8 + number))
+    until(lambda: len(live.marked) == 4, "the events that came meanwhile")
+    live.free.set()
+    live.events_to_come.put(Event("a", "destroy", 11))
+    until(lambda: len(live.marked) == 5, "the last event")
+    assert live.marked == ["start", "die", "die", "die", "destroy"], "in order, each once"
+    assert live.opened == 1, "both read one stream"
+    stop.set()
+    live.events_to_come.put(None)
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()

@@ -817,6 +817,87 @@ def test_what_is_overdue_is_done_at_once() -> None:
     assert waits.noted[0], "and then it sleeps again"
 
 
+def here(bench: Bench, *services: Service) -> None:
+    """Do as a thread that read an event."""
+    bench.reconciler.publish(snapshot(*services), wake=False)
+    bench.reconciler.step_here()
+
+
+def is_woken(bench: Bench) -> bool:
+    """Whether something is left to do for the reconciler's own thread."""
+    return bench.reconciler._wakeup.is_set()
+
+
+def asleep(**options: object) -> Bench:
+    """A bench with one service, whose own thread sleeps."""
+    bench = Bench(**options)  # type: ignore[arg-type]
+    bench.step(service("a"))
+    bench.reconciler._wakeup.clear()
+    bench.reconciler._pause()
+    return bench
+
+
+def test_the_thread_that_read_an_event_writes() -> None:
+    bench = asleep()
+    here(bench, service("a"), service("b"))
+    assert bench.keys == {"h:a:80", "h:b:80"}
+    here(bench, service("b"))
+    assert bench.keys == {"h:b:80"}
+    assert not is_woken(bench)
+
+
+def test_what_another_thread_could_not_write_is_the_own_threads_to_report() -> None:
+    bench = asleep()
+    bench.registry.faults = [lost()]
+    here(bench, service("a"), service("b"))
+    assert not bench.report.row.failures
+    assert is_woken(bench)
+    with Runner(bench):
+        until(lambda: "h:b:80" in bench.registry.entries, "the next attempt")
+    assert bench.report.counters[("failures", "session_lost")] == 1
+
+
+def test_during_an_outage_only_the_own_thread_tries() -> None:
+    bench = asleep()
+    bench.registry.faults = [unavailable()]
+    with pytest.raises(Unavailable):
+        bench.step(service("b"))
+    bench.reconciler._wakeup.clear()
+    here(bench, service("a"), service("b"))
+    assert bench.keys == {"h:a:80"}
+    assert is_woken(bench)
+
+
+def test_one_step_of_a_reconciler_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reconciler's own thread does what is published during a step."""
+    bench, apply = asleep(), FakeBackend.apply
+
+    def during(backend: FakeBackend, plan: Plan) -> Mapping[str, str]:
+        monkeypatch.setattr(FakeBackend, "apply", apply)
+        here(bench, service("c"))
+        return apply(backend, plan)
+
+    monkeypatch.setattr(FakeBackend, "apply", during)
+    here(bench, service("a"), service("b"))
+    assert bench.keys == {"h:a:80", "h:b:80"}
+    assert is_woken(bench)
+    bench.reconciler.step()
+    assert bench.keys == {"h:c:80"}
+
+
+def test_the_own_thread_wakes_for_what_is_due_earlier_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write may make a look at other servers due at once."""
+    bench, apply = asleep(), FakeBackend.apply
+
+    def applied(backend: FakeBackend, plan: Plan) -> Mapping[str, str]:
+        backend.keepalive_interval = 0.0
+        return apply(backend, plan)
+
+    monkeypatch.setattr(FakeBackend, "apply", applied)
+    here(bench, service("a"), service("b"))
+    assert is_woken(bench)
+
+
 def test_hosts_do_not_list_in_step() -> None:
     """A resync comes a tenth earlier or later, drawn anew each time."""
     pauses = []
