@@ -13,7 +13,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from support.etcd import Backends, ctl, grant, keys, lease_of, metrics, requests, running
+from support.etcd import Backends, ctl, grant, guarding, keys, lease_of, metrics, requests, running
 from support.grpc_proxy import Answer, GRPCProxy
 from support.servers import Etcd
 
@@ -150,6 +150,7 @@ def test_another_owner_at_our_key(server: Etcd, make: Backends, uri: str) -> Non
         assert mine.apply(Plan((mine.entry(SERVICE),))) == {key: "another owner holds it"}
         assert mine.apply(Plan((), (key,))) == {}
     assert keys(server, place(uri)) == before
+    assert mine.list() == {}
     theirs.apply(Plan((), (key,)))
     assert len(settle(mine, SERVICE).register) == 1
 
@@ -276,6 +277,29 @@ def test_without_the_right_to_see_a_leases_keys(
     before = proxy.started["Range"]
     assert not plan(backend, *wanted, taken.service)
     assert proxy.started["Range"] == before
+
+
+def test_a_key_that_we_may_not_read_on_a_lease_of_ours(
+    tmp_path: Path, make: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From 3.4.26 and 3.5.9 on, etcd then refuses to tell the lease's keys."""
+    with guarding(tmp_path) as etcd:
+        uri = f"etcd://agent:s3cret@{etcd.address}/s"
+        wanted = services(3)
+        settle(make(uri), *wanted)
+        root = "root:r00t"
+        lease = lease_of(etcd, make(uri).entry(wanted[0]).key, user=root)
+        ctl(etcd, "put", f"--lease={lease}", "--", "/elsewhere", "x", user=root)
+        backend = make(uri, ttl=60)
+        for _ in range(2):
+            assert len(backend.list()) == 3
+        todo = settle(backend, *wanted[:2])
+        assert (len(todo.register), len(todo.deregister)) == (2, 1)
+        assert not plan(backend, *wanted[:2])
+        lines = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        version = tuple(map(int, ctl(etcd, "version").split()[2].split(".")))
+        assert len(lines) == (version >= (3, 5, 9) or (3, 4, 26) <= version < (3, 5))
+        assert "permission denied" in "".join(lines) or not lines
 
 
 @pytest.mark.parametrize(("most", "reads"), [(1, 151), (7, 38), (64, 3)])
