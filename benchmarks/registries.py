@@ -171,7 +171,7 @@ class EtcdRegistry(Registry):
 
     @functools.cached_property
     def _modules(self) -> tuple[Any, Any]:
-        # The backend knows how to import etcd3.
+        # The backend has the messages.
         from registrator.backends.etcd import rpc as etcd_grpc
 
         return etcd_grpc.grpc, etcd_grpc.etcdrpc

@@ -17,10 +17,13 @@ from ..common.in_use import InUse
 from ..common.order import Order
 from . import rpc
 from .login import Login
-from .rpc import Code, Refused, etcd3, etcdrpc, grpc
+from .rpc import Code, Refused, etcdrpc, grpc
 from .settings import certificates
 
 log = logging.getLogger("registrator.etcd")
+
+STATUS = rpc.unary("Maintenance", "Status")
+WATCH = rpc.stream("Watch", "Watch")
 
 DEFAULT_PORT = 2379
 
@@ -56,9 +59,10 @@ class EtcdClient:
         self._order = Order(context)
         self._spare = login is not None
         self._tls = context.uri.scheme.endswith("-tls")
-        self._certificates()
+        if self._tls:
+            certificates(context.environ)
         self.login = login or Login(context)
-        self._client: Any = None
+        self._channel: Any = None
         self._server: Server | None = None
         self._first: Address | None = None
         self._mute: dict[Server, float] = {}
@@ -78,7 +82,7 @@ class EtcdClient:
         for server in self._servers(failures):
             deadline = time.monotonic() + self._timeout
             try:
-                if self._client is None:
+                if self._channel is None:
                     self._connect(server, deadline)
                 return self._send(method, request, deadline)
             except grpc.RpcError as error:
@@ -95,9 +99,9 @@ class EtcdClient:
     def close(self) -> None:
         """Close the channel, if one is open."""
         self._ended.set()
-        if self._client is not None:
-            self._client.close()
-        self._client = self._server = None
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = self._server = None
 
     def _servers(self, failures: list[str]) -> Iterator[Server]:
         """Every server once: the current one first, then the others in this owner's order.
@@ -139,8 +143,8 @@ class EtcdClient:
 
     def _connect(self, server: Server, deadline: float) -> None:
         try:
-            self._client = self._open(server)
-            self.login.ensure(self._client.channel, _left(deadline))
+            self._channel = self._open(server)
+            self.login.ensure(self._channel, _left(deadline))
             details = "" if self._spare else self._version(deadline)
         except BaseException:
             self.close()
@@ -153,27 +157,26 @@ class EtcdClient:
         self._end_to_log = ""
 
     def _open(self, server: Server) -> Any:
-        """A client with a new channel. It reads the certificates again, as they may be renewed."""
+        """A new channel. It reads the certificates again, as they may be renewed."""
         ip = server.ip
         host = f"ipv6:[{ip.host.replace('%', '%25')}]" if ":" in ip.host else f"ipv4:{ip.host}"
         options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
         if server.name != ip.host:
             options.append(("grpc.ssl_target_name_override", server.name))
+        target = f"{host}:{ip.port}"
+        if not self._tls:
+            return grpc.insecure_channel(target, options)
         try:
-            files = self._certificates()
-            return etcd3.Etcd3Client(host=host, port=ip.port, grpc_options=options, **files)
+            files = certificates(self._context.environ)
         except (ConfigError, OSError) as error:
             raise Unavailable(str(error)) from None
-
-    def _certificates(self) -> dict[str, str]:
-        """The files for TLS, which fit each other: gRPC aborts the process for an empty key."""
-        return certificates(self._context.environ) if self._tls else {}
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(**files), options)
 
     def _version(self, deadline: float) -> str:
         """The server's version and leader for the log. Some versions tell them to root alone."""
         request = etcdrpc.StatusRequest()
         try:
-            status = self._send(rpc.unary("maintenancestub.Status"), request, deadline)
+            status = self._send(STATUS, request, deadline)
         except grpc.RpcError as error:
             if not rpc.refuses(error):
                 raise
@@ -197,9 +200,7 @@ class EtcdClient:
                 ended.set()
                 self._context.wake_soon()
 
-        stream = etcdrpc.WatchStub(self._client.channel).Watch(
-            no_requests(), metadata=self.login.metadata
-        )
+        stream = WATCH(self._channel, no_requests(), metadata=self.login.metadata)
         stream.add_done_callback(over)
 
     def _send(self, method: rpc.Rpc, request: Any, deadline: float) -> Any:
@@ -208,12 +209,12 @@ class EtcdClient:
         except grpc.RpcError as error:
             if not self.login.wanted(error):
                 raise
-        self.login.renew(self._client.channel, _left(deadline))
+        self.login.renew(self._channel, _left(deadline))
         return self._exchange(method, request, deadline)
 
     def _exchange(self, method: rpc.Rpc, request: Any, deadline: float) -> Any:
         metadata = self.login.metadata
-        return method(self._client, request, timeout=_left(deadline), metadata=metadata)
+        return method(self._channel, request, timeout=_left(deadline), metadata=metadata)
 
     def _drop(self, failure: str) -> None:
         if self._server is not None:

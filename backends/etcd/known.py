@@ -12,7 +12,7 @@ from .client import EtcdClient
 from .rpc import Refused, etcdrpc, too_large, unary
 from .writes import MAX_OPERATIONS
 
-TXN = unary("kvstub.Txn")
+TXN = unary("KV", "Txn")
 
 
 class Pair(NamedTuple):

@@ -21,7 +21,7 @@ from ..common.keeper import Keeper
 from .client import EtcdClient
 from .rpc import Code, Refused, etcdrpc, keep_alive, unary
 
-LEASE_GRANT = unary("leasestub.LeaseGrant")
+LEASE_GRANT = unary("Lease", "LeaseGrant")
 
 # A hundred years. etcd takes up to 9e9 s, but counts in nanoseconds, which end in the year 2262.
 FOREVER = 100 * 365 * 86_400

@@ -22,8 +22,8 @@ from .rpc import Code, Refused, etcdrpc, unary
 
 log = logging.getLogger("registrator.etcd")
 
-RANGE = unary("kvstub.Range")
-LEASE_TIME_TO_LIVE = unary("leasestub.LeaseTimeToLive")
+RANGE = unary("KV", "Range")
+LEASE_TIME_TO_LIVE = unary("Lease", "LeaseTimeToLive")
 
 PAGE = 5000
 PER_LISTING = 16

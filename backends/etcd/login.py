@@ -14,6 +14,8 @@ from . import rpc
 from .rpc import etcdrpc, grpc
 from .settings import credentials
 
+AUTHENTICATE = rpc.unary("Auth", "Authenticate")
+
 # With this, a member without a leader answers at once instead of waiting for one.
 _REQUIRE_LEADER: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
 
@@ -51,9 +53,8 @@ class Login:
         if not user:
             return
         request = etcdrpc.AuthenticateRequest(name=user, password=password)
-        stub = etcdrpc.AuthStub(channel)
         try:
-            answer = stub.Authenticate(request, timeout=timeout, metadata=_REQUIRE_LEADER)
+            answer = AUTHENTICATE(channel, request, timeout=timeout, metadata=_REQUIRE_LEADER)
         except grpc.RpcError as error:
             if "authentication is not enabled" in (error.details() or ""):
                 return

@@ -1,27 +1,39 @@
 """Calls to an etcd server over gRPC, and plain words for their errors.
 
-We use only the channel and the messages of the etcd3 package. Its own calls wait without limit
-for a frozen server, know one address only, and do not renew a token.
+We use only the messages of the etcd3 package. Its own calls wait without limit for a frozen
+server, know one address only, and do not renew a token.
 """
 
 import os
 import re
-import warnings
-from collections.abc import Callable
-from operator import attrgetter
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from registrator.backend import Unavailable
 
-# etcd3's generated code needs protobuf's Python implementation, and calls deprecated functions.
+from . import messages
+
+
+@contextmanager
+def _without_asyncio() -> Iterator[None]:
+    """Import gRPC without its part for asyncio, which takes 1 MiB. A later import gets it."""
+    part, name = ModuleType("nothing"), "grpc.aio"
+    if sys.modules.setdefault(name, part) is not part:
+        yield
+        return
+    yield
+    del sys.modules[name], grpc.aio
+
+
 # gRPC logs nothing here, because each of its faults comes as an exception too.
-os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import etcd3 as etcd3
+with _without_asyncio():
     import grpc as grpc
-    from etcd3 import etcdrpc as etcdrpc
+
+etcdrpc = messages
 
 Rpc = Callable[..., Any]
 Code = grpc.StatusCode
@@ -82,15 +94,30 @@ def refuses(call: Any) -> bool:
     return call.code() in _REFUSALS and "not supported for learner" not in (call.details() or "")
 
 
-def unary(path: str) -> Rpc:
-    """A call with one request and one answer. `path` is its place in etcd3's client."""
-    method = attrgetter(path)
-    return lambda client, request, **options: method(client)(request, **options)
+def unary(service: str, name: str) -> Rpc:
+    """A call on a channel, with one request and one answer."""
+    path, request_class, answer_class = etcdrpc.method(service, name)
+    coding = request_class.SerializeToString, answer_class.FromString
+    return lambda channel, request, **options: channel.unary_unary(path, *coding)(
+        request, **options
+    )
 
 
-def keep_alive(client: Any, request: Any, **options: Any) -> Any:
+def stream(service: str, name: str) -> Rpc:
+    """A call on a channel, with any number of requests and answers."""
+    path, request_class, answer_class = etcdrpc.method(service, name)
+    coding = request_class.SerializeToString, answer_class.FromString
+    return lambda channel, requests, **options: channel.stream_stream(path, *coding)(
+        requests, **options
+    )
+
+
+_LEASE_KEEP_ALIVE = stream("Lease", "LeaseKeepAlive")
+
+
+def keep_alive(channel: Any, request: Any, **options: Any) -> Any:
     """Renew a lease by one request over a stream. If the stream just ends, the TTL is 0."""
-    answers = client.leasestub.LeaseKeepAlive(iter([request]), **options)
+    answers = _LEASE_KEEP_ALIVE(channel, iter([request]), **options)
     try:
         return next(answers, etcdrpc.LeaseKeepAliveResponse())
     finally:

@@ -6,6 +6,7 @@ every connection and login, and once at the start to find mistakes.
 
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 from registrator.backend import ConfigError, Context, secret
 
@@ -23,8 +24,11 @@ def credentials(context: Context) -> tuple[str, str]:
     return user, password
 
 
-def certificates(environ: Mapping[str, str]) -> dict[str, str]:
-    """The files for TLS, as the etcd3 package takes them. Raises `ConfigError`."""
+def certificates(environ: Mapping[str, str]) -> dict[str, bytes]:
+    """The contents of the files for TLS, as gRPC takes them. Raises `ConfigError` and `OSError`.
+
+    They fit each other: gRPC aborts the process for an empty key.
+    """
     authority = tls.file(environ, "ETCDCTL_CACERT")
     certificate, key = tls.file(environ, "ETCDCTL_CERT"), tls.file(environ, "ETCDCTL_KEY")
     if bool(certificate.path) != bool(key.path):
@@ -34,5 +38,9 @@ def certificates(environ: Mapping[str, str]) -> dict[str, str]:
     roots = authority.path or ssl.get_default_verify_paths().cafile
     if not roots:
         raise ConfigError("this system has no root certificates; set ETCDCTL_CACERT")
-    files = {"ca_cert": roots, "cert_cert": certificate.path, "cert_key": key.path}
-    return {name: path for name, path in files.items() if path}
+    files = {
+        "root_certificates": roots,
+        "certificate_chain": certificate.path,
+        "private_key": key.path,
+    }
+    return {name: Path(path).read_bytes() for name, path in files.items() if path}

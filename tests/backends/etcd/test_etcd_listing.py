@@ -200,6 +200,18 @@ def test_a_lease_that_a_predecessor_still_writes_under(make: Backends, uri: str)
     assert len(settle(after).deregister) == 1
 
 
+def test_a_sibling_writes_under_our_lease(make: Backends, uri: str) -> None:
+    """We made the lease after our first look, and have no key under it."""
+    one = make(uri)
+    assert plan(one) == Plan()
+    settle(one, SERVICE)
+    settle(one)
+    assert one.list() == {}
+    two = make(uri)
+    two.apply(Plan((two.entry(SERVICE),)))
+    assert [found.mark for found in one.list().values()] == [Mark.OURS]
+
+
 def originals(service: Service, uri: str) -> tuple[str, str]:
     """A key and a value of gliderlabs/registrator."""
     key = f"{place(uri)}/{service.name}/{service.id}"
