@@ -69,7 +69,8 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
         mark = Mark.OURS
     shown = str(fields.get("ID") or "") if mark is not Mark.NONE else ""
     facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else {}
-    entry = Actual(content, mark, id=shown, address=address, host=host, facts=facts)
+    twin = host if mark is Mark.TWIN else ""
+    entry = Actual(content, mark, id=shown, address=address, host=twin, facts=facts)
     return Node(entry, holder, stat.version)
 
 

@@ -15,6 +15,7 @@ The guarantees:
 import math
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -304,4 +305,4 @@ class Inventory:
                 self._snapshot = snapshot
                 self._publish(snapshot)
         lone = {key: Offer(left_out=(why,)) for key, why in apart.items()}
-        self._board.offers = {**self._containers.offers, **lone}
+        self._board.offers = ChainMap(lone, self._containers.offers)

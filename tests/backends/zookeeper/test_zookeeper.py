@@ -214,6 +214,13 @@ def test_nothing_is_written_without_a_change(make: Make, server: ZooKeeper) -> N
     assert writes(server) == before
 
 
+def test_a_listing_keeps_one_copy_of_what_was_written(make: Make) -> None:
+    backend = make()
+    (written,) = reconcile(backend, service())[0].register
+
+    assert backend.list()[written.key].content is written.content
+
+
 def test_apply_is_idempotent(make: Make, reader: KazooClient, base: str) -> None:
     backend, entry = make(), make().entry(service())
     for _ in range(2):
