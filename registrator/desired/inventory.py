@@ -185,7 +185,9 @@ class Inventory:
                 self._list()
             settled = self._look()
         except EngineUnavailable:
-            self._publish_ends()
+            # The removal of what is known to have ended does not wait for the engine.
+            if before := self._snapshot:
+                self._publish_news(settled=before.settled, complete=before.complete)
             raise
         self._publish_news(settled=settled)
         with self._noted:
@@ -284,11 +286,6 @@ class Inventory:
             with self._noted:
                 task.hint = hint.then(task.hint)
             raise
-
-    def _publish_ends(self) -> None:
-        """Publish what is known while the engine fails: nobody waits for it to remove an end."""
-        if self._snapshot is not None:
-            self._publish_news(settled=self._snapshot.settled, complete=self._snapshot.complete)
 
     def _publish_news(self, *, settled: bool, complete: bool | None = None) -> None:
         """Publish what is known, if it is another snapshot, and tell the board."""
