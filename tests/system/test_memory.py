@@ -1,4 +1,4 @@
-"""What the process does to stay small."""
+"""The process gives memory back to the system."""
 
 from __future__ import annotations
 
