@@ -60,6 +60,7 @@ def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
 
 
 ETCD = _suites("etcd or skydns2", "tests/backends/etcd")
+COREDNS = (Suite("dns", ("tests/backends/etcd/with_coredns.py",)),)
 CONSUL = _suites("consul", "tests/backends/consul")
 ZOOKEEPER = _suites("zookeeper", "tests/backends/zookeeper")
 DOCKER = (
@@ -134,6 +135,17 @@ VERSIONS = (
     _etcd("3.6.8"),
     _etcd("3.6.16"),
     _etcd("3.7.3"),
+    Version(
+        "coredns-1.15.0",
+        "coredns -version",
+        COREDNS,
+        (
+            Go(
+                ("github.com/coredns/coredns@v1.15.0",),
+                {"coredns": "github.com/coredns/coredns"},
+            ),
+        ),
+    ),
     Version(
         "consul-1.8.7",
         "consul version",

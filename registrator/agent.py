@@ -31,7 +31,7 @@ from registrator.status.board import Board
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import Found, find_address, host_addresses, watch_address
-from registrator.system.memory import limit_malloc_arenas
+from registrator.system.memory import give_back_free_memory, limit_malloc_arenas
 from registrator.system.signals import Inbox
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
@@ -87,8 +87,13 @@ class Agent:
 
     def _attend(self) -> None:
         """Write the health note, and do what signals ask for, until the agent ends."""
+        started = False
         while not self._stop.is_set():
-            self._health.note(self._board.problems())
+            problems = self._board.problems()
+            self._health.note(problems)
+            if not (problems or started):
+                started = True
+                give_back_free_memory()
             for number in self._inbox.wait(PERIOD):
                 if number is signal.SIGHUP:
                     log.info("SIGHUP: listing the engine and the registries")

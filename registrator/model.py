@@ -7,10 +7,14 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 # Variables and labels of a container matter if they start with this.
 METADATA_PREFIX = "SERVICE_"
+
+# One empty mapping for all entries without facts: thousands of empty ones take memory.
+NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +251,7 @@ class Actual:
     id: str = ""
     address: str = ""
     host: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=lambda: NO_FACTS)
 
     @property
     def holder(self) -> str:

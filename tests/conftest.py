@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import compileall
 import gc
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,24 @@ def pytest_configure(config: pytest.Config) -> None:
     (ROOT / ".hypothesis").mkdir(exist_ok=True)
     for package in ("registrator", "backends"):
         compileall.compile_dir(ROOT / package, quiet=1)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show a failure in plain form where pytest cannot show it, instead of ending the whole run.
+
+    Python 3.11 knows no line for some entries of a traceback, and pytest needs one. pluggy makes a
+    warning of the `TypeError` that follows.
+    """
+    try:
+        return (yield)
+    except (TypeError, Warning):
+        assert call.excinfo is not None
+        assert call.when != "collect"
+        plain = "".join(traceback.format_exception(call.excinfo.value))
+        return pytest.TestReport(item.nodeid, item.location, {}, "failed", plain, call.when)
 
 
 def pytest_collection_finish() -> None:

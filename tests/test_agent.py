@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import RunAgent
@@ -17,6 +18,11 @@ from support.agent import Agent
 from support.engine import Dockerd
 from support.stderr import FullPipe
 from support.wait import until
+
+from registrator.agent import Agent as Composed
+from registrator.config import Config
+from registrator.status.board import Board
+from registrator.uri import parse
 
 
 @pytest.fixture
@@ -78,6 +84,29 @@ def test_a_registry_that_became_unusable_before_the_engine_came_ends_it_with_the
     assert waiting.exited() == 1
     assert "services.json exists and is not a list of target groups" in waiting.log
     assert "bug" not in waiting.log
+
+
+def test_it_gives_back_memory_once_when_all_is_registered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[int] = []
+    looks = iter([["not in sync"], [], [], ["not in sync"], []])
+
+    def problems(_: Board) -> list[str]:
+        given.append(0)
+        return next(looks)
+
+    def give_back() -> None:
+        given[-1] = 1
+
+    # The real one would take over the signals of this process.
+    inbox = SimpleNamespace(wait=lambda _: [] if len(given) < 5 else [signal.SIGTERM])
+    monkeypatch.setattr("registrator.agent.Inbox", lambda _: inbox)
+    monkeypatch.setattr(Board, "problems", problems)
+    monkeypatch.setattr("registrator.agent.give_back_free_memory", give_back)
+    uri = parse(f"file://{tmp_path}/services.json")
+    Composed(Config(uris=(uri,)))._attend()
+    assert given == [0, 1, 0, 0, 0]
 
 
 def test_it_says_at_its_start_where_ports_are_registered(

@@ -48,12 +48,11 @@ class Keeper:
         while not stop.wait(max(0.0, self._due - time.monotonic())):
             if self._due > time.monotonic():
                 continue  # It was kept meanwhile.
+            pause = self._patience
             try:
                 self._beat()
-                pause = self._patience
             except SessionLost:
                 self._wake()
-                pause = self._patience
             except BackendError:
                 pause = self._retry
             self._due = time.monotonic() + pause

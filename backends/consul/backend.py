@@ -21,6 +21,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import lru_cache, partial
+from sys import intern
 from typing import Any, TypeVar
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
@@ -125,7 +126,7 @@ class ConsulBackend:
         self._standing.listed(services, checks)
         found = {key: self._actual(key, service) for key, service in services.items()}
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
-        self._standing.ours = {key: services[key]["Service"] for key in ours}
+        self._standing.ours = {key: intern(services[key]["Service"]) for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
         if self._token_mark.rotated:
             self._redo_removals(services)

@@ -33,14 +33,11 @@ class Writers:
             try:
                 if not failed.is_set():
                     write(key)
-            except Denied as error:
-                if not error.unknown:
-                    return f"permission denied: {error}; {self._rules}"
-                failed.set()
-                raise
             except Refused as error:
                 return error.reason or str(error)
-            except Unavailable:
+            except Unavailable as error:
+                if isinstance(error, Denied) and not error.unknown:
+                    return f"permission denied: {error}; {self._rules}"
                 failed.set()
                 raise
             return None

@@ -11,10 +11,11 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Mapping
+from sys import intern
 from typing import Any
 
 from registrator.backend import Rejected
-from registrator.model import Actual, Identity, Mark, Service
+from registrator.model import NO_FACTS, Actual, Identity, Mark, Service
 from registrator.uri import Address
 
 from ..common.values import encode
@@ -171,9 +172,9 @@ def actual(
         whose,
         held=not depends(service, token),
         id=key,
-        address=service.get("Address") or "",
-        host=(service.get("Meta") or {}).get(HOST, ""),
-        facts=facts(service) if whose is Mark.NONE else {},
+        address=intern(service.get("Address") or ""),
+        host=service["Meta"][HOST] if whose is Mark.TWIN else "",
+        facts=facts(service) if whose is Mark.NONE else NO_FACTS,
     )
 
 
@@ -183,17 +184,16 @@ def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
     The token is no part of it. A service that depends on another token counts as not held.
     """
     meta = body.get("Meta") or {}
-    return json.dumps(
-        {
-            "name": body.get("Name") or body.get("Service") or "",
-            "address": body.get("Address") or "",
-            "port": body.get("Port") or 0,
-            "tags": body.get("Tags") or [],
-            "meta": {key: value for key, value in meta.items() if key != TOKEN},
-            "checks": sorted(checks),
-        },
-        sort_keys=True,
-    )
+    parts = {
+        "name": body.get("Name") or body.get("Service") or "",
+        "address": body.get("Address") or "",
+        "port": body.get("Port") or 0,
+        "tags": body.get("Tags") or [],
+        "meta": {key: value for key, value in meta.items() if key != TOKEN},
+        "checks": sorted(checks),
+    }
+    # What is read back and what was written are one text in memory.
+    return intern(json.dumps(parts, sort_keys=True))
 
 
 def require_legal_id(service_id: str) -> None:

@@ -1,10 +1,14 @@
 """The entries at the Consul agent in use, as far as we know, and the writes that change them."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from . import registration as shape
 from .api import Api
+
+# One empty mapping for all services without checks: thousands of empty ones take memory.
+NO_CHECKS: Mapping[str, str] = MappingProxyType({})
 
 
 class Standing:
@@ -15,7 +19,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.ours: dict[str, str] = {}
-        self.checks: dict[str, dict[str, str]] = {}
+        self.checks: dict[str, Mapping[str, str]] = {}
         self.outdated: dict[str, Mapping[str, Any]] = {}
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
@@ -23,13 +27,13 @@ class Standing:
     def listed(self, services: Iterable[str], checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over the checks of a listing. The caller says which services are `ours`."""
         self._foreign = shape.foreign(checks)
+        self.checks = {}
         types = {key: check.get("Type") or "" for key, check in checks.items()}
         for foreign in self._foreign:
             del types[foreign]
-        self.checks = {
-            key: {each: types[each] for each in shape.possible_check_ids(key) if each in types}
-            for key in services
-        }
+        for key in services:
+            found = {each: types[each] for each in shape.possible_check_ids(key) if each in types}
+            self.checks[key] = found or NO_CHECKS
 
     def followers(self) -> set[str]:
         """Our services whose checks follow the owner."""
@@ -63,7 +67,7 @@ class Standing:
         self.outdated.pop(service_id, None)
         for stale in known.keys() - wanted.keys():
             api.deregister_check(stale)
-        self.checks[service_id] = wanted
+        self.checks[service_id] = wanted or NO_CHECKS
 
     def deregister(self, api: Api, service_id: str) -> None:
         """Remove a service and all its checks."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from kazoo import exceptions as errors
 
-from registrator.model import Actual, Entry, Identity, Mark, Service
+from registrator.model import NO_FACTS, Actual, Entry, Identity, Mark, Service
 
 from ..common.batches import batches
 from ..common.values import json_in
@@ -72,8 +72,9 @@ def read_node(path: str, data: bytes, stat: Any, identity: Identity, session: in
     if session and holder == session:
         mark = Mark.OURS
     shown = str(fields.get("ID") or "") if mark is not Mark.NONE else ""
-    facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else {}
-    entry = Actual(content, mark, id=shown, address=address, host=host, facts=facts)
+    facts = _facts(fields) if mark in (Mark.NONE, Mark.UNTOLD) else NO_FACTS
+    twin = host if mark is Mark.TWIN else ""
+    entry = Actual(content, mark, id=shown, address=address, host=twin, facts=facts)
     return Node(entry, holder, stat.version, stat.czxid)
 
 

@@ -15,6 +15,7 @@ The guarantees:
 import math
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -199,7 +200,9 @@ class Inventory:
                 self._list()
             settled = self._look()
         except EngineUnavailable:
-            self._publish_ends(publish)
+            # The removal of what is known to have ended does not wait for the engine.
+            if before := self._snapshot:
+                self._publish_news(publish, settled=before.settled, complete=before.complete)
             raise
         self._publish_news(publish, settled=settled)
         self._agenda.forget_done()
@@ -275,11 +278,6 @@ class Inventory:
                 task.hint = hint.then(task.hint)
             raise
 
-    def _publish_ends(self, publish: Publish) -> None:
-        """Publish what is known while the engine fails: nobody waits for it to remove an end."""
-        if (last := self._snapshot) is not None:
-            self._publish_news(publish, settled=last.settled, complete=last.complete)
-
     def _publish_news(
         self, publish: Publish, *, settled: bool, complete: bool | None = None
     ) -> None:
@@ -301,4 +299,4 @@ class Inventory:
                 self._snapshot = snapshot
                 publish(snapshot)
         lone = {key: Offer(left_out=(why,)) for key, why in apart.items()}
-        self._board.offers = {**self._containers.offers, **lone}
+        self._board.offers = ChainMap(lone, self._containers.offers)

@@ -28,7 +28,7 @@ class Doubt:
 
         `known` are the containers that run as far as events told.
         """
-        if len(known) < MANY or known & listed:
+        if len(known) < MANY or known & listed or now >= self._until:
             self._until = math.inf
         elif self._until == math.inf:
             self._until = now + LOOK_AGAIN
@@ -37,6 +37,4 @@ class Doubt:
                 "told of their end: listing again in %.0f s before their services are removed",
                 len(known), LOOK_AGAIN,
             )  # fmt: skip
-        elif now >= self._until:
-            self._until = math.inf
         return self._until

@@ -23,6 +23,16 @@ def limit_malloc_arenas() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
 
 
+def give_back_free_memory() -> None:
+    """Return to the system what is free on the heap. Does nothing with another C library.
+
+    Imports and the first listings leave 0.5 to 1.4 MiB that the process seldom needs again.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def import_requests_without_charset_detection() -> None:
     """Import requests, which the libraries use, without charset_normalizer. Call it first.
 

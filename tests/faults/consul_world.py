@@ -11,8 +11,9 @@ from typing import Any
 
 from support.consul import MASTER
 from support.servers import Consul, consul_cluster
+from support.wait import until
 
-from faults.world import BUSY, STRANGER, STRANGERS_ADDRESS, Record, World, first
+from faults.world import BUSY, READ_ERRORS, STRANGER, STRANGERS_ADDRESS, Record, World, first
 
 # Who gives no token may do everything, as the tests' eyes do. A token that Consul does not know
 # may do nothing. Consul keeps in mind for a second what a token may do.
@@ -108,8 +109,12 @@ class ConsulWorld(World):
         return "held by the agents themselves: " + ", ".join(held)
 
     @property
+    def _consuls(self) -> list[Consul]:
+        return [each for each in self.members if isinstance(each, Consul)]
+
+    @property
     def _clients(self) -> list[Consul]:
-        return [each for each in self.members[:2] if isinstance(each, Consul)]
+        return self._consuls[:2]
 
     def _put(self, client: Consul, path: str, body: object = None) -> None:
         url = f"http://{client.address}/v1/agent/service/{path}"
@@ -138,6 +143,16 @@ class ConsulWorld(World):
             elif found:
                 self._put(client, f"deregister/{service_id}")
 
+    def heal(self) -> None:
+        """Wait, too, until every member has caught up and knows the agents' token."""
+        super().heal()
+        if self.secret.exists():
+            until(self._knows_the_token, "every member knows the token", ignore=READ_ERRORS)
+
+    def _knows_the_token(self) -> bool:
+        token = {"X-Consul-Token": self.secret.read_text()}
+        return all(member.api("acl/token/self", token) for member in self._consuls)
+
     def serves(self) -> bool:
-        nodes = [s.api("agent/members") for s in (*self._servers, *self.members[:2])]  # type: ignore[attr-defined]
+        nodes = [member.api("agent/members") for member in self._consuls]
         return all(sum(m["Status"] == 1 for m in seen) == 5 for seen in nodes)

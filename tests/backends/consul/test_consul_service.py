@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.consul import service
 
@@ -10,10 +12,15 @@ from registrator.backends.consul.registration import (
     DIGEST,
     HOST,
     OWNER,
+    actual,
+    body,
     check,
+    check_types,
+    content,
     meta,
     require_legal_id,
 )
+from registrator.model import Identity
 
 ME = {OWNER: "me", HOST: "host"}
 EVERY = {"Interval": "10s", "CheckID": "service:host:c0:80"}
@@ -142,3 +149,11 @@ def test_meta_keeps_to_consuls_limits() -> None:
 def test_ids_that_consul_would_not_let_go_of(wrong: str) -> None:
     with pytest.raises(Rejected):
         require_legal_id(wrong)
+
+
+def test_what_is_read_back_is_one_text_in_memory_with_what_was_written() -> None:
+    made = body(service(), ME)
+    written = content(made, check_types(made))
+    listed = json.loads(json.dumps({**made, "Service": made["Name"]}))
+
+    assert actual("host:c0:80", listed, (), Identity("me", "host"), None).content is written

@@ -1,0 +1,29 @@
+"""The process gives memory back to the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+from pathlib import Path
+from registrator.system.memory import give_back_free_memory, limit_malloc_arenas
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+limit_malloc_arenas()
+blocks = [bytes(1000) for _ in range(50_000)]
+last = blocks[-1]  # it keeps the C library from giving back what lies before it
+del blocks
+before = resident()
+give_back_free_memory()
+print(before - resident())
+"""
+
+
+def test_free_memory_goes_back_to_the_system() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) > 40e6
