@@ -33,9 +33,9 @@ TIMES = 1.1
 CONNECTED = ": connected to "
 
 COSTS = {
-    "etcd": paper.Costs(listing=1, alive=0, start=2, loss=4),
+    "etcd": paper.Costs(listing=18, alive=0, start=7, loss=30),
     "consulkv": paper.Costs(listing=1, alive=0, start=2, loss=5),
-    "zookeeper": paper.Costs(listing=102, alive=0.8, start=206, loss=206),
+    "zookeeper": paper.Costs(listing=3, alive=0.5, start=320, loss=230),
 }
 
 

@@ -1,4 +1,4 @@
-"""What agents and a registry's server use over a span of time: processor time, requests, bytes."""
+"""The use of agents and of a registry: processor time, requests and bytes over a span of time."""
 
 from __future__ import annotations
 

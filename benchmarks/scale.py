@@ -32,7 +32,7 @@ MEMORY = {"etcd": 45.0}
 
 @dataclass
 class Sample:
-    """What was measured beside one number of foreign entries."""
+    """The measured values beside one number of foreign entries."""
 
     cold: list[float] = field(default_factory=list)
     resyncs: list[Usage] = field(default_factory=list)
