@@ -84,9 +84,10 @@ fuzz: setup ## Spoil the engine's answers in random places for MINUTES
 compatibility: servers ## Run the suites against other versions of servers, engines and Python
 	.venv/bin/python -m compatibility $(ONLY)
 
+# make bench PEER=COMMAND measures another registrator beside this one.
 .PHONY: bench
 bench: servers ## Measure the figures of docs/performance.md; BENCH=--quick for a look
-	.venv/bin/python -m benchmarks $(BENCH)
+	.venv/bin/python -m benchmarks $(if $(PEER),--peer '$(PEER)') $(BENCH)
 
 .PHONY: clean
 clean: ## Remove all that these commands have made here

@@ -6,29 +6,40 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `value`, `target` and `floor` are in `unit`.
+    """One line of a table. `value`, `target`, `base` and `extremes` are in `unit`.
 
-    The target is an upper bound. `floor` is the least that the job can cost, measured in the same
-    run. With `times`, the target is this multiple of the floor.
+    `value` is the median of `n` samples, which lie between the `extremes`. The target is an upper
+    bound. `base` is what the value is compared with, measured in the same run. It is the floor
+    unless the table says otherwise. With `times`, the target is this multiple of the base.
     """
 
     row: str
     value: float
     unit: str
     target: float | None = None
-    floor: float | None = None
+    base: float | None = None
     times: float | None = None
     note: str = ""
+    n: int = 1
+    extremes: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, row: str, samples: Iterable[float], unit: str, **more: Any) -> Figure:
+        """The figure of several samples."""
+        found = [*samples]
+        extremes = (min(found), max(found)) if len(found) > 1 else None
+        return cls(row, median(found), unit, n=len(found), extremes=extremes, **more)
 
     @property
     def bound(self) -> float | None:
         """The target in `unit`."""
-        if self.times is not None and self.floor is not None:
-            return self.times * self.floor
+        if self.times is not None and self.base is not None:
+            return self.times * self.base
         return self.target
 
     @property
@@ -36,9 +47,33 @@ class Figure:
         """Whether the target is met. None without a target."""
         return None if self.bound is None else self.value <= self.bound
 
+    @property
+    def ratio(self) -> float | None:
+        """The value as a multiple of the base."""
+        return self.value / self.base if self.base else None
+
     def as_json(self) -> dict[str, object]:
-        """All fields, with the bound and whether it is met."""
-        return dataclasses.asdict(self) | {"bound": self.bound, "met": self.met}
+        """All fields, with the bound, the ratio and whether the target is met."""
+        more = {"bound": self.bound, "ratio": self.ratio, "met": self.met}
+        return dataclasses.asdict(self) | more
+
+    def cells(self) -> list[str]:
+        """The line as texts."""
+        low, high = self.extremes or (None, None)
+        bound = _shown(self.bound, self.unit)
+        if self.times is not None:
+            bound += f" ({self.times:g} times)"
+        return [
+            self.row,
+            str(self.n),
+            _shown(self.value, self.unit),
+            f"{_shown(low)} to {_shown(high)}" if self.extremes else "",
+            _shown(self.base, self.unit),
+            "" if self.ratio is None else f"{self.ratio:.2f}",
+            bound,
+            {None: "", True: "yes", False: "**no**"}[self.met],
+            self.note,
+        ]
 
 
 def median(values: Iterable[float]) -> float:
@@ -47,28 +82,27 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(found) if found else float("inf")
 
 
-def spread(values: Sequence[float], unit: str, scale: float = 1) -> str:
-    """The number of values and their range, for a note."""
-    if len(values) < 2:
+def table(figures: Iterable[Figure], base: str = "floor") -> str:
+    """The figures as Markdown in columns. `base` says what they are compared with."""
+    heads = ["figure", "n", "median", "range", base, "ratio", "target", "met", "note"]
+    rows = [heads, *(figure.cells() for figure in figures)]
+    used = [place for place in range(len(heads)) if any(row[place] for row in rows[1:])]
+    widths = {place: max(3, *(len(row[place]) for row in rows)) for place in used}
+    right = {heads.index(name) for name in ("n", "median", base, "ratio")}
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def padded(row: Sequence[str]) -> list[str]:
+        sides = (str.rjust if place in right else str.ljust for place in used)
+        return [side(row[place], widths[place]) for side, place in zip(sides, used, strict=True)]
+
+    rules = ["-" * (widths[p] - 1) + ":" if p in right else "-" * widths[p] for p in used]
+    return "\n".join([line(padded(heads)), line(rules), *(line(padded(r)) for r in rows[1:])])
+
+
+def _shown(value: float | None, unit: str = "") -> str:
+    if value is None:
         return ""
-    return f"n={len(values)}, {min(values) * scale:.3g} to {max(values) * scale:.3g} {unit}"
-
-
-def table(figures: Iterable[Figure]) -> str:
-    """The figures as Markdown."""
-    lines = [
-        "| figure | measured | target | met | floor | ratio | |",
-        "| --- | --: | --: | --- | --: | --: | --- |",
-    ]
-    for each in figures:
-        bound = "" if each.bound is None else f"{each.bound:.3g} {each.unit}"
-        if each.times is not None:
-            bound += f" ({each.times:g} times the floor)"
-        met = {None: "", True: "yes", False: "**no**"}[each.met]
-        floor = "" if each.floor is None else f"{each.floor:.3g} {each.unit}"
-        ratio = f"{each.value / each.floor:.2f}" if each.floor else ""
-        value = f"{each.value:.3g} {each.unit}"
-        lines.append(
-            f"| {each.row} | {value} | {bound} | {met} | {floor} | {ratio} | {each.note} |"
-        )
-    return "\n".join(lines)
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{text} {unit}".rstrip()

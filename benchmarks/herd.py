@@ -14,16 +14,19 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from benchmarks.figure import Figure
+from benchmarks.paper import HOSTS, RESYNC, Costs, attempts, restart, returning, steady
 from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
 from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import SECOND_LOOK, Reconciler
-from registrator.system.retry import MAX_BACKOFF, backoff
+from registrator.system.retry import backoff
 
-HOSTS, SERVICES = 10_000, 100
-RESYNC, KEEPALIVE = 60.0, 10.0
+SERVICES, KEEPALIVE = 100, 10.0
 # The requests of one listing, and the services in one transaction, as with etcd.
 LISTING, BATCH = 1, 128
+WRITES = -(-SERVICES // BATCH)
+# A loss shows at a keep-alive. A listing, the writes and a second listing follow.
+COSTS = Costs(listing=LISTING, alive=1 / KEEPALIVE, start=LISTING, loss=1 + 2 * LISTING + WRITES)
 # Seconds that a restart of all agents takes, one by one, and that an outage lasts.
 ROLLING, OUTAGE = 600.0, 600.0
 
@@ -172,57 +175,29 @@ class Herd:
         return sum(len(host.backend.entries) == SERVICES for host in self.hosts)
 
 
-def steady(hosts: int) -> float:
-    """Calculated requests per second without changes: listings and keep-alives."""
-    return hosts * (LISTING / RESYNC + 1 / KEEPALIVE)
-
-
-def rolling(hosts: int) -> float:
-    """Calculated requests per second while all agents restart: each lists once more."""
-    return steady(hosts) + hosts * LISTING / ROLLING
-
-
-def wait(outage: float = OUTAGE) -> float:
-    """The calculated longest wait between attempts after `outage` seconds."""
-    return min(MAX_BACKOFF, outage / 6)
-
-
-def attempts(hosts: int) -> float:
-    """Calculated requests per second in an outage. The average wait is three quarters."""
-    return hosts / (0.75 * wait())
-
-
-def returning(hosts: int) -> float:
-    """Calculated requests per second while the herd returns after an outage.
-
-    Each wait is drawn between half of the longest wait and all of it. The agents fail at different
-    times, so they return evenly. Each agent sends the keep-alive that shows the loss, a listing,
-    its writes and a second listing. Agents that are back continue as usual.
-    """
-    return steady(hosts) + attempts(hosts) * (1 + 2 * LISTING + -(-SERVICES // BATCH))
-
-
 def rows(quick: bool) -> Iterator[Figure]:
     """Simulated rates. The target is the calculated rate and a tenth more for chance."""
     hosts = 500 if quick else 5000
     herd = Herd(hosts)
     herd.run(600)
-    yield _figure("steady state", herd.registry.rate(300, 600), steady(hosts), hosts)
+    yield _figure("steady state", herd.registry.rate(300, 600), steady(COSTS, hosts), hosts)
     herd.restart(ROLLING)
     herd.run(600 + ROLLING)
     rate = herd.registry.rate(600, 600 + ROLLING)
-    yield _figure("all agents restarted within 10 min", rate, rolling(hosts), hosts)
+    yield _figure("all agents restarted within 10 min", rate, restart(COSTS, hosts, ROLLING), hosts)
     herd.registry.down = True
     back = herd.clock.now + OUTAGE
     herd.run(back)
     rate = herd.registry.rate(back - 60, back)
-    yield _figure("attempts at the end of an outage of 10 min", rate, attempts(hosts), hosts)
+    yield _figure(
+        "attempts at the end of an outage of 10 min", rate, attempts(hosts, OUTAGE), hosts
+    )
     herd.registry.down = False
     for host in herd.hosts:
         host.backend.lost = True
     herd.run(back + 120)
     peak = float(herd.registry.peak(back, back + 120))
-    yield _figure("the highest second after it", peak, returning(hosts), hosts)
+    yield _figure("the highest second after it", peak, returning(COSTS, hosts, OUTAGE), hosts)
     yield Figure("hosts not in sync 2 min after it", hosts - herd.right(), "", 0)
 
 

@@ -17,8 +17,10 @@ from urllib.parse import urlencode
 
 from kazoo.client import KazooClient
 
+from benchmarks.agents import HOST
 from benchmarks.http_client import Client, request
-from benchmarks.registries import BASE, NAME, ZooKeeperRegistry
+from benchmarks.registries import ZooKeeperRegistry
+from benchmarks.registry import BASE, NAME
 
 EVENTS = {"type": ["container"], "event": ["start", "die"]}
 
@@ -37,12 +39,12 @@ class ToConsul:
         self._client = Client(address)
 
     def register(self, name: str, ip: str, port: int) -> None:
-        body = {"ID": f"h:{name}:80", "Name": NAME, "Address": ip, "Port": port}
+        body = {"ID": f"{HOST}:{name}:80", "Name": NAME, "Address": ip, "Port": port}
         target = "/v1/agent/service/register?replace-existing-checks=true"
         self._client.ask(request("PUT", target, json.dumps(body).encode()))
 
     def deregister(self, name: str, ip: str, port: int) -> None:
-        self._client.ask(request("PUT", f"/v1/agent/service/deregister/h:{name}:80"))
+        self._client.ask(request("PUT", f"/v1/agent/service/deregister/{HOST}:{name}:80"))
 
 
 class ToZooKeeper:

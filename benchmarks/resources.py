@@ -16,9 +16,11 @@ from support.wait import until
 from support.zookeeper import writes as writes_to
 
 from benchmarks.agents import IP, agent, processor, resident
-from benchmarks.figure import Figure, median, spread
+from benchmarks.etcd import EtcdRegistry
+from benchmarks.figure import Figure, median
 from benchmarks.http_client import Client, request
-from benchmarks.registries import BASE, EtcdRegistry, Registry, ZooKeeperRegistry, running
+from benchmarks.registries import ZooKeeperRegistry, running
+from benchmarks.registry import BASE, Registry
 from benchmarks.simulated import SimEngine, simulated
 from benchmarks.starting import registered, settle
 
@@ -38,7 +40,7 @@ def memory(scheme: str, n: int, idle: float) -> Iterator[Figure]:
                 process.wait_log("published ports are registered")
             time.sleep(idle)
             before = resident(process.pid)
-            _resync(engine, process)
+            resync(engine, process)
             time.sleep(idle)
             after = resident(process.pid)
     yield Figure(
@@ -70,18 +72,18 @@ def idle(scheme: str, n: int, resyncs: int) -> Iterator[Figure]:
             costs, floors = [], []
             for _ in range(resyncs):
                 began = processor(process.pid)
-                _resync(engine, process)
+                resync(engine, process)
                 time.sleep(1)
                 costs.append(processor(process.pid) - began - between)
                 floors.append(_listings(engine, registry))
     hour = between * HOUR + median(costs) * HOUR / RESYNC
     note = f"{between * 1000:.2g} ms a second and {median(costs) * 1000:.3g} ms a resync"
-    note += f" ({spread(costs, 'ms', 1000)}), scaled; the floor reads both listings"
+    note += f" (n={len(costs)}), scaled; the floor reads both listings"
     name = f"processor time an hour, {n:,} containers idle: {scheme}"
-    yield Figure(name, hour, "s", 10, median(floors) * HOUR / RESYNC, note=note)
+    yield Figure(name, hour, "s", 10, median(floors) * HOUR / RESYNC, note=note, n=len(costs))
 
 
-def _resync(engine: SimEngine, process: Agent) -> None:
+def resync(engine: SimEngine, process: Agent) -> None:
     """Make the agent list, and wait until it asks the engine."""
     asked = engine.asked().get("containers/json", 0)
     process.signal(SIGHUP)
@@ -126,7 +128,7 @@ def writes(n: int, refresh: float, refreshes: int) -> Iterator[Figure]:
 def _pass(engine: SimEngine, process: Agent, seconds: float) -> None:
     """Let the time pass, with `RESYNCS` resyncs in it."""
     for _ in range(RESYNCS):
-        _resync(engine, process)
+        resync(engine, process)
         time.sleep(seconds / RESYNCS)
 
 

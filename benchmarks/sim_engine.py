@@ -1,11 +1,12 @@
 """A simulated Docker engine for any number of containers, made from a real engine's answers.
 
-    python -m benchmarks.sim_engine SOCKET CONTAINERS RUNNING
+    python -m benchmarks.sim_engine SOCKET CONTAINERS RUNNING [ID]
 
-It serves the requests of an agent (version, info, ping, listing, inspections, events), and nothing
-else. It answers 400 to a request that a real engine would not understand, and to one that is not
-simulated. Such a request fails the benchmark, so that no figure depends on a request that does
-nothing. The simulation costs little: it makes its answers once, or replaces a few words in them.
+It calls itself ID, or by the recorded id. It serves the requests of an agent (version, info, ping,
+listing, inspections, events), and nothing else. It answers 400 to a request that a real engine
+would not understand, and to one that is not simulated. Such a request fails the benchmark, so that
+no figure depends on a request that does nothing. The simulation costs little: it makes its answers
+once, or replaces a few words in them.
 
 It reads commands from stdin, one a line, and answers each with a line of JSON on stdout::
 
@@ -40,7 +41,7 @@ PATH = re.compile(
 )
 HEAD = b"HTTP/1.1 %d %s\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\n"
 STREAM = HEAD % (200, b"OK") + b"Transfer-Encoding: chunked\r\n\r\n"
-KINDS = {"type", "event"}
+KINDS, ACTIONS = {"container", "network"}, {"start", "die", "connect", "disconnect"}
 
 
 class Refused(Exception):
@@ -133,13 +134,14 @@ class Containers:
 class Engine:
     """The engine: its answers, its listeners, and a count of requests."""
 
-    def __init__(self, containers: Containers) -> None:
+    def __init__(self, containers: Containers, identity: str = "") -> None:
+        info = recorded("info")
         self.containers = containers
         self.asked: Counter[str] = Counter()
         self.refused: list[str] = []
         self._fixed = {
             "version": answer(compact(recorded("version"))),
-            "info": answer(compact(recorded("info"))),
+            "info": answer(compact(info | {"ID": identity or info["ID"]})),
             "_ping": answer(b"OK"),
         }
         self._events = {name: [compact(e) for e in recorded(name)] for name in ("start", "die")}
@@ -166,8 +168,8 @@ class Engine:
         """Begin a stream of events. Raises `Refused` for a filter that is not simulated."""
         filters = json.loads(query.pop("filters", ["{}"])[0])
         since = query.pop("since", ["0"])[0]
-        known = {"container", "network"} <= set(filters.get("type", ["container", "network"]))
-        wanted = {"start", "die", "connect", "disconnect"} <= set(filters.get("event", KINDS))
+        known = set(filters.get("type", KINDS)) >= KINDS
+        wanted = set(filters.get("event", ACTIONS)) >= ACTIONS
         if query or not known or not wanted or not re.fullmatch(r"\d+(\.\d{9})?", since):
             raise Refused(f"events: {since} {filters} {query}")
         first = int(since.replace(".", "").ljust(len(since.partition(".")[0]) + 9, "0"))
@@ -237,9 +239,9 @@ class Connection(asyncio.Protocol):
         self._engine.leave(self._transport)
 
 
-async def serve(socket: str, total: int, running: int) -> None:
+async def serve(socket: str, total: int, running: int, identity: str = "") -> None:
     """Serve requests until stdin ends."""
-    engine = Engine(Containers(total, running))
+    engine = Engine(Containers(total, running), identity)
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: Connection(engine), socket, backlog=128)
     commands = asyncio.StreamReader()
@@ -257,4 +259,4 @@ async def serve(socket: str, total: int, running: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))

@@ -15,11 +15,12 @@ from typing import Any
 class SimEngine:
     """A running simulated engine. `host` is a value for ``DOCKER_HOST``."""
 
-    def __init__(self, folder: Path, total: int, running: int) -> None:
+    def __init__(self, folder: Path, total: int, running: int, identity: str = "") -> None:
         self.socket = folder / "docker.sock"
         self.host = f"unix://{self.socket}"
+        words = [str(self.socket), str(total), str(running), *([identity] if identity else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.sim_engine", self.socket, str(total), str(running)],
+            [sys.executable, "-m", "benchmarks.sim_engine", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).resolve().parents[1],
@@ -61,10 +62,10 @@ class SimEngine:
 
 
 @contextmanager
-def simulated(total: int, running: int | None = None) -> Iterator[SimEngine]:
+def simulated(total: int, running: int | None = None, identity: str = "") -> Iterator[SimEngine]:
     """An engine with `total` containers. `running` of them (or all) run."""
     with tempfile.TemporaryDirectory(prefix="sim-") as folder:
-        engine = SimEngine(Path(folder), total, total if running is None else running)
+        engine = SimEngine(Path(folder), total, total if running is None else running, identity)
         try:
             yield engine
             engine.asked()

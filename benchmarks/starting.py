@@ -14,10 +14,12 @@ from datetime import datetime
 
 from support.agent import Agent
 
-from benchmarks.agents import HOST, IP, agent
-from benchmarks.figure import Figure, median, spread
+from benchmarks.agents import HOST, IP, Host, agent
+from benchmarks.figure import Figure, median
 from benchmarks.http_client import Client, request
-from benchmarks.registries import READERS, Registry, running
+from benchmarks.readers import READERS
+from benchmarks.registries import running
+from benchmarks.registry import Registry
 from benchmarks.sim_engine import HOST_PORT, container_id
 from benchmarks.simulated import SimEngine, simulated
 
@@ -31,8 +33,12 @@ def registered(process: Agent) -> int:
     return sum(int(number or 1) for _, number in LINE.findall(process.log))
 
 
-def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
+def settle(
+    registry: Registry, wanted: int, process: Agent, host: Host | None = None
+) -> tuple[float, int]:
     """Wait until `wanted` services stand. Returns the moment (of `time.time`) and the number.
+
+    With a `host`, only its services count.
 
     It asks the registry only after the agent has logged a registration, and returns the moment of
     that line. Constant requests would slow the registry down.
@@ -43,7 +49,7 @@ def settle(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]
         lines = LINE.findall(process.log)
         if len(lines) > logged:
             logged = len(lines)
-            stand = registry.count()
+            stand = registry.count(host)
             if stand >= wanted:
                 return datetime.fromisoformat(lines[-1][0]).timestamp(), stand
         time.sleep(0.005)
@@ -84,8 +90,7 @@ def cold(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
                 took.append(done - began)
     bound = {"times": 1.1} if scheme == "consul" else {"target": 1.0 if n <= 1000 else 5.0}
     name = f"cold start, {n:,} containers: {scheme}"
-    note = spread(took, "s")
-    yield Figure(name, median(took), "s", floor=median(floors), note=note, **bound)
+    yield Figure.of(name, took, "s", base=median(floors), **bound)
 
 
 def first(scheme: str, repeats: int) -> Iterator[Figure]:
@@ -103,9 +108,9 @@ def first(scheme: str, repeats: int) -> Iterator[Figure]:
                 seen = reader.wait([key], True)
                 took += [(at - began) / 1e9 for at in seen.values()]
             reader.close()
-    yield Figure(
-        f"process start to first registration: {scheme}", median(took), "s", 0.35, median(floors),
-        note=f"{spread(took, 's')}; the floor is an empty interpreter's start",
+    yield Figure.of(
+        f"process start to first registration: {scheme}", took, "s", target=0.35,
+        base=median(floors), note="the floor is an empty interpreter's start",
     )  # fmt: skip
 
 
@@ -127,7 +132,4 @@ def storm(scheme: str, n: int, repeats: int) -> Iterator[Figure]:
     bound = {"times": 1.1} if scheme == "consul" else {"target": 0.6}
     name = f"{n:,} starts within 50 ms: {scheme}"
     yield Figure(f"{name}, missing", missing, "", 0)
-    note = spread(took, "s")
-    yield Figure(
-        f"{name}, all visible", median(took), "s", floor=median(floors), note=note, **bound
-    )
+    yield Figure.of(f"{name}, all visible", took, "s", base=median(floors), **bound)
