@@ -8,6 +8,7 @@ from typing import Any
 from consul import base
 
 from .errors import Denied, Leaderless, Refused
+from .kv_transaction import Operation, Stored
 from .settings import Endpoint
 from .transport import Client
 
@@ -114,9 +115,12 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
             self.agent.check.deregister(check_id)
 
     def transact(
-        self, operations: Sequence[Mapping[str, Any]]
-    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-        """The results and the errors of a transaction. If there are errors, nothing was written."""
+        self, operations: Sequence[Operation]
+    ) -> tuple[Sequence[tuple[str, Stored]], Mapping[int, str]]:
+        """The keys that a transaction found or wrote, and its errors by the operation's number.
+
+        If there are errors, nothing was written, and no key is given.
+        """
         try:
             answer = self.txn.put(operations)
         except Refused as error:
@@ -125,4 +129,19 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
             with self.http.expect_consul_format():
                 answer = json.loads(error.reason)
         with self.http.expect_consul_format():
-            return answer["Results"] or (), answer["Errors"] or ()
+            rows = [result["KV"] for result in answer["Results"] or ()]
+            errors = {int(each["OpIndex"]): str(each["What"]) for each in answer["Errors"] or ()}
+            if not errors.keys() <= set(range(len(operations))):
+                raise IndexError
+            return [(str(row["Key"]), Stored.read(row)) for row in rows], errors
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """The names below a prefix of the store that end with a slash, each with the prefix."""
+        try:
+            found = self.kv.get(prefix, keys=True, separator="/")[1]
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return ()
+        with self.http.expect_consul_format():
+            return [each for each in found or () if each.endswith("/")]

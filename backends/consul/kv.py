@@ -9,43 +9,46 @@ With ``-ttl``, one session locks every key. Consul deletes the keys when the ses
 renewed (see `kv_session`). Consul takes between one and two TTLs to end it. Keys of a predecessor
 are released and locked in one transaction, so they are never missing.
 
+A listing costs by this host's keys, and not by those of other hosts (see `kv_finder`). The manifest
+names all keys that may be this host's, for the next start (see `kv_manifest`).
+
 The store belongs to the whole cluster. If a call finds its server dead, it continues at the next
 address, and nothing must be written again.
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from registrator.backend import (
     ConfigError,
     Context,
     Rejected,
-    SessionLost,
-    Unavailable,
     require_known_options,
 )
 from registrator.model import Actual, Entry, Mark, Plan, Service
-from registrator.uri import Address, RegistryURI
+from registrator.uri import Address
 
 from ..common.order import Order
 from ..common.values import address_in, marks, wants_json
 from .api import Api
-from .errors import Refused, explain_denial
+from .errors import explain_denial
+from .kv_finder import Finder
+from .kv_keys import place, require_legal
 from .kv_owners import Owners, facts
 from .kv_session import Session, anywhere
-from .kv_transaction import MOVED_ON, Stored, Write, operations, transactions
+from .kv_transaction import Stored, Write
+from .kv_writer import Writer
 from .servers import Servers
 from .settings import Settings
-from .transport import WATCH, printable
+from .transport import WATCH
 
 log = logging.getLogger("registrator.consulkv")
 
 MAX_VALUE = 256 * 1024
-MAX_KEY = 4096
-MAX_ATTEMPTS = 3
 
 T = TypeVar("T")
 
@@ -59,21 +62,29 @@ class ConsulKVBackend:
         self._json = wants_json(uri)
         if context.ttl and not 10 <= context.ttl <= 86400:
             raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
-        socket_path, self._prefix = _place(uri)
+        socket_path, self._prefix = place(uri)
+        self._name = str(uri)
         self._identity = context.identity
         self._owners = Owners(context.identity)
         self._ttl = context.ttl
         # At most a second, to notice a restarted server or an agent that left.
         self.keepalive_interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
         self._wake_soon = context.wake_soon
-        self._seen: dict[str, Stored] = {}
-        self._rules = f'the token needs key_prefix "{self._prefix}" {{ policy = "write" }}'
-        if self._ttl:
-            self._rules += ' and session_prefix "" { policy = "write" }'
         settings = Settings.read(context, socket_path)
         order = Order(context)
         self._session = Session(context, settings, order)
         self._servers = Servers(uri, settings, log, need_leader=True, order=order)
+        self._finder = Finder(context.identity, self._prefix, self._call, self._actual)
+        self._manifest = self._finder.manifest
+        places = dict.fromkeys((self._prefix, self._manifest.root if self._prefix else ""))
+        rights = [f'key_prefix "{each}" {{ policy = "write" }}' for each in places]
+        rights += ['session_prefix "" { policy = "write" }'] if self._ttl else []
+        self._rules = f"the token needs {' and '.join(rights)}"
+        self._writer = Writer(
+            self._finder.store, self._manifest, self._owners, self._session, self._actual,
+            context.identity.hostname, self._rules,
+        )  # fmt: skip
+        self._told = False
 
     def entry(self, service: Service) -> Entry:
         """``<prefix>/<name>/<id>``. Name and id may be paths, as in the original.
@@ -81,7 +92,9 @@ class ConsulKVBackend:
         Raises `Rejected`.
         """
         key = f"{self._prefix}{service.name}/{service.id}"
-        _require_legal(key.removeprefix(self._prefix))
+        require_legal(key.removeprefix(self._prefix))
+        if self._manifest.belongs(key):
+            raise Rejected(f"the keys below {self._manifest.root} are the agents' own")
         content = str(Address(service.address, service.port))
         if self._json:
             content = json.dumps(service.record | marks(self._identity), sort_keys=True)
@@ -92,14 +105,18 @@ class ConsulKVBackend:
         return Entry(key, content, service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
-        """Every key under the prefix, whoever wrote it."""
-        self._seen = self._call(lambda api: self._read(api, self._prefix, recurse=True))
+        """Every key of this owner, those of gliderlabs/registrator's, and what stands at `keys`."""
+        with self._warning():
+            self._find(keys)
+        return {key: self._actual(key, stored) for key, stored in self._finder.entries()}
+
+    def _find(self, keys: Collection[str]) -> None:
+        self._finder.find(keys)
         if self._ttl:
-            sessions = {
-                stored.session for stored in self._seen.values() if self._is_foreign(stored)
-            }
+            found = [stored for _, stored in self._finder.entries()]
+            sessions = {stored.session for stored in found if self._is_foreign(stored)}
             self._call(partial(self._session.learn_hosts, sessions=sessions))
-        return {key: self._actual(key, stored) for key, stored in self._seen.items()}
+        self._writer.complete(self._finder.ours())
 
     def _is_foreign(self, stored: Stored) -> bool:
         """Whether another process of our engine's holds the key."""
@@ -124,25 +141,31 @@ class ConsulKVBackend:
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write the plan in transactions. Rejects a key that somebody else took meanwhile."""
-        if plan.register and self._ttl and not self._session.id:
-            self._call(self._session.open)
-        writes = [Write(entry.key, entry.content) for entry in plan.register]
-        writes += [Write(key) for key in plan.deregister]
-        rejected: dict[str, str] = {}
-        writes = [
-            write
-            for write in writes
-            if not (seen := self._seen.get(write.key))
-            or not self._blocked(write, seen, seen, rejected)
-        ]
-        for transaction in transactions(writes):
-            self._commit(transaction, rejected)
-        return rejected
+        with self._warning():
+            if not self._finder.ready:
+                self._find(())
+            if plan.register and self._ttl and not self._session.id:
+                self._call(self._session.open)
+            return self._writer.write([*map(_write, plan.register), *map(Write, plan.deregister)])
+
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        """Log once that the token may not write the manifest."""
+        yield
+        if self._manifest.denied and not self._told:
+            self._told = True
+            log.warning(
+                "%s: the token may not write the manifest below %s, so the agent lists all keys "
+                "at its start and every 10 to 20 minutes; %s",
+                self._name, self._manifest.root, self._rules,
+            )  # fmt: skip
 
     def keepalive(self) -> None:
         """Renew the session by one request if it is due. Otherwise look at the connection."""
         api = self._servers.current
         dropped = api is not None and api.http.dropped()
+        if dropped:
+            self._finder.doubt()
         if self._session.id:
             if dropped or self._session.due:
                 self._call(self._session.renew)
@@ -160,112 +183,7 @@ class ConsulKVBackend:
         with explain_denial(self._rules):
             return anywhere(self._servers, function)
 
-    def _read(self, api: Api, key: str, *, recurse: bool) -> dict[str, Stored]:
-        try:
-            found: Any = api.kv.get(key, recurse=recurse)[1]
-        except Refused as error:
-            if error.status != 404:
-                raise
-            return {}
-        with api.http.expect_consul_format():
-            rows = found or () if recurse else [found]
-            return {row["Key"]: Stored.read(row) for row in rows}
 
-    def _commit(self, writes: Sequence[Write], rejected: dict[str, str]) -> None:
-        """Carry out all writes except those that Consul or somebody else's key forbids."""
-        for _ in range(MAX_ATTEMPTS):
-            planned = [
-                (write, operation)
-                for write in writes
-                for operation in operations(
-                    write, self._seen.get(write.key), self._owners.flags, self._session.id
-                )
-            ]
-            if not planned:
-                return
-            request = [operation for _, operation in planned]
-            results, errors = self._call(partial(Api.transact, operations=request))
-            if not errors:
-                self._note(writes, results)
-                return
-            failed = {planned[error["OpIndex"]][0]: error["What"] for error in errors}
-            if any("invalid session" in what for what in failed.values()):
-                self._session.forget()
-                raise SessionLost("the session in Consul ended, and every entry with it")
-            settled = {
-                write for write, what in failed.items() if self._settle(write, what, rejected)
-            }
-            writes = [write for write in writes if write not in settled]
-        raise Unavailable(f"somebody else keeps changing the same keys under {self._prefix}")
-
-    def _note(self, writes: Sequence[Write], results: Sequence[Mapping[str, Any]]) -> None:
-        """Remember the keys as the transaction left them."""
-        values = {write.key: write.value for write in writes}
-        for key, value in values.items():
-            if value is None:
-                self._seen.pop(key, None)
-        for row in (result["KV"] for result in results):
-            value = values.get(row["Key"])
-            if value is not None:
-                self._seen[row["Key"]] = Stored.read(row)._replace(value=value)
-
-    def _settle(self, write: Write, what: str, rejected: dict[str, str]) -> bool:
-        """Whether a failed write must not be tried again, given what the key holds now."""
-        if "permission denied" in what.lower():
-            rejected[write.key] = f"permission denied: {self._rules}"
-            return True
-        if not MOVED_ON.search(what):
-            rejected[write.key] = what
-            return True
-        now = self._call(lambda api: self._read(api, write.key, recurse=False)).get(write.key)
-        before = self._seen.pop(write.key, None)
-        if now is None:
-            return write.value is None
-        if self._blocked(write, now, before, rejected):
-            return True
-        self._seen[write.key] = now
-        return False
-
-    def _blocked(
-        self, write: Write, now: Stored, before: Stored | None, rejected: dict[str, str]
-    ) -> bool:
-        """Whether a key must not be touched. A removal is then skipped."""
-        why = self._obstacle(write.key, now, before)
-        if why and write.value is not None:
-            rejected[write.key] = why
-        return bool(why)
-
-    def _obstacle(self, key: str, now: Stored, before: Stored | None) -> str:
-        """Why a key must not be touched; empty if it may be. The plan knows it as `before`."""
-        actual = self._actual(key, now)
-        same = before is not None and (before.value, before.flags) == (now.value, now.flags)
-        if actual.mark is Mark.OURS or (same and actual.mark is not Mark.OTHERS):
-            return ""
-        if actual.mark is Mark.NONE and before is not None and self._owners.are_ours(before):
-            return ""  # Somebody wrote another value over our key, and our flags went with that.
-        return actual.holder
-
-
-def _place(uri: RegistryURI) -> tuple[str, str]:
-    """The socket's path, for ``consulkv-unix``, and the prefix of all keys."""
-    socket_path, path = "", uri.path
-    if uri.scheme.endswith("-unix"):
-        socket_path, _, path = uri.path.partition(":/")
-    prefix = path.strip("/")
-    if not prefix:
-        return socket_path, ""
-    try:
-        _require_legal(prefix)
-    except Rejected as error:
-        raise ConfigError(str(error)) from None
-    return socket_path, f"{prefix}/"
-
-
-def _require_legal(path: str) -> None:
-    """Raise `Rejected` if this is not a key, or if a URL cannot ask Consul for it."""
-    if {"", ".", ".."} & set(path.split("/")) or not printable(path):
-        raise Rejected(
-            f"{path[:80]!r} is not a legal key: a part is empty or dots, or it is not printable"
-        )
-    if len(path.encode()) > MAX_KEY:
-        raise Rejected(f"{path[:80]!r}… has more than {MAX_KEY} bytes")
+def _write(entry: Entry) -> Write:
+    service = entry.service
+    return Write(entry.key, entry.content, str(Address(service.address, service.port)))

@@ -18,6 +18,7 @@ from registrator.backend import Backend
 from registrator.uri import Address
 
 NEIGHBOUR, NEIGHBOURS = "neighbour", "10.9.9.9"
+STRANGERS = "0" * 32
 # A count of requests in the metrics: method, path, number.
 LABELLED = r'^consul_api_http_count{method="([A-Z]+)",path="([^"]*)"} (\d+)'
 NAMED = r"^consul_http_([A-Z]+)_(\w+)_count (\d+)"
@@ -73,6 +74,7 @@ class OverHTTP(Registry):
     def plant(self) -> None:
         put(self.server, f"kv/{self.token}x/web/host:c0:80", "10.0.0.1:1000")
         put(self.server, f"kv/{self.token}", "the place itself")
+        put(self.server, f"kv/{self.token}.registrator/{STRANGERS}/0", {"keys": ["web/host:c0:80"]})
         for number, meta in enumerate(({}, {"registrator-owner": OTHER})):
             body = {
                 "ID": f"{NEIGHBOUR}:c{number}:80",
@@ -151,8 +153,9 @@ class ConsulKV(OverHTTP):
     # Each look is due to renew the session.
     leased: Mapping[str, float] = {"ttl": 10, "ttl_refresh": 1}
     rewrites = True
-    # 64 operations a transaction, two an entry under a session.
-    most_writes, most_reads = 33, 1
+    # 64 operations a transaction: two an entry under a session, up to two for the manifest. A look
+    # takes one operation a key, and the manifest's parts with the one that may come next.
+    most_writes, most_reads = 34, 17
 
     def __init__(
         self, server: Consul, environ: Mapping[str, str], suffix: str = "", option: str = ""
@@ -173,7 +176,9 @@ class ConsulKV(OverHTTP):
         return {key: address_of(value) for key, value in found.items()}
 
     def outside(self) -> object:
-        others = [pair for pair in self.pairs() if not pair["Key"].startswith(f"{self.token}/")]
+        """All but the place and this host's manifests. A stranger's manifest counts."""
+        place = re.compile(rf"{self.token}(/|\.registrator/(?!{STRANGERS}))")
+        others = [pair for pair in self.pairs() if not place.match(pair["Key"])]
         return others, self.services()
 
     def index(self) -> int:

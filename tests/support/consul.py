@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import threading
@@ -20,6 +21,7 @@ from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
 from registrator.uri import parse
 from support.certificates import Authority
+from support.proxy import RecordingHTTPProxy
 from support.servers import Consul, start_all
 from support.wait import DEADLINE, until
 
@@ -97,7 +99,13 @@ def register(backend: Backend, *services: Service) -> list[Entry]:
     return entries
 
 
-def put(agent: Consul, path: str, body: object = None, token: str = "", method: str = "PUT") -> Any:
+def put(
+    agent: Consul | RecordingHTTPProxy,
+    path: str,
+    body: object = None,
+    token: str = "",
+    method: str = "PUT",
+) -> Any:
     """A PUT to ``/v1/<path>`` from outside; the answer's JSON."""
     answer = urllib3.request(
         method,
@@ -109,6 +117,13 @@ def put(agent: Consul, path: str, body: object = None, token: str = "", method: 
     )
     assert answer.status == 200, answer.data
     return json.loads(answer.data) if answer.data else None
+
+
+def set_key(consul: Consul, key: str, value: str, flags: int = 0, session: str = "") -> None:
+    """Write a key of the store as ``consul kv put`` does, or lock it by a session."""
+    pair = {"Key": key, "Value": base64.b64encode(value.encode()).decode(), "Flags": flags}
+    verb = {"Verb": "lock", "Session": session} if session else {"Verb": "set"}
+    put(consul, "txn", [{"KV": {**verb, **pair}}])
 
 
 def clear(agent: Consul) -> None:

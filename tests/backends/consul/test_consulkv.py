@@ -141,8 +141,10 @@ def test_two_owners(make: Make, consul: Consul, prefix: str, ttl: float) -> None
     blind = make("us", ttl=ttl, ttl_refresh=ttl / 2)
     mine = register(ours, service(1))[0]
     other = register(theirs, service(2))[0]
-    put(consul, f"kv/{prefix}/plain/host:x:80")
-    marks = {key.rpartition("/")[2]: actual.mark for key, actual in ours.list().items()}
+    plain = f"{prefix}/plain/host:x:80"
+    put(consul, f"kv/{plain}")
+    listed = ours.list([other.key, plain])
+    marks = {key.rpartition("/")[2]: actual.mark for key, actual in listed.items()}
     assert marks == {
         "host:c1:80": Mark.OURS, "host:c2:80": Mark.OTHERS, "host:x:80": Mark.NONE,
     }  # fmt: skip
@@ -241,6 +243,7 @@ def test_acl_rules(tmp_path: Path) -> None:
     consul = Consul(tmp_path, config=ACL)
     consul.start()
     keys = 'key_prefix "services/" { policy = "write" }'
+    keys += ' key_prefix "services.registrator/" { policy = "write" }'
     sessions = 'session_prefix "" { policy = "write" }'
     secret = token(consul, keys)
     ours = backend(f"consulkv://{secret}@{consul.address}/services")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
 import pytest
-from support.consul import put, register, service
+from support.consul import put, register, service, set_key
 from support.servers import Consul
 from support.wait import DEADLINE
 
@@ -64,18 +63,11 @@ def make(consul: Consul, prefix: str) -> Iterator[Make]:
 def plan_for(ours: Backend, *services: Service) -> Plan:
     """The core's plan for the keys that it finds."""
     desired = {entry.key: entry for entry in map(ours.entry, services)}
-    return diff(desired, ours.list(), HERE, dangling=lambda _: True)
+    return diff(desired, ours.list(desired), HERE, dangling=lambda _: True)
 
 
 def rows(consul: Consul, prefix: str) -> dict[str, dict[str, Any]]:
     return {row["Key"]: row for row in consul.api(f"kv/{prefix}/?recurse")}
-
-
-def set_key(consul: Consul, key: str, value: str, flags: int = 0, session: str = "") -> None:
-    """Write a key as ``consul kv put`` does, or lock it by a session."""
-    pair = {"Key": key, "Value": base64.b64encode(value.encode()).decode(), "Flags": flags}
-    verb = {"Verb": "lock", "Session": session} if session else {"Verb": "set"}
-    put(consul, "txn", [{"KV": {**verb, **pair}}])
 
 
 def theirs(number: int, **fields: Any) -> Service:
@@ -134,7 +126,7 @@ def test_keys_of_the_engine_that_this_host_had_before(
     """They get the new owner, so that the option can go later."""
     former = make(query=query, owner="before")
     one, two = register(former, service(1), service(2))
-    assert make(query=query).list()[one.key].mark is Mark.OTHERS
+    assert make(query=query).list([one.key])[one.key].mark is Mark.OTHERS
     ours = make(query=query, former=("before",))
     plan = plan_for(ours, service(1))
     assert [entry.key for entry in plan.register] == [one.key]
@@ -207,21 +199,42 @@ def test_a_key_that_lost_our_mark_is_put_right(
     assert found[one.key].held
 
 
-@pytest.mark.parametrize("flags", [0, 1])
+@pytest.mark.parametrize(
+    ("flags", "service_id", "value"),
+    [
+        (1, "host:c1:80", f"{OWN}:20001"),
+        (0, "host:c1:80", "127.8.8.8:20001"),
+        (0, "db", f"{OWN}:7"),
+    ],
+)
 def test_what_came_since_the_listing_is_not_touched(
-    make: Make, consul: Consul, prefix: str, flags: int
+    make: Make, consul: Consul, prefix: str, flags: int, service_id: str, value: str
 ) -> None:
-    """Even at our own address: only the core knows whether the original wrote it."""
     ours = make()
     assert ours.list() == {}
-    one, two = ours.entry(service(1)), ours.entry(service(2))
+    one, two = ours.entry(service(1, id=service_id)), ours.entry(service(2))
     for entry in (one, two):
-        set_key(consul, entry.key, f"{OWN}:7", flags)
+        set_key(consul, entry.key, value, flags)
     before = rows(consul, prefix)
     rejected = ours.apply(Plan(register=(one,), deregister=(two.key,)))
     assert list(rejected) == [one.key]
     assert ("another owner" if flags else "somebody else registered it") in rejected[one.key]
     assert rows(consul, prefix) == before
+
+
+@pytest.mark.parametrize(
+    ("service_id", "value"), [("host:c1:80", f"{OWN}:7"), ("db", f"{OWN}:20001")]
+)
+def test_what_the_original_wrote_since_the_listing_is_adopted(
+    make: Make, consul: Consul, service_id: str, value: str
+) -> None:
+    """A container started between two listings, and both programs run while a host moves over."""
+    ours = make()
+    assert ours.list() == {}
+    entry = ours.entry(service(1, id=service_id))
+    set_key(consul, entry.key, value)
+    assert ours.apply(Plan(register=(entry,))) == {}
+    assert not plan_for(ours, service(1, id=service_id))
 
 
 def test_a_clones_key_that_came_since_the_listing_is_not_touched(
@@ -269,6 +282,6 @@ def test_unmarked_keys_are_adopted_if_the_original_wrote_them(make: Make, consul
     assert not plan_for(ours, *services)
     # When the containers end, the stranger's key stays.
     ours.apply(plan_for(ours))
-    assert {key: found.content for key, found in ours.list().items()} == {
-        ours.entry(postgres).key: f"{OWN}:5432"
-    }
+    stranger = ours.entry(postgres).key
+    found = ours.list([ours.entry(each).key for each in services])
+    assert {key: each.content for key, each in found.items()} == {stranger: f"{OWN}:5432"}
