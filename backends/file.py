@@ -55,6 +55,8 @@ class _Unreadable(Unavailable):
 class FileBackend:
     """Services in a JSON file, behind the `Backend` protocol."""
 
+    any_thread = True
+
     keepalive_interval: float | None = None
 
     def __init__(self, context: Context) -> None:

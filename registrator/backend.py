@@ -70,7 +70,10 @@ class Context:
 
 
 class Backend(Protocol):
-    """One registry. The reconciler makes one call at a time, from whichever thread has news.
+    """One registry. The reconciler uses it from one thread.
+
+    If it has an attribute ``any_thread`` that is true, the thread that has news may call it: still
+    one call at a time. That saves the hand-over to the reconciler's own thread.
 
     The call with a `Context` makes a backend. It reads the URI, the environment and the files that
     they name, and raises `ConfigError`. It opens no connection: the command checks its options

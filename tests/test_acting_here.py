@@ -104,6 +104,17 @@ def test_the_thread_that_read_an_event_writes_the_first_registry(stages: Stages)
     assert stages.backends[1].writers[-1] is stages.own[2]
 
 
+def test_a_backend_that_does_not_allow_it_keeps_its_own_thread(
+    monkeypatch: pytest.MonkeyPatch, stages: Stages
+) -> None:
+    """As that of a plug-in, which may use something that belongs to one thread."""
+    monkeypatch.setattr(stages.reconcilers[0], "_any_thread", False)
+    reading = stages.act(stages.engine.start(container("b")))
+    stages.until(0, "a", "b")
+    reading.join(60)
+    assert stages.backends[0].writers[-1] is stages.own[1]
+
+
 def test_no_registry_waits_for_another_one_that_hangs(stages: Stages) -> None:
     """One thread that reads events may be held up by the first registry, but never two."""
     stages.free[0].clear()

@@ -12,9 +12,8 @@ used again when it has been well for some minutes (see `failback`).
 With ``-ttl``, a small service ``registrator`` with one TTL check represents the owner. Every
 service gets an alias check that follows this check (see `lifetime`). So one request per refresh
 keeps all services passing, and one more looks at them. When the TTL lapses, all services turn
-critical at once. A minute later (Consul's shortest delay) the agent removes them. A dead agent
-removes nothing: Consul's servers mark its services critical after some seconds and keep them for
-72 hours.
+critical at once. A minute later (Consul's shortest delay) the agent removes them. If the agent is
+dead, Consul's servers mark its services critical after some seconds, and keep them for 72 hours.
 """
 
 import logging
@@ -56,6 +55,8 @@ T = TypeVar("T")
 class ConsulBackend:
     """Uses one Consul agent at a time, out of the addresses of a URI."""
 
+    any_thread = True
+
     def __init__(self, context: Context) -> None:
         uri = context.uri
         unix = uri.scheme == "consul-unix"
@@ -72,12 +73,17 @@ class ConsulBackend:
         self._lifetime = Lifetime(context, self._servers.spare) if context.ttl else None
         self._interval = context.ttl_refresh if context.ttl else WATCH
         self._writers = Writers(_RULES)
-        connect = self._servers.api
         self._removals = Removals(self._identity)
         self._leftovers = Leftovers(
-            uri, self._identity, connect, settings.timeout, log, context.wake, self._removals
+            uri,
+            self._identity,
+            self._servers.api,
+            settings.timeout,
+            log,
+            self._wake,
+            self._removals,
         )
-        self._home = Home(connect)
+        self._home = Home(self._servers.api)
         self._last: Endpoint | None = None
         # On the monotonic clock: the last keep-alive, the first answer "busy".
         self._kept = 0.0

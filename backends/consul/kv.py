@@ -56,6 +56,8 @@ T = TypeVar("T")
 class ConsulKVBackend:
     """``consulkv://[token@]host:port,…/prefix``. ``?value=json`` writes the whole service."""
 
+    any_thread = True
+
     def __init__(self, context: Context) -> None:
         uri = context.uri
         require_known_options(uri, "value", *([] if uri.scheme.endswith("-unix") else ["order"]))

@@ -22,6 +22,8 @@ from .writes import MAX_VALUE, Write, check
 class EtcdBackend:
     """``etcd://host:port,…/prefix``. ``?value=json`` writes the whole service as JSON."""
 
+    any_thread = True
+
     layout = "etcd"
     options: tuple[str, ...] = ("value",)
 

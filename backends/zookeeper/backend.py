@@ -65,6 +65,8 @@ class ZooKeeperBackend:
     watches it, and puts it back when that agent dies.
     """
 
+    any_thread = True
+
     def __init__(self, context: Context) -> None:
         chosen = settings(context.uri, context.environ)
         self._base = base_path(context.uri)

@@ -76,6 +76,7 @@ class Reconciler:
         self._wanted: set[str] = set()  # keys that were desired and may still be in the registry
         self._refused: dict[str, tuple[str, str]] = {}  # key -> the refused content, and why
         self._backend = make(self.wake, self.wake_soon)
+        self._any_thread = bool(getattr(self._backend, "any_thread", False))
 
     def publish(self, snapshot: Snapshot, *, wake: bool = True) -> None:
         """Take over the desired state. Without `wake`, the caller calls `step_here` next."""
@@ -125,12 +126,12 @@ class Reconciler:
                 self._backend.close()
 
     def step_here(self) -> None:
-        """Do all that is due in the calling thread, if the registry was well and is idle.
+        """Do all that is due in the calling thread, if the backend allows it, is well and is idle.
 
         Otherwise the thread of `run` does it. That thread also reports what fails.
         """
         done = False
-        if self._turn.acquire(blocking=False):
+        if self._any_thread and self._turn.acquire(blocking=False):
             try:
                 if not self._failed_before:
                     self.step()

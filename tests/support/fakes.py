@@ -173,6 +173,8 @@ class FakeRegistry:
 class FakeBackend:
     """A backend over a `FakeRegistry`: key is the id, content the service, mark the owner."""
 
+    any_thread = True
+
     def __init__(
         self, registry: FakeRegistry, identity: Identity, interval: float | None = None
     ) -> None:
