@@ -42,9 +42,8 @@ from .transport import WATCH
 
 log = logging.getLogger("registrator.consul")
 
+# Seconds for which an agent may answer that it cannot serve now, before another one is used.
 BUSY = 10.0
-"""Seconds for which an agent may answer that it cannot serve now, before another one is used."""
-
 _RULES = (
     'the token needs service_prefix "" { policy = "write" } and agent_prefix "" { policy = "read" }'
 )
@@ -68,6 +67,7 @@ class ConsulBackend:
         self._identity = context.identity
         self._wake = context.wake
         self._servers = Servers(uri, settings, log, need_leader=False)
+        api = self._servers.api
         self._token = settings.token
         self._token_mark = TokenMark(settings.token)
         self._lifetime = Lifetime(context, self._servers.spare) if context.ttl else None
@@ -75,15 +75,9 @@ class ConsulBackend:
         self._writers = Writers(_RULES)
         self._removals = Removals(self._identity)
         self._leftovers = Leftovers(
-            uri,
-            self._identity,
-            self._servers.api,
-            settings.timeout,
-            log,
-            self._wake,
-            self._removals,
+            uri, self._identity, api, settings.timeout, log, self._wake, self._removals
         )
-        self._home = Home(self._servers.api)
+        self._home = Home(api)
         self._last: Endpoint | None = None
         # On the monotonic clock: the last keep-alive, the first answer "busy".
         self._kept = 0.0
