@@ -78,8 +78,10 @@ class ZooKeeperBackend:
         self._records = Records(context, chosen, self._session, self._base)
         self._name = str(context.uri)
         self._different: list[str] = []
-        # Whether the servers know `getEphemerals`, and whether a record of our session can be kept.
-        self._knows_ephemerals = self._keeps_records = True
+        # Whether the servers know `getEphemerals`.
+        self._knows_ephemerals = True
+        # The fault of the records that the log has told.
+        self._told = ""
         # The last transaction before the first listing. Nodes made by then were a dead agent's.
         self._begin = 0
         # Our session, and those that it replaced.
@@ -183,17 +185,18 @@ class ZooKeeperBackend:
         Only the first listing looks for them. Each listing checks that our own record stands.
         """
         try:
-            if held is not None and self._keeps_records:
-                if not self._begin:
-                    return [self._records.former(client)]
+            if held is not None and not self._begin:
+                return [self._records.former(client)]
+            if held is not None:
                 self._records.check(client, held)
         except Unknown as why:
-            self._keeps_records = False
-            log.warning(
-                "%s: the agent keeps no record of its session, so it reads every node below %s"
-                " once at each start; %s",
-                self._name, self._base or "/", why,
-            )  # fmt: skip
+            if str(why) != self._told:
+                log.warning(
+                    "%s: the records of this host's sessions do not tell enough, so the agent reads"
+                    " every node below %s once at a start; %s",
+                    self._name, self._base or "/", why,
+                )  # fmt: skip
+            self._told = str(why)
         return () if self._begin else every_node(self._session, client, self._base)
 
     def _actual(self, node: Node) -> Actual:

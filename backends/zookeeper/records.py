@@ -27,6 +27,7 @@ from .settings import Settings
 # The sessions of this host that can have a record at one time.
 SLOTS = 8
 
+CLOSED = -1
 PASSWORD = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -41,7 +42,7 @@ class Slot:
     path: str
     session: int = 0
     password: bytes = b""
-    # The version of the node that stands there. None if none does.
+    # The version of the node that stands there. None if none does, `CLOSED` if it may not be read.
     version: int | None = None
 
 
@@ -56,6 +57,10 @@ class Records:
         self._folder = f"{base}.registrator"
         # The sessions whose record we may replace: they have ended, or hold nothing any more.
         self._over = {0}
+        # Why our own record cannot be kept.
+        self._impossible = ""
+        if not base:
+            self._impossible = "a record stands beside the base, and nothing stands beside /"
         self._made_for = 0
 
     def former(self, client: KazooClient) -> Collection[str]:
@@ -63,18 +68,23 @@ class Records:
 
         Also makes our own record. Raises `Unknown`.
         """
-        if not self._base:
-            raise Unknown("a record stands beside the base, and nothing stands beside /")
+        if self._impossible:
+            raise Unknown(self._impossible)
         owner, *others = self._context.identity.owners
         slots = self._slots(client, owner)
         found: list[str] = []
+        closed: list[str] = []
         for slot in (*slots, *(each for other in others for each in self._slots(client, other))):
-            if slot.session not in (0, self._session.id):
+            if slot.password and slot.session != self._session.id:
                 held = self._held(slot)
                 found += held
                 if not held:
                     self._over.add(slot.session)
+            elif slot.version == CLOSED:
+                closed.append(slot.path)
         self._keep(client, slots)
+        if closed:
+            raise Unknown(f"{closed[0]} may not be read, as another user of ZooKeeper made it")
         return found
 
     def check(self, client: KazooClient, held: Collection[str]) -> None:
@@ -82,6 +92,8 @@ class Records:
 
         Raises `Unknown`.
         """
+        if self._impossible:
+            return
         owner = self._context.identity.owner
         if self._session.id != self._made_for:
             # Our former session is over, whether or not the servers know that already.
@@ -101,15 +113,12 @@ class Records:
 
     def _paths(self, owner: str) -> list[str]:
         text = f"{owner}\0{self._context.identity.hostname}"
-        name = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:20]
+        name = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:20]
         return [f"{self._folder}/{name}-{number}" for number in range(SLOTS)]
 
     def _slots(self, client: KazooClient, owner: str) -> list[Slot]:
         paths = self._paths(owner)
         answers = self._session.gather(client.get_async(path) for path in paths)
-        for path, answer in zip(paths, answers, strict=True):
-            if isinstance(answer, Exception) and not isinstance(answer, errors.NoNodeError):
-                raise Unknown(self._remedy(path, answer))
         return [_slot(path, answer) for path, answer in zip(paths, answers, strict=True)]
 
     def _held(self, slot: Slot) -> list[str]:
@@ -138,14 +147,11 @@ class Records:
         if isinstance(error, CHANGED) and not missing:
             # What stood in the slot has gone, or another agent took the slot.
             return False
-        raise Unknown(self._remedy(slot.path, error))
-
-    def _remedy(self, path: str, error: Exception) -> str:
-        """Why a record cannot be used, and what the operator can do."""
-        why = reason_for(error)
-        if isinstance(error, errors.NoNodeError):
-            why = "the node above it is missing and cannot be made"
-        return f"{path}: {why}; give this agent's user the right CREATE on {self._folder}"
+        why = "the node above it cannot be made" if missing else reason_for(error)
+        self._impossible = (
+            f"{slot.path}: {why}; give this agent's user the right CREATE on {self._folder}"
+        )
+        raise Unknown(self._impossible)
 
     def _write(self, client: KazooClient, slot: Slot) -> Exception | None:
         transaction = client.transaction()
@@ -163,8 +169,10 @@ def _slot(path: str, answer: Any) -> Slot:
     A session that made a record is the record's holder, as ZooKeeper itself tells. So nobody can
     send us to the session of somebody else.
     """
-    if isinstance(answer, Exception):
+    if isinstance(answer, errors.NoNodeError):
         return Slot(path)
+    if isinstance(answer, Exception):
+        return Slot(path, session=-1, version=CLOSED)
     data, stat = answer
     if not PASSWORD.fullmatch(data):
         return Slot(path, version=stat.version)
