@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import count
@@ -14,6 +15,7 @@ from itertools import count
 import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NodeExistsError
+from kazoo.protocol.states import WatchedEvent
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 from support.proxy import TCPProxy
 from support.servers import ZooKeeper
@@ -243,6 +245,34 @@ def test_a_change_is_seen_that_no_watch_told(
 
 
 @pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen_that_a_thread_has_not_noted_yet(
+    make: Backends, reader: KazooClient, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine lets kazoo's thread for watches wait."""
+    real = Session._on_change
+
+    def late(session: Session, token: int, event: WatchedEvent) -> None:
+        time.sleep(0.5)
+        real(session, token, event)
+
+    backend, entry = make(), make().entry(service())
+    reconcile(backend, service(), service(1))
+    monkeypatch.setattr(Session, "_on_change", late)
+    CHANGES[change](reader, entry.key)
+    assert after(reconcile(backend, service(), service(1)), entry.key) != "nothing"
+
+
+def test_a_deletion_is_seen_without_any_watch(
+    make: Backends, reader: KazooClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "_on_change", lambda *_: None)
+    backend, entry = make(), make().entry(service())
+    reconcile(backend, service(), service(1))
+    reader.delete(entry.key)
+    assert [*reconcile(backend, service(), service(1)).register] == [entry]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_just_before_the_watch_is_seen(
     make: Backends, reader: KazooClient, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,11 +312,20 @@ def test_another_owners_node_at_our_path_is_seen_until_it_goes(
     for _ in range(2):
         plan = reconcile(backend, service(), service(1))
         assert [*plan.conflicts] == [other.entry(theirs).key]
-    before = reader.get(other.entry(theirs).key)
-    assert not look(backend).keys() & keys(other, theirs), "nobody wants it here any more"
-    assert reader.get(other.entry(theirs).key) == before
     reader.delete(other.entry(theirs).key)
     assert len(reconcile(backend, service(), service(1)).register) == 1
+
+
+def test_another_owners_node_is_forgotten_when_nobody_wants_its_path(
+    make: Backends, reader: KazooClient
+) -> None:
+    backend, other = make(), make(owner=OTHER)
+    theirs = service(id="other:c0:80")
+    reconcile(other, theirs)
+    before = reader.get(other.entry(theirs).key)
+    assert backend.list(keys(other, theirs)).keys() == keys(other, theirs)
+    assert backend.list() == {}
+    assert reader.get(other.entry(theirs).key) == before
 
 
 def test_what_stood_at_a_key_that_nobody_looked_at_is_decided_at_once(
@@ -312,6 +351,26 @@ def test_what_stood_at_a_key_that_nobody_looked_at_is_decided_at_once(
     reader.create(entry.key, b"theirs")
     assert [*backend.apply(Plan((entry,)))] == [entry.key]
     assert not woken.is_set(), "a listing has looked there, so the next one is early enough"
+
+
+@pytest.mark.parametrize("change", ["made", "removed"])
+def test_parents_that_others_change_meanwhile_do_not_split_a_write(
+    make: Backends, server: ZooKeeper, reader: KazooClient, base: str, change: str
+) -> None:
+    """As when many hosts start at one moment. One by one, that would be 200 transactions."""
+    own = [service(n, f"name{n % 50}") for n in range(200)]
+    backend, names = make(), [f"{base}/name{n}" for n in range(50)]
+    entries = tuple(map(backend.entry, own))
+    if change == "removed":
+        for name in names:
+            reader.ensure_path(name)
+    backend.list(keys(backend, *own))
+    for name in names:
+        (reader.ensure_path if change == "made" else reader.delete)(name)
+    before = writes(server)
+    assert backend.apply(Plan(entries)) == {}
+    assert writes(server) - before <= 4 + (len(names) if change == "removed" else 0)
+    assert sum(found.held for found in backend.list(keys(backend, *own)).values()) == 200
 
 
 # Former agents of this host
