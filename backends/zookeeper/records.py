@@ -102,14 +102,25 @@ class Records:
             self._keep(client, self._slots(client, owner))
 
     def _keep(self, client: KazooClient, slots: Collection[Slot]) -> None:
-        """Make our record. If all slots are taken, there is none for now."""
+        """Make our record. If all slots are taken, there is none for now. Raises `Unknown`."""
         self._made_for = self._session.id
         if self._session.id in {slot.session for slot in slots}:
             return
+        refused = ""
         # Those of sessions that are over come first. So few slots are in use, and few are asked.
         for slot in sorted(slots, key=lambda slot: (not slot.session, slot.version is not None)):
-            if slot.session in self._over and self._took(client, slot):
-                return
+            if slot.session in self._over:
+                error = self._make(client, slot)
+                if error is None:
+                    return
+                missing = isinstance(error, errors.NoNodeError) and slot.version is None
+                if missing or not isinstance(error, CHANGED):
+                    why = "the node above it cannot be made" if missing else reason_for(error)
+                    refused = f"{slot.path}: {why}"
+        if refused:
+            remedy = f"give this agent's user the right CREATE on {self._folder}"
+            self._impossible = f"{refused}; {remedy}"
+            raise Unknown(self._impossible)
 
     def _paths(self, owner: str) -> list[str]:
         text = f"{owner}\0{self._context.identity.hostname}"
@@ -135,23 +146,13 @@ class Records:
             raise Unknown(reason_for(found))
         return [path for path in found if is_service(path, self._base)]
 
-    def _took(self, client: KazooClient, slot: Slot) -> bool:
-        """Make our record in this slot. Returns whether nobody was faster. Raises `Unknown`."""
+    def _make(self, client: KazooClient, slot: Slot) -> Exception | None:
+        """Make our record in this slot. Returns why that failed."""
         error = self._write(client, slot)
         if isinstance(error, errors.NoNodeError) and slot.version is None:
             self._session.gather(client.create_async(path) for path in above([slot.path]))
             error = self._write(client, slot)
-        if error is None:
-            return True
-        missing = isinstance(error, errors.NoNodeError) and slot.version is None
-        if isinstance(error, CHANGED) and not missing:
-            # What stood in the slot has gone, or another agent took the slot.
-            return False
-        why = "the node above it cannot be made" if missing else reason_for(error)
-        self._impossible = (
-            f"{slot.path}: {why}; give this agent's user the right CREATE on {self._folder}"
-        )
-        raise Unknown(self._impossible)
+        return error
 
     def _write(self, client: KazooClient, slot: Slot) -> Exception | None:
         transaction = client.transaction()
@@ -174,6 +175,6 @@ def _slot(path: str, answer: Any) -> Slot:
     if isinstance(answer, Exception):
         return Slot(path, session=-1, version=CLOSED)
     data, stat = answer
-    if not PASSWORD.fullmatch(data):
+    if not stat.ephemeralOwner or not PASSWORD.fullmatch(data):
         return Slot(path, version=stat.version)
     return Slot(path, stat.ephemeralOwner, bytes.fromhex(data.decode()), stat.version)

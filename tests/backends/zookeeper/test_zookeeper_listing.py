@@ -16,7 +16,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NodeExistsError
 from kazoo.protocol.states import WatchedEvent
-from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
+from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 from support.proxy import TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
@@ -626,6 +626,18 @@ def test_without_the_right_to_keep_a_record_a_start_reads_everything(
     (line,) = caplog.messages
     assert f"reads every node below {base} once at a start; {base}.registrator/" in line
     assert line.endswith(f"give this agent's user the right CREATE on {base}.registrator")
+
+
+def test_the_right_to_create_is_enough(
+    make: Backends, reader: KazooClient, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader.ensure_path(base)
+    reader.create(f"{base}.registrator", acl=[make_acl("world", "anyone", create=True)])
+    for number in range(4):
+        agent = make(options="?session-timeout=60")
+        assert len(reconcile(agent, service(number)).deregister) == (number > 0)
+        agent.close()
+    assert not [line for line in caplog.messages if "reads every node" in line]
 
 
 def test_only_a_start_reads_everything(
