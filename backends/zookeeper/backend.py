@@ -108,7 +108,7 @@ class ZooKeeperBackend:
         return Entry(key, content, service, f"{key}:udp" if service.protocol == "udp" else None)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
-        """The nodes of this owner, and those at `keys`."""
+        """The nodes of this owner, and those at `keys`. Also the claim of a clone of this host."""
         client, held = self._begin_look()
         begin = client.last_zxid
         former = self._former(client, held)
@@ -118,7 +118,8 @@ class ZooKeeperBackend:
         for paths in former:
             self._tree.add(client, paths)
         self._begin = self._begin or begin
-        return {path: self._actual(node) for path, node in self._tree.nodes.items()}
+        found = {path: self._actual(node) for path, node in self._tree.nodes.items()}
+        return {**found, **self._records.twin()}
 
     def apply(self, plan: Plan) -> Mapping[str, str]:
         """Write in as few transactions as their size allows, without waiting between them.

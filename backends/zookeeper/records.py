@@ -5,12 +5,16 @@ Each agent keeps one ephemeral node of its own session beside the base, its reco
 next agent of this host resumes that session for a moment and asks which nodes hang on it. A record
 goes with its session, so it is never stale. It costs this host's agents one write at their start,
 and the others nothing: nobody lists the folder.
+
+The first agent with an engine's id also names its host at ``<base>.registrator/<hash of owner>``.
+So a clone of that host, whose engine has the same id, learns of it.
 """
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from kazoo import exceptions as errors
@@ -18,6 +22,7 @@ from kazoo.client import KazooClient
 from kazoo.security import CREATOR_ALL_ACL
 
 from registrator.backend import Context, SessionLost
+from registrator.model import Actual, Mark
 
 from .ephemerals import ephemerals
 from .nodes import CHANGED, above, failure, is_service, reason_for
@@ -62,6 +67,9 @@ class Records:
         if not base:
             self._impossible = "a record stands beside the base, and nothing stands beside /"
         self._made_for = 0
+        self._claim = f"{self._folder}/{_hash(context.identity.owner)}"
+        # The host that claims our engine's id, and since when we know.
+        self._claimant, self._claimed_since = "", 0.0
 
     def former(self, client: KazooClient) -> Collection[str]:
         """The nodes under the base that hang on other sessions of this host.
@@ -83,6 +91,7 @@ class Records:
             elif slot.version == CLOSED:
                 closed.append(slot.path)
         self._keep(client, slots)
+        self._look_at_claim(client)
         if closed:
             raise Unknown(f"{closed[0]} may not be read, as another user of ZooKeeper made it")
         return found
@@ -98,8 +107,11 @@ class Records:
         if self._session.id != self._made_for:
             # Our former session is over, whether or not the servers know that already.
             self._over.add(self._made_for)
-        if set(self._paths(owner)).isdisjoint(held):
+        missing = set(self._paths(owner)).isdisjoint(held)
+        if missing:
             self._keep(client, self._slots(client, owner))
+        if missing or self._claimant:
+            self._look_at_claim(client)
 
     def _keep(self, client: KazooClient, slots: Collection[Slot]) -> None:
         """Make our record. If all slots are taken, there is none for now. Raises `Unknown`."""
@@ -122,9 +134,34 @@ class Records:
             self._impossible = f"{refused}; {remedy}"
             raise Unknown(self._impossible)
 
+    def twin(self) -> Mapping[str, Actual]:
+        """The claim of another host to our engine's id, by its path. Empty if none is known.
+
+        A host that just got another name may find its own claim, as long as its former session
+        lasts.
+        """
+        known = monotonic() - self._claimed_since
+        if not self._claimant or known < 2 * self._settings.session_timeout:
+            return {}
+        return {self._claim: Actual("", Mark.TWIN, host=self._claimant)}
+
+    def _look_at_claim(self, client: KazooClient) -> None:
+        """Find out which host claims our engine's id. Nobody does: this one does it."""
+        hostname = self._context.identity.hostname
+        (answer,) = self._session.gather([client.get_async(self._claim)])
+        claimant = ""
+        if isinstance(answer, errors.NoNodeError):
+            text = hostname.encode(errors="backslashreplace")
+            self._session.gather([client.create_async(self._claim, text, ephemeral=True)])
+        elif not isinstance(answer, Exception) and answer[1].ephemeralOwner:
+            claimant = answer[0].decode(errors="replace")[:255]
+        if claimant == hostname:
+            claimant = ""
+        if claimant != self._claimant:
+            self._claimant, self._claimed_since = claimant, monotonic()
+
     def _paths(self, owner: str) -> list[str]:
-        text = f"{owner}\0{self._context.identity.hostname}"
-        name = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:20]
+        name = _hash(f"{owner}\0{self._context.identity.hostname}")
         return [f"{self._folder}/{name}-{number}" for number in range(SLOTS)]
 
     def _slots(self, client: KazooClient, owner: str) -> list[Slot]:
@@ -162,6 +199,10 @@ class Records:
         acl = CREATOR_ALL_ACL if self._settings.credential else None
         transaction.create(slot.path, data, acl, ephemeral=True)
         return failure(*self._session.gather([transaction.commit_async()]))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:20]
 
 
 def _slot(path: str, answer: Any) -> Slot:

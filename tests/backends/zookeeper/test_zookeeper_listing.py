@@ -23,11 +23,12 @@ from support.wait import until
 from support.zookeeper import Backends, BeforeVersion36, client, writes
 
 from registrator.backend import SessionLost, Unavailable
+from registrator.backends.zookeeper import records as module
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
 from registrator.backends.zookeeper.ephemerals import ephemerals
 from registrator.backends.zookeeper.records import SLOTS
 from registrator.backends.zookeeper.session import Session
-from registrator.model import Actual, Identity, Plan, Service
+from registrator.model import Actual, Identity, Mark, Plan, Service
 from registrator.sync.plan import Here, by_key, diff
 
 ADDRESS, ELSEWHERE = "10.0.0.1", "10.0.0.2"
@@ -100,6 +101,7 @@ def records(reader: KazooClient, base: str) -> dict[str, int]:
     return {
         name: reader.get(f"{folder}/{name}")[1].ephemeralOwner
         for name in reader.get_children(folder)
+        if "-" in name
     }
 
 
@@ -446,6 +448,27 @@ def test_an_agent_of_another_host_is_not_asked(make: Backends, stranger: Identit
     assert opened[1].opened == before
 
 
+def test_a_clone_is_named_although_nothing_of_it_is_read(
+    make: Backends, reader: KazooClient, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at once: a host that got another name finds its own claim until its session ends."""
+    ahead = 0.0
+    monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + ahead)
+    one, two = make(), make(owner=Identity("engine-1", "twin"))
+    reconcile(one, service(0))
+    for backend in (one, two, two):
+        assert not {a.host for a in backend.list().values() if a.mark is Mark.TWIN}
+    ahead = 30.0
+    ((path, found),) = two.list().items()
+    assert (found.mark, found.host) == (Mark.TWIN, "host")
+    here = Here("twin", frozenset({ADDRESS}), frozenset({ADDRESS}))
+    assert not diff({}, {path: found}, here, dangling=lambda _: True)
+    reader.delete(path)
+    assert two.list() == {}
+    assert reader.get(path)[0] == b"twin", "it has the claim now"
+    assert not reconcile(one, service(0))
+
+
 def test_a_record_goes_with_its_session(make: Backends, reader: KazooClient, base: str) -> None:
     first = make(options="?session-timeout=1.5")
     reconcile(first, service())
@@ -666,7 +689,7 @@ def test_a_record_that_may_not_be_read_is_as_none(
     (line,) = caplog.messages
     assert line.endswith("may not be read, as another user of ZooKeeper made it")
     with client(server, "tom:secret") as tom:
-        names = tom.get_children(f"{base}.registrator")
+        names = [n for n in tom.get_children(f"{base}.registrator") if "-" in n]
     assert len(names) == 2, "it keeps a record of its own"
 
 
@@ -676,7 +699,7 @@ def test_records_are_their_users_alone(make: Backends, server: ZooKeeper, base: 
     reconcile(backend, service())
     with client(server) as stranger:
         assert stranger.get(backend.entry(service()).key)
-        (name,) = stranger.get_children(f"{base}.registrator")
+        (name,) = [n for n in stranger.get_children(f"{base}.registrator") if "-" in n]
         with pytest.raises(NoAuthError):
             stranger.get(f"{base}.registrator/{name}")
 
