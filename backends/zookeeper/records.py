@@ -66,7 +66,6 @@ class Records:
         self._impossible = ""
         if not base:
             self._impossible = "a record stands beside the base, and nothing stands beside /"
-        self._made_for = 0
         self._claim = f"{self._folder}/{_hash(context.identity.owner)}"
         # The host that claims our engine's id, and since when we know.
         self._claimant, self._claimed_since = "", 0.0
@@ -104,9 +103,6 @@ class Records:
         if self._impossible:
             return
         owner = self._context.identity.owner
-        if self._session.id != self._made_for:
-            # Our former session is over, whether or not the servers know that already.
-            self._over.add(self._made_for)
         missing = set(self._paths(owner)).isdisjoint(held)
         if missing:
             self._keep(client, self._slots(client, owner))
@@ -115,7 +111,6 @@ class Records:
 
     def _keep(self, client: KazooClient, slots: Collection[Slot]) -> None:
         """Make our record. If all slots are taken, there is none for now. Raises `Unknown`."""
-        self._made_for = self._session.id
         if self._session.id in {slot.session for slot in slots}:
             return
         refused = ""

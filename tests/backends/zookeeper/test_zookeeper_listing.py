@@ -264,14 +264,27 @@ def test_a_change_is_seen_that_a_thread_has_not_noted_yet(
     assert after(reconcile(backend, service(), service(1)), entry.key) != "nothing"
 
 
+@pytest.mark.parametrize("kind", [TCPProxy, BeforeVersion36])
 def test_a_deletion_is_seen_without_any_watch(
-    make: Backends, reader: KazooClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    make: Backends, server: ZooKeeper, reader: KazooClient, kind: type[TCPProxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(Session, "_on_change", lambda *_: None)
-    backend, entry = make(), make().entry(service())
-    reconcile(backend, service(), service(1))
-    reader.delete(entry.key)
-    assert [*reconcile(backend, service(), service(1)).register] == [entry]
+    with closing(kind(server.address)) as proxy:
+        backend = make(address=proxy.address, options="?session-timeout=60")
+        entry = backend.entry(service())
+        reconcile(backend, service(), service(1))
+        reader.delete(entry.key)
+        assert [*reconcile(backend, service(), service(1)).register] == [entry]
+
+
+def test_a_name_that_comes_back_is_one_write(make: Backends, server: ZooKeeper) -> None:
+    backend = make()
+    reconcile(backend, service())
+    reconcile(backend)
+    before = writes(server)
+    assert backend.apply(Plan((backend.entry(service()),))) == {}
+    assert writes(server) == before + 1
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -436,7 +449,9 @@ def test_an_agent_of_a_former_engine_is_found(make: Backends) -> None:
     assert [*second.list()] == [*keys(first, service(0, "old"))]
 
 
-@pytest.mark.parametrize("stranger", [Identity("engine-1", "twin"), OTHER])
+@pytest.mark.parametrize(
+    "stranger", [Identity("engine-1", "twin"), Identity("engine-2", "host"), OTHER]
+)
 def test_an_agent_of_another_host_is_not_asked(make: Backends, stranger: Identity) -> None:
     other = make(owner=stranger)
     reconcile(other, service(0))
@@ -649,6 +664,25 @@ def test_without_the_right_to_keep_a_record_a_start_reads_everything(
     (line,) = caplog.messages
     assert f"reads every node below {base} once at a start; {base}.registrator/" in line
     assert line.endswith(f"give this agent's user the right CREATE on {base}.registrator")
+
+
+def test_a_start_that_reads_everything_and_fails_says_so_once(
+    make: Backends, reader: KazooClient, base: str, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fails(*_: object) -> None:
+        raise Unavailable("no answer")
+
+    reader.ensure_path(base)
+    reader.create(f"{base}.registrator", acl=[make_digest_acl("a", "b", all=True)])
+    backend = make()
+    with monkeypatch.context() as patch:
+        patch.setattr("registrator.backends.zookeeper.backend.every_node", fails)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                backend.list()
+    assert backend.list() == {}
+    assert len(caplog.messages) == 1
 
 
 def test_the_right_to_create_is_enough(
