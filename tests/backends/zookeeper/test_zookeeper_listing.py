@@ -22,12 +22,13 @@ from support.servers import ZooKeeper
 from support.wait import until
 from support.zookeeper import Backends, BeforeVersion36, client, writes
 
-from registrator.backend import SessionLost, Unavailable
+from registrator.backend import Context, SessionLost, Unavailable
 from registrator.backends.zookeeper import records as module
 from registrator.backends.zookeeper.backend import ZooKeeperBackend
 from registrator.backends.zookeeper.ephemerals import ephemerals
 from registrator.backends.zookeeper.records import SLOTS
 from registrator.backends.zookeeper.session import Session
+from registrator.backends.zookeeper.settings import Settings
 from registrator.model import Actual, Identity, Mark, Plan, Service
 from registrator.sync.plan import Here, by_key, diff
 
@@ -257,9 +258,9 @@ def test_a_change_is_seen_that_a_thread_has_not_noted_yet(
         time.sleep(0.5)
         real(session, token, event)
 
+    monkeypatch.setattr(Session, "_on_change", late)
     backend, entry = make(), make().entry(service())
     reconcile(backend, service(), service(1))
-    monkeypatch.setattr(Session, "_on_change", late)
     CHANGES[change](reader, entry.key)
     assert after(reconcile(backend, service(), service(1)), entry.key) != "nothing"
 
@@ -562,8 +563,15 @@ def test_siblings_of_an_empty_session_keep_a_record(
 
 
 def test_garbage_in_the_place_of_records_harms_nothing(
-    make: Backends, reader: KazooClient, base: str
+    make: Backends, reader: KazooClient, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resumed = []
+
+    def resume(context: Context, settings: Settings, session: tuple[int, bytes]) -> Session:
+        resumed.append(session[0])
+        return Session(context, settings, session)
+
+    monkeypatch.setattr(module, "Session", resume)
     first = make()
     reconcile(first, service(0), service(1, "old"))
     first.close()
@@ -575,6 +583,7 @@ def test_garbage_in_the_place_of_records_harms_nothing(
     second = make()
     assert second.list().keys() == keys(first, service(0), service(1, "old"))
     assert second._session.id in records(reader, base).values()
+    assert resumed == [first._session.id]
 
 
 def test_all_places_taken_by_garbage_are_used_again(
