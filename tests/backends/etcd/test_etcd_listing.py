@@ -17,7 +17,7 @@ from support.etcd import Backends, ctl, grant, guarding, keys, lease_of, metrics
 from support.grpc_proxy import Answer, GRPCProxy
 from support.servers import Etcd
 
-from registrator.backend import Backend, Context
+from registrator.backend import Backend, Context, Unavailable
 from registrator.backends.etcd.client import EtcdClient
 from registrator.backends.etcd.known import TXN, Known, Pair
 from registrator.backends.etcd.lease import SLOTS
@@ -212,6 +212,26 @@ def test_a_sibling_writes_under_our_lease(make: Backends, uri: str) -> None:
     assert [found.mark for found in one.list().values()] == [Mark.OURS]
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_listing_that_failed_is_made_up_for(
+    server: Etcd, proxy: GRPCProxy, make: Backends, uri: str, failing: int
+) -> None:
+    """The next one asks for the same leases again."""
+    settle(make(uri), *services(3))
+    backend = make(uri.replace(server.address, proxy.address), ttl=60)
+    asked: list[None] = []
+
+    def fail() -> None:
+        asked.append(None)
+        if len(asked) == failing:
+            raise Answer(Code.UNAVAILABLE, "etcdserver: leader changed")
+
+    proxy.before["LeaseTimeToLive"] = fail
+    with pytest.raises(Unavailable, match="leader changed"):
+        backend.list()
+    assert len(backend.list()) == 3
+
+
 def originals(service: Service, uri: str) -> tuple[str, str]:
     """A key and a value of gliderlabs/registrator."""
     key = f"{place(uri)}/{service.name}/{service.id}"
@@ -245,7 +265,8 @@ def test_keys_elsewhere_on_our_lease_are_left_alone(server: Etcd, make: Backends
     elsewhere = [f"{place(uri)}x/web/{SERVICE.id}", f"/{uuid4().hex}"]
     for key in elsewhere:
         ctl(server, "put", f"--lease={lease}", "--", key, "10.0.0.1:1")
-    ctl(server, "put", f"--lease={lease}", "--", f"{place(uri)}/web/stray", "10.0.0.1:1")
+    for name in ("stray", "\udcff"):
+        ctl(server, "put", f"--lease={lease}", "--", f"{place(uri)}/web/{name}", "10.0.0.1:1")
     todo = settle(make(uri), SERVICE)
     assert [key.rpartition("/")[2] for key in todo.deregister] == ["stray"]
     assert all(keys(server, key) for key in elsewhere)
@@ -272,6 +293,8 @@ def test_without_the_right_to_see_a_leases_keys(
     backend = make(uri.replace(server.address, proxy.address))
     wanted = services(2)
     taken = others.entry(replace(SERVICE, id="host:web0:80", name="others"))
+    ctl(server, "put", "--", f"{place(uri)}/gone/\udcff", "10.0.0.1:1")
+    assert len(backend.list()) == 4 + len(unmarked)
     todo = plan(backend, *wanted, taken.service)
     assert len(todo.deregister) == 3
     assert {*unmarked} < {*todo.deregister}
