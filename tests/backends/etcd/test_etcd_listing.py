@@ -201,12 +201,11 @@ def test_a_lease_that_a_predecessor_still_writes_under(make: Backends, uri: str)
 
 
 def test_a_sibling_writes_under_our_lease(make: Backends, uri: str) -> None:
-    """We made the lease after our first look, and have no key under it."""
+    """We made the lease after our last look, and have no key under it."""
     one = make(uri)
     assert plan(one) == Plan()
-    settle(one, SERVICE)
-    settle(one)
-    assert one.list() == {}
+    entry = one.entry(SERVICE)
+    assert one.apply(Plan((entry,))) == one.apply(Plan((), (entry.key,))) == {}
     two = make(uri)
     two.apply(Plan((two.entry(SERVICE),)))
     assert [found.mark for found in one.list().values()] == [Mark.OURS]
