@@ -165,8 +165,9 @@ def consul_records(consul: Consul, proxy: RecordingHTTPProxy) -> dict[str, Any]:
 
 
 def kv_records(consul: Consul) -> dict[str, str]:
-    """The keys in Consul's key-value store."""
-    with urllib.request.urlopen(f"http://{consul.address}/v1/kv/?recurse", timeout=60) as answer:
+    """The keys in Consul's key-value store that readers list."""
+    url = f"http://{consul.address}/v1/kv/services/?recurse"
+    with urllib.request.urlopen(url, timeout=60) as answer:
         rows = json.load(answer)
     return {row["Key"]: base64.b64decode(row["Value"] or "").decode() for row in rows}
 

@@ -275,7 +275,7 @@ def the_rules_are_enough(host: Host) -> None:
 def keys_are_locked(host: Host) -> None:
     is_well(host)
     assert host.run("consul", "kv", "get", "-recurse", "stale", environ=ENVIRON) == ""
-    (key,) = json.loads(ask(host, "kv/services?recurse"))
+    (key,) = json.loads(ask(host, "kv/services/?recurse"))
     assert key["Session"]
 
 
