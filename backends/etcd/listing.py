@@ -58,11 +58,17 @@ class Listing:
     def read(self, wanted: Collection[bytes]) -> list[Pair]:
         """All that stands at `wanted`, and every other key of this host."""
         try:
-            asked, leased = self._on_next_leases()
+            self._read_own(wanted)
         except Refused as error:
             if error.code not in (Code.PERMISSION_DENIED, Code.UNIMPLEMENTED):
                 raise
-            return self._read_all(wanted, error)
+            self._read_all(wanted)
+            self._warn(error)
+        return self._known.pairs()
+
+    def _read_own(self, wanted: Collection[bytes]) -> None:
+        """Bring the known pairs up to date by the leases of this host."""
+        asked, leased = self._on_next_leases()
         names = {key.rpartition(b"/")[0] for key in wanted} - self._searched
         unmarked = self._known.unleased([b"%b/%b:" % (name, self._hostname) for name in names])
         own = {pair.key for pair in self._known.pairs() if not self._is_others(pair)}
@@ -76,7 +82,6 @@ class Listing:
             keys |= more
         self._known.keep(keys)
         self._searched |= names
-        return self._known.pairs()
 
     def _on_next_leases(self) -> tuple[set[int], set[bytes]]:
         """The leases in use, and some that were never asked for, with the keys on them."""
@@ -110,13 +115,16 @@ class Listing:
         """Whether we may have written a key. Anybody may hang any key on any lease."""
         return key.startswith(self._prefix + b"/") and _is_text(key)
 
-    def _read_all(self, wanted: Collection[bytes], error: Refused) -> list[Pair]:
-        """The same from a listing of all keys below the prefix. Others' keys add to its cost."""
+    def _read_all(self, wanted: Collection[bytes]) -> None:
+        """Do the same by a listing of all keys below the prefix. Others' keys add to its cost."""
         found: dict[bytes, Pair | None] = dict.fromkeys(wanted)
         for pair in self._everything():
             if _is_text(pair.key) and (pair.key in found or not self._is_others(pair)):
                 found[pair.key] = pair
         self._known.replace(found)
+
+    def _warn(self, error: Refused) -> None:
+        """Log once that etcd refuses to tell the keys on a lease."""
         if not self._warned:
             log.warning(
                 "%s: etcd does not tell which keys are on our lease (%s); "
@@ -124,7 +132,6 @@ class Listing:
                 self._uri, error, self._prefix.decode(),
             )  # fmt: skip
         self._warned = True
-        return self._known.pairs()
 
     def _everything(self) -> Iterator[Pair]:
         """Every key under the prefix, all of one revision."""

@@ -313,6 +313,24 @@ def test_without_the_right_to_see_a_leases_keys(
     assert proxy.started["Range"] == before
 
 
+def test_without_the_right_to_see_the_keys_of_a_lease_that_a_wanted_key_shows(
+    server: Etcd, proxy: GRPCProxy, make: Backends, uri: str
+) -> None:
+    wanted = services(3)
+    settle(make(uri, ttl=60), *wanted)
+    uri = uri.replace(server.address, proxy.address)
+    assert make(uri).list() == {}
+    likely = proxy.started["LeaseTimeToLive"]
+
+    def deny() -> None:
+        if proxy.started["LeaseTimeToLive"] > 2 * likely:
+            raise Answer(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+
+    proxy.before["LeaseTimeToLive"] = deny
+    assert len(settle(make(uri), wanted[0]).deregister) == 2
+    assert proxy.started["LeaseTimeToLive"] == 2 * likely + 1
+
+
 def test_a_key_that_we_may_not_read_on_a_lease_of_ours(
     tmp_path: Path, make: Backends, caplog: pytest.LogCaptureFixture
 ) -> None:
