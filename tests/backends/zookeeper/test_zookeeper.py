@@ -84,6 +84,17 @@ def offline(uri: str = "zookeeper://127.0.0.1:1/services", **environ: str) -> Zo
     return ZooKeeperBackend(Context(parse(uri), OWNER, environ=environ))
 
 
+def connected_again(*backends: ZooKeeperBackend) -> None:
+    """Wait for the next connection of agents into whose sessions another one has looked."""
+
+    def answers(backend: ZooKeeperBackend) -> bool:
+        backend.keepalive()
+        return True
+
+    for backend in backends:
+        until(partial(answers, backend), "an answer", ignore=(Unavailable,))
+
+
 # Entries
 
 
@@ -416,6 +427,7 @@ def test_nodes_of_this_host_under_other_marks_are_taken_over_without_a_gap(
         assert watcher.gap == 0
         assert {a.mark for a in backend.list().values()} == {Mark.OURS}
         assert not reconcile(make(owner=backend._identity), kept, gone)[0].deregister
+        connected_again(backend)
         assert not reconcile(backend, kept, gone)[0]
         reconcile(backend, kept)
         assert [*backend.list()] == [f"{base}/web/10.0.0.1:1000"]
@@ -581,6 +593,7 @@ def test_a_live_siblings_nodes_are_left_and_put_back_when_they_vanish(
     two = make(wake=woken.set)
     for backend in (one, two):
         backend.list()
+    connected_again(one)
     reconcile(one, service(0), service(1))
     assert not reconcile(two, service(0), service(1))[0], "it stands, held by the other one"
     holder = reader.get(f"{base}/web/10.0.0.1:1000")[1].ephemeralOwner
@@ -597,6 +610,7 @@ def test_two_that_register_the_same_at_once_agree(make: Backends, reader: KazooC
     backends = [make(), make()]
     for backend in backends:
         backend.list()
+    connected_again(*backends)
     entries = [backend.entry(service()) for backend in backends]
     for backend, entry in zip(backends, entries, strict=True):
         assert backend.apply(Plan((entry,))) == {}
@@ -613,6 +627,7 @@ def test_a_restarted_sibling_takes_over_once_and_the_others_do_not_take_back(
     reconcile(old, *services)
     new = make()
     assert len(reconcile(new, *services)[0].register) == 10
+    connected_again(old)
     before = writes(server)
     for _ in range(3):
         for backend in (old, new):
@@ -624,6 +639,7 @@ def test_what_a_sibling_registers_after_the_takeover_is_left(make: Backends) -> 
     old, new = make(), make()
     reconcile(old, service(0))
     reconcile(new, service(0))
+    connected_again(old)
     reconcile(old, service(0), service(1))
     assert not reconcile(new, service(0), service(1))[0]
 
@@ -634,6 +650,7 @@ def test_a_sibling_with_other_options_does_not_fight(
     one, two = make(), make()
     one.list()
     two.list()
+    connected_again(one)
     reconcile(one, service())
     before = writes(server)
     reconcile(two, service(tags=("other",)))
@@ -705,6 +722,7 @@ def test_after_an_expired_session_what_a_sibling_put_back_is_left(
     one, two = make(wake=woken.set), make()
     one.list()
     two.list()
+    connected_again(one)
     reconcile(one, service())
     expire(one, server)
     assert len(reconcile(two, service())[0].register) == 1
@@ -912,6 +930,7 @@ def test_nodes_are_the_users_alone(make: Backends, server: ZooKeeper, base: str)
     with client(server, "kim:pass:word") as kim:
         assert kim.get(path)
     assert reconcile(make(ZOOKEEPER_AUTH="kim:pass:word"), service())[1] == {}
+    connected_again(backend)
     with pytest.raises(Unavailable, match=f"^{base} may not be read"):
         reconcile(make(), service())
     reconcile(backend)
