@@ -1,6 +1,6 @@
 """Composes the agent: its parts, their threads, its signals and its end.
 
-Two threads follow the engine's events in turns, and act on them (see `act_here`). One thread does
+Two threads follow the engine's events, one at a time, and act on them (see `act_here`). One does
 the rest of the inventory's work, and one for each registry the rest of its work. The agent ends by
 a signal, by spent ``-retry-attempts``, or by a bug. If a bug ends one thread, the whole process
 ends, so that its supervisor starts it again.
@@ -108,7 +108,7 @@ class Agent:
         engine = follower.await_engine()
         if engine is not None:
             inventory = self._start(engine)
-            # While one of the two acts on an event, the other one reads on.
+            # If one of the two acts on an event for long, the other one reads on.
             react = partial(act_here, inventory, self._reconcilers)
             follow = partial(follower.follow, inventory, react)
             self._spawn("events", follow)

@@ -8,9 +8,15 @@ from typing import Protocol
 from registrator.engine.client import DockerEngine, Engine
 from registrator.model import EngineUnavailable, Event
 from registrator.status.board import Board
+from registrator.system.alarm import Alarm
 from registrator.system.retry import engine_backoff, retry
 
 log = logging.getLogger("registrator.engine")
+
+# Seconds that a thread may act on an event before the other one reads on. To wake that one at once
+# would delay the first one, by milliseconds while both cores are busy.
+RELIEF = 0.02
+AT_ONCE = 1e-9
 
 
 class Listener(Protocol):
@@ -29,6 +35,7 @@ class Follower:
         self._report = board.engine
         self._stop = stop
         self._turn = threading.Lock()  # held by the thread that reads
+        self._relief = Alarm()  # goes off if that thread is away for long
         self._stream: Iterator[Event | None] | None = None
         self._last: int | None = None  # the time of the last event
         self._failures = 0  # of the event stream, in a row
@@ -52,8 +59,8 @@ class Follower:
         """Tell the listener of each event, and of each beginning and end of the stream.
 
         The listener reports faults: it finds out whether the engine or only its stream is at fault.
-        After each event that makes something due, this calls `react`. Several threads may call this
-        method: while one is in `react`, another one reads on.
+        After each event that makes something due, this calls `react`. Two threads call this method.
+        One reads, and the other one sleeps, until the first one has been in `react` for long.
         """
 
         def failed(error: Exception) -> float:
@@ -61,10 +68,15 @@ class Follower:
             listener.events_lost(str(error))
             return engine_backoff(self._failures)
 
-        with self._turn:
-            retry(lambda: self._read(listener, react), EngineUnavailable, failed, self._stop)
+        while not self._stop.is_set():
+            if self._turn.acquire(blocking=False):
+                retry(lambda: self._read(listener, react), EngineUnavailable, failed, self._stop)
+            else:
+                self._relief.wait()
+        self._relief.set(AT_ONCE)
 
     def _read(self, listener: Listener, react: Callable[[], None]) -> None:
+        """Read events, until the other thread has taken the turn. Raises `EngineUnavailable`."""
         while True:
             event = self._next()
             if event is None:
@@ -76,11 +88,12 @@ class Follower:
                 self._unread = True
             self._last = event.time or self._last
             if listener.mark(event):
+                self._relief.set(RELIEF)
                 self._turn.release()
-                try:
-                    react()
-                finally:
-                    self._turn.acquire()
+                react()
+                if not self._turn.acquire(blocking=False):
+                    return
+                self._relief.set(0)
 
     def _next(self) -> Event | None:
         """The next event of the stream, which may be a new one. None if it begins."""

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -142,27 +143,57 @@ def test_an_event_that_cannot_be_read_is_told_once_and_moves_no_place(
 
 
 class Live:
-    """A stream to which the test adds events, and a listener that is held up by the first one."""
+    """A stream to which the test adds events, and the threads that follow it.
+
+    The reaction to an event "hold" takes until `free` is set.
+    """
 
     def __init__(self) -> None:
-        self.events_to_come: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.coming: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.opened = 0
         self.marked: list[str] = []
-        self.held, self.free = threading.Event(), threading.Event()
+        self.reacted: list[threading.Thread] = []
+        self.held, self.free, self.stop = threading.Event(), threading.Event(), threading.Event()
+        made = Follower(self, Board(), self.stop)  # type: ignore[arg-type]
+        work = partial(made.follow, self, self.react)
+        self.threads = [threading.Thread(target=work) for _ in range(2)]
+
+    def __enter__(self) -> Live:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.free.set()
+        self.coming.put(None)
+        for thread in self.threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+    def tell(self, *actions: str) -> None:
+        for action in actions:
+            self.coming.put(Event("a", action, len(self.marked) + 1))
+
+    def until(self, *actions: str) -> None:
+        """Wait until these events were marked, all and in this order."""
+        until(lambda: self.marked == [*actions], lambda: str(self.marked))
 
     def events(self, since: int | None) -> Iterator[Event | None]:
         self.opened += 1
         yield None
-        while (event := self.events_to_come.get()) is not None:
+        while (event := self.coming.get()) is not None:
             yield event
 
     def mark(self, event: Event) -> bool:
         self.marked.append(event.action)
-        return event.action == "start"
+        return event.action != "connect"
 
     def react(self) -> None:
-        self.held.set()
-        assert self.free.wait(60)
+        self.reacted.append(threading.current_thread())
+        if self.marked[-1] == "hold":
+            self.held.set()
+            assert self.free.wait(60)
 
     def events_connected(self) -> None:
         pass
@@ -171,24 +202,44 @@ class Live:
         pass
 
 
-def test_while_one_thread_acts_on_an_event_another_one_reads_on() -> None:
-    live, stop = Live(), threading.Event()
-    made = Follower(live, Board(), stop)  # type: ignore[arg-type]
-    threads = [threading.Thread(target=made.follow, args=(live, live.react)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    live.events_to_come.put(Event("a", "start", 7))
-    assert live.held.wait(60)
-    for number in range(3):
-        live.events_to_come.put(Event("a", "die", 8 + number))
-    until(lambda: len(live.marked) == 4, "the events that came meanwhile")
-    live.free.set()
-    live.events_to_come.put(Event("a", "destroy", 11))
-    until(lambda: len(live.marked) == 5, "the last event")
-    assert live.marked == ["start", "die", "die", "die", "destroy"], "in order, each once"
+def test_while_one_thread_acts_on_an_event_for_long_another_one_reads_on() -> None:
+    with Live() as live:
+        live.tell("hold")
+        assert live.held.wait(60)
+        live.tell("start", "connect", "die")
+        live.until("hold", "start", "connect", "die")
+        live.free.set()
+        live.tell("hold", "start")
+        live.until("hold", "start", "connect", "die", "hold", "start")
     assert live.opened == 1, "both read one stream"
-    stop.set()
-    live.events_to_come.put(None)
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
+
+
+def test_the_threads_change_places_as_often_as_it_takes_long() -> None:
+    with Live() as live:
+        for _ in range(5):
+            live.held.clear()
+            live.free.clear()
+            marked = list(live.marked)
+            live.tell("hold")
+            assert live.held.wait(60)
+            live.tell("start")
+            live.until(*marked, "hold", "start")
+            live.free.set()
+    assert live.opened == 1
+
+
+def test_a_thread_that_is_done_soon_wakes_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To wake it costs time while all cores are busy."""
+    monkeypatch.setattr(follower_module, "RELIEF", 3600.0)
+    with Live() as live:
+        live.tell(*["start", "die"] * 50)
+        live.until(*["start", "die"] * 50)
+        until(lambda: len(live.reacted) == 100, "the last reaction")
+    assert len(set(live.reacted)) == 1
+
+
+def test_the_end_wakes_the_thread_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower_module, "RELIEF", 3600.0)
+    with Live() as live:
+        live.tell("start")
+        live.until("start")
