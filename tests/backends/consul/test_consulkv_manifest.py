@@ -313,6 +313,26 @@ def test_a_write_that_lands_late_is_named_or_fails(
         assert there == (late.key in ended)
 
 
+def test_a_name_stays_if_a_sibling_wrote_the_key_meanwhile(
+    make: Make, consul: Consul, prefix: str
+) -> None:
+    """The agent saw the key free, and would forget its name with the next write."""
+    ours, sibling = make(), make()
+    settle(ours, service(1), service(2))
+    settle(ours, service(1))
+    (theirs,) = register(sibling, service(2))
+    (mine,) = register(ours, service(3))
+    assert named(consul, prefix) >= {theirs.key, mine.key}
+
+
+def test_a_look_finds_what_a_sibling_wrote(make: Make) -> None:
+    """It learns the name, and looks at the key as well."""
+    ours, sibling = make(), make()
+    settle(ours, service(1))
+    (theirs,) = register(sibling, service(2, id="db"))
+    assert theirs.key in ours.list()
+
+
 def test_agents_of_one_host_write_at_once(make: Make, consul: Consul, prefix: str) -> None:
     """Siblings, as during an exchange of the container. None loses another's names."""
     agents = [make() for _ in range(4)]
