@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from consul import base
@@ -115,11 +115,14 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
             self.agent.check.deregister(check_id)
 
     def transact(
-        self, operations: Sequence[Operation]
+        self,
+        operations: Sequence[Operation],
+        keep: Callable[[str, int], bool] = lambda key, flags: True,
     ) -> tuple[Sequence[tuple[str, Stored]], Mapping[int, str]]:
         """The keys that a transaction found or wrote, and its errors by the operation's number.
 
-        If there are errors, nothing was written, and no key is given.
+        If there are errors, nothing was written, and no key is given. Only keys that `keep` takes
+        are given, by their flags.
         """
         try:
             answer = self.txn.put(operations)
@@ -133,7 +136,8 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
             errors = {int(each["OpIndex"]): str(each["What"]) for each in answer["Errors"] or ()}
             if not errors.keys() <= set(range(len(operations))):
                 raise IndexError
-            return [(str(row["Key"]), Stored.read(row)) for row in rows], errors
+            kept = (row for row in rows if keep(row["Key"], row.get("Flags") or 0))
+            return [(str(row["Key"]), Stored.read(row)) for row in kept], errors
 
     def folders(self, prefix: str) -> Sequence[str]:
         """The names below a prefix of the store that end with a slash, each with the prefix."""

@@ -19,11 +19,14 @@ from registrator.model import Actual, Identity, Mark
 from .api import Api
 from .kv_keys import host_tree
 from .kv_manifest import Manifest
+from .kv_owners import Owners
 from .kv_store import Store
-from .kv_transaction import Operation, Stored
+from .kv_transaction import MAX_OPERATIONS, Operation, Stored, operation
 
 # Seconds between two sweeps if the token may not write the manifest.
 SWEEPS = 600.0, 1200.0
+# A sweep asks for more folders at once while their keys are this few.
+FEW = 200
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Finder:
         self.store = Store(self._transact, self._tree)
         self.manifest = Manifest(identity, prefix, self.store.seen)
         self.ready = False
+        self._owners = Owners(identity)
         self._hostname = identity.hostname
         self._prefix = prefix
         self._call, self._look = call, look
@@ -106,22 +110,36 @@ class Finder:
         concern = {*keys, *manifest.names, *manifest.parts(), *manifest.watched()}
         for key in seen.keys() - concern:
             stored = seen[key]
-            if not stored or not (self._is_ours(key, stored) or self._is_unmarked(key, stored)):
+            if not stored or not (
+                self._is_ours(key, stored) or self._is_unmarked(key, stored.flags)
+            ):
                 del seen[key]
 
     def _sweep(self) -> None:
-        """Look for keys of ours that nothing names, among everybody's."""
+        """Look for keys of ours that nothing names, among everybody's.
+
+        They are read in small parts, because all together may be many.
+        """
         folders = self._call(partial(Api.folders, prefix=self._prefix))
         folders = [each for each in folders if not self.manifest.belongs(each)]
-        for key, stored in self.store.sweep(folders):
-            twin = self._look(key, stored).mark is Mark.TWIN
-            if twin or self._is_ours(key, stored) or self._is_unmarked(key, stored):
-                self.store.seen[key] = stored
+        start, size, passed = 0, 1, 0
+
+        def keep(key: str, flags: int) -> bool:
+            nonlocal passed
+            passed += 1
+            return self._owners.own(flags) or self._is_unmarked(key, flags)
+
+        while start < len(folders):
+            trees = [operation("get-tree", each) for each in folders[start : start + size]]
+            rows, _ = self._call(partial(Api.transact, operations=trees, keep=keep))
+            self.store.seen.update(rows)
+            start += size
+            size, passed = min(2 * size, MAX_OPERATIONS) if passed < FEW else 1, 0
         self._next_sweep = time.monotonic() + random.uniform(*SWEEPS)
 
     def _is_ours(self, key: str, stored: Stored) -> bool:
         return self._look(key, stored).mark in (Mark.OURS, Mark.UNTOLD)
 
-    def _is_unmarked(self, key: str, stored: Stored) -> bool:
+    def _is_unmarked(self, key: str, flags: int) -> bool:
         """Whether gliderlabs/registrator may have written a key on this host."""
-        return not stored.flags and bool(host_tree(key, self._hostname))
+        return not flags and bool(host_tree(key, self._hostname))

@@ -25,7 +25,11 @@ class Owners:
 
     def are_ours(self, stored: Stored) -> bool:
         """Whether a key has our engine's flags, or those of a former engine of this host."""
-        return stored.flags in self._owners
+        return self.own(stored.flags)
+
+    def own(self, flags: int) -> bool:
+        """Whether these flags are our engine's, or those of a former engine of this host."""
+        return flags in self._owners
 
     def mark(self, key: str, stored: Stored, session_host: str) -> tuple[Mark, str]:
         """Whose a key is, and the host that it names. `session_host` is that of its session."""

@@ -5,16 +5,13 @@ Only these are read. So a look costs one operation for each key of this host, an
 that changed. Other hosts' keys cost nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from registrator.backend import Unavailable
 
 from .kv_transaction import Operation, Stored, check, operation, questions
 
 Transact = Callable[[Sequence[Operation]], tuple[Sequence[tuple[str, Stored]], Mapping[int, str]]]
-
-# A sweep asks for more folders at once while their keys are this few.
-FEW = 200
 
 
 def denied(what: str) -> bool:
@@ -104,16 +101,6 @@ class Store:
                 self.seen.update(dict.fromkeys(trees[key]))
         read = {key for verb, key in asked if verb == "get-tree"}
         self.seen.update({key: row for key, row in rows.items() if self._tree(key) in read})
-
-    def sweep(self, folders: Sequence[str]) -> Iterator[tuple[str, Stored]]:
-        """Every key below these folders. They are read in small parts, because all may be many."""
-        start, size = 0, 1
-        while start < len(folders):
-            part = folders[start : start + size]
-            rows, _ = self.transact([operation("get-tree", folder) for folder in part])
-            yield from rows
-            start += size
-            size = min(2 * size, 64) if len(rows) < FEW else 1
 
 
 def _require_gone(what: str) -> None:
