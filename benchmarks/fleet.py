@@ -30,12 +30,14 @@ ALONE = 20.0
 DEADLINE = 300.0
 # How far the measured requests may be above the calculated ones.
 TIMES = 1.1
+# Seconds without work after which all agents are done.
+QUIET = 3.0
 CONNECTED = ": connected to "
 
 COSTS = {
-    "etcd": paper.Costs(listing=18, alive=0, start=7, loss=30),
+    "etcd": paper.Costs(listing=18, alive=0, start=7, loss=55),
     "consulkv": paper.Costs(listing=1, alive=0, start=2, loss=5),
-    "zookeeper": paper.Costs(listing=3, alive=0.5, start=320, loss=230),
+    "zookeeper": paper.Costs(listing=3, alive=0.5, start=320, loss=240),
 }
 
 
@@ -83,7 +85,7 @@ class Fleet:
 
     def _wait(self, done: Callable[[Agent], bool], what: str) -> None:
         until(lambda: all(map(done, self.agents)), lambda: f"{what}; {self._tails()}", DEADLINE)
-        self.meter.wait_quiet()
+        self.meter.wait_quiet(QUIET)
 
     def check(self) -> None:
         """Raise unless every service stands."""

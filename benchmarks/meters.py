@@ -11,7 +11,7 @@ from support.agent import Agent
 from benchmarks.agents import processor
 from benchmarks.registry import Registry
 
-# An agent is quiet if it uses less than this part of a core.
+# A process is quiet if it uses less than this part of a core.
 QUIET = 0.02
 DEADLINE = 600.0
 
@@ -74,17 +74,19 @@ class Meter:
         return Usage(time.monotonic(), self.of_agents(), server, received=received)
 
     def wait_quiet(self, seconds: float = 1.0) -> float:
-        """Wait until the agents have been quiet for so long. Returns the moment when that began.
+        """Wait until the server and each agent have been quiet for so long.
 
-        Raises `TimeoutError`.
+        Returns the moment when that began. Raises `TimeoutError`.
         """
+        pids = [each.pid for each in (self.registry.server, *self.agents)]
         end = time.monotonic() + DEADLINE
-        since, last = time.monotonic(), self.of_agents()
+        since, last = time.monotonic(), [processor(pid) for pid in pids]
         while time.monotonic() < end:
             time.sleep(seconds / 4)
-            now, used = time.monotonic(), self.of_agents()
-            if used - last > QUIET * (now - since) * max(1, len(self.agents)):
+            now, used = time.monotonic(), [processor(pid) for pid in pids]
+            most = max(after - before for after, before in zip(used, last, strict=True))
+            if most > QUIET * (now - since):
                 since, last = now, used
             elif now - since >= seconds:
                 return since
-        raise TimeoutError(f"the agents are busy after {DEADLINE:g} s")
+        raise TimeoutError(f"an agent or the server is busy after {DEADLINE:g} s")
