@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks import events, fleet, herd, peers, real, resources, scale, starting
+from benchmarks import events, fleet, herd, paper, peers, real, resources, scale, starting
 from benchmarks.figure import Figure, table
 
 
@@ -86,7 +86,7 @@ ROWS: dict[str, Group] = {
     "storm": _each(starting.storm, ("consul", 1000), ("zookeeper", 1000), quick=1, full=5),
     "burst": _each(real.burst, ("consul",), ("zookeeper",), quick=40, full=200),
     **{f"foreign-{each}": _foreign(each) for each in ("etcd", "skydns2", "consulkv", "zookeeper")},
-    **{f"fleet-{each}": _fleet(each) for each in fleet.COSTS},
+    **{f"fleet-{each}": _fleet(each) for each in paper.COSTS},
     "herd": Group("floor", lambda run: herd.rows(run.quick)),
 }
 

@@ -34,12 +34,6 @@ TIMES = 1.1
 QUIET = 3.0
 CONNECTED = ": connected to "
 
-COSTS = {
-    "etcd": paper.Costs(listing=18, alive=0, start=7, loss=55),
-    "consulkv": paper.Costs(listing=1, alive=0, start=2, loss=5),
-    "zookeeper": paper.Costs(listing=3, alive=0.5, start=320, loss=240),
-}
-
 
 class Fleet:
     """Running agents, one for each host."""
@@ -111,7 +105,7 @@ def fleet(registry: Registry, size: int) -> Iterator[Fleet]:
 
 def rows(scheme: str, size: int, seconds: float) -> Iterator[Figure]:
     """The steady state over so many seconds, a restart of all agents, and the loss of all data."""
-    costs, name = COSTS[scheme], f"{scheme}, {size} agents"
+    costs, name = paper.COSTS[scheme], f"{scheme}, {size} agents"
     with running(scheme) as registry:
         alone = Meter(registry).over(ALONE)
         with fleet(registry, size) as agents:
@@ -134,9 +128,9 @@ def _steady(
     note = f"{rest:.2g} % without any agent"
     yield Figure(f"{name}, nothing happens: server's part of a core", core, "%", CORE, note=note)
     rate = used.without(alone).requests / used.seconds
-    whole = paper.steady(costs, paper.HOSTS)
+    whole = paper.young(costs, paper.HOSTS)
     yield Figure(
-        f"{name}, nothing happens: requests", rate, "/s", base=paper.steady(costs, size),
+        f"{name}, nothing happens: requests", rate, "/s", base=paper.young(costs, size),
         times=TIMES, note=f"{paper.HOSTS:,} hosts: {whole:,.0f} /s",
     )  # fmt: skip
 

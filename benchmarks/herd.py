@@ -14,7 +14,17 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from benchmarks.figure import Figure
-from benchmarks.paper import HOSTS, RESYNC, Costs, attempts, restart, returning, steady
+from benchmarks.paper import (
+    HOSTS,
+    OUTAGE,
+    RESYNC,
+    ROLLING,
+    Costs,
+    attempts,
+    restart,
+    returning,
+    steady,
+)
 from registrator.backend import SessionLost, Unavailable
 from registrator.model import Actual, Entry, Identity, Plan, Service, Snapshot
 from registrator.status.report import RegistryReport
@@ -27,8 +37,6 @@ LISTING, BATCH = 1, 128
 WRITES = -(-SERVICES // BATCH)
 # A loss shows at a keep-alive. A listing, the writes and a second listing follow.
 COSTS = Costs(listing=LISTING, alive=1 / KEEPALIVE, start=LISTING, loss=1 + 2 * LISTING + WRITES)
-# Seconds that a restart of all agents takes, one by one, and that an outage lasts.
-ROLLING, OUTAGE = 600.0, 600.0
 
 
 @dataclass
@@ -184,20 +192,18 @@ def rows(quick: bool) -> Iterator[Figure]:
     herd.restart(ROLLING)
     herd.run(600 + ROLLING)
     rate = herd.registry.rate(600, 600 + ROLLING)
-    yield _figure("all agents restarted within 10 min", rate, restart(COSTS, hosts, ROLLING), hosts)
+    yield _figure("all agents restarted within 10 min", rate, restart(COSTS, hosts), hosts)
     herd.registry.down = True
     back = herd.clock.now + OUTAGE
     herd.run(back)
     rate = herd.registry.rate(back - 60, back)
-    yield _figure(
-        "attempts at the end of an outage of 10 min", rate, attempts(hosts, OUTAGE), hosts
-    )
+    yield _figure("attempts at the end of an outage of 10 min", rate, attempts(hosts), hosts)
     herd.registry.down = False
     for host in herd.hosts:
         host.backend.lost = True
     herd.run(back + 120)
     peak = float(herd.registry.peak(back, back + 120))
-    yield _figure("the highest second after it", peak, returning(COSTS, hosts, OUTAGE), hosts)
+    yield _figure("the highest second after it", peak, returning(COSTS, hosts), hosts)
     yield Figure("hosts not in sync 2 min after it", hosts - herd.right(), "", 0)
 
 

@@ -26,6 +26,7 @@ from registrator.backend import Context, load
 from registrator.model import Identity, Mark
 from registrator.uri import parse
 
+ROOT = Path(__file__).resolve().parents[2]
 NEEDS = {"etcd": "etcd", "skydns2": "etcd", "zookeeper": "java"}
 
 
@@ -66,15 +67,20 @@ def test_use_without_what_is_used_anyway() -> None:
     assert (used / 5).requests == 1.2
 
 
-COSTS = paper.Costs(listing=2, alive=0.1, start=6, loss=10)
+COSTS = paper.Costs(listing=2, young=8, alive=0.1, start=6, loss=10)
 
 
 def test_a_fleet_on_paper() -> None:
     assert paper.steady(COSTS, 600, resync=60) == pytest.approx(600 * 2 / 60 + 60)
-    assert paper.restart(COSTS, 600, over=600) == pytest.approx(80 + 6)
+    assert paper.young(COSTS, 600) == pytest.approx(600 * 8 / 60 + 60)
+    assert paper.restart(COSTS, 600, over=600) == pytest.approx(140 + 6)
     assert [paper.wait(60), paper.wait(3600)] == [10, 30]
     assert paper.attempts(900, outage=180) == pytest.approx(40)
     assert paper.returning(COSTS, 900, outage=180) == pytest.approx(paper.steady(COSTS, 900) + 400)
+
+
+def test_the_document_has_the_table_on_paper() -> None:
+    assert paper.table() in (ROOT / "docs/performance.md").read_text()
 
 
 def test_simulated_agents_send_what_paper_says() -> None:
@@ -104,7 +110,7 @@ def test_the_words_of_a_peer(tmp_path: Path) -> None:
 
 def test_every_group_of_rows_is_known() -> None:
     assert {f"foreign-{scheme}" for scheme in SEEDERS} <= ROWS.keys()
-    assert {f"fleet-{scheme}" for scheme in fleet.COSTS} <= ROWS.keys()
+    assert {f"fleet-{scheme}" for scheme in paper.COSTS} <= ROWS.keys()
     assert PEER_ROWS.keys() == {"events", "cold", "idle"}
 
 

@@ -31,10 +31,12 @@ SHOWN_ONLY = {"", "diff", "json", "python", "toml", "yaml"}
 # Commands that no test runs, and why.
 NOT_RUN = {
     "make test": "this runs in it",
-    "make bench": "takes half an hour",
+    "make bench": "takes hours",
     "make bench BENCH=--quick": "takes minutes, and measures nothing on a busy machine",
     'make bench BENCH="--only events idle"': "the same as above",
+    'make bench BENCH="--only fleet-etcd"': "takes minutes; test_benchmarks runs a small fleet",
     "make bench BENCH=--json": "the same as above",
+    "make bench PEER=/usr/local/bin/registrator": "takes minutes, and needs another registrator",
     "make compatibility": "downloads each version of each registry, and takes half an hour",
     "make compatibility ONLY=etcd-3.6.8": "the same for one version",
     "make compatibility ONLY=etcd": "the same for all versions of one registry",
