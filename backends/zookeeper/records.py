@@ -26,7 +26,7 @@ from registrator.model import Actual, Mark
 
 from .ephemerals import ephemerals
 from .nodes import CHANGED, above, failure, is_service, reason_for
-from .session import Session
+from .session import Broken, Session
 from .settings import Settings
 
 # The sessions of this host that can have a record at one time.
@@ -83,7 +83,11 @@ class Records:
         closed: list[str] = []
         for slot in (*slots, *(each for other in others for each in self._slots(client, other))):
             if slot.password and slot.session != self._session.id:
-                held = self._held(slot)
+                try:
+                    held = self._held(slot)
+                except Broken:
+                    # Its agent lives, and has taken the session back.
+                    continue
                 found += held
                 if not held:
                     self._over.add(slot.session)

@@ -62,6 +62,10 @@ SILENT = logging.Logger("silent", logging.CRITICAL + 1)
 FIRST_PAUSE, MAX_PAUSE = 0.05, 0.4
 
 
+class Broken(Unavailable):
+    """The connection ended before the answer came."""
+
+
 class Session:
     """A session over all servers of the URI. The first `connect` opens it. For one thread only.
 
@@ -126,7 +130,7 @@ class Session:
         self._dropped.clear()
         identity = client.client_id
         if identity is None:
-            raise self._unavailable(self._broke)
+            raise self._unavailable(self._broke, Broken)
         former = self.id
         self.id, self.password = identity
         self._report(sockets)
@@ -185,7 +189,7 @@ class Session:
                 why = f"{member}: no answer within {self._timeout:g} s"
                 raise self._unavailable(why) from error
             except (errors.ConnectionClosedError, errors.ConnectionLoss) as error:
-                raise self._unavailable(f"{member}: {self._broke}") from error
+                raise self._unavailable(f"{member}: {self._broke}", Broken) from error
             except errors.SessionExpiredError as error:
                 self._error_raised = True
                 raise SessionLost(ENDED) from error
@@ -283,9 +287,9 @@ class Session:
         if due:
             self.wake()
 
-    def _unavailable(self, reason: str) -> Unavailable:
+    def _unavailable(self, reason: str, kind: type[Unavailable] = Unavailable) -> Unavailable:
         self._error_raised = True
-        return Unavailable(reason)
+        return kind(reason)
 
 
 def _end(client: KazooClient) -> None:
