@@ -893,6 +893,7 @@ def test_events_may_come_at_any_moment_of_a_step() -> None:
     def settled() -> bool:
         # A step ends early if it takes long, and leaves the rest to the next one.
         inventory.step()
-        return not inventory.wait(0)
+        noted = inventory.wait(0)
+        return not noted
 
     until(settled, "all events to be taken in")

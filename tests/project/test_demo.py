@@ -58,7 +58,7 @@ if [[ $signal != none ]]; then
 fi
 wait "$demo" || code=$?
 echo "$code" >"$out/code"
-for _ in {1..100}; do ! quiet || exit 0; sleep 0.1; done
+for _ in {1..600}; do ! quiet || exit 0; sleep 0.1; done
 """
 
 
