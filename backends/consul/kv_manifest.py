@@ -1,8 +1,9 @@
 """The manifest: the names of all keys in Consul's store that may be this host's.
 
 An agent that starts finds its predecessor's keys by it, without a listing of all hosts' keys. It
-lies outside of what readers list, at ``<prefix>.registrator/<hash of owner and host>/<number>``. It
-is in numbered parts, so that one event writes a few KiB however many services the host has.
+lies at ``.registrator/<prefix>/<hash of owner and host>/<number>``. Readers do not see it there,
+also those that list the prefix without a slash at its end. It is in numbered parts, so that one
+event writes a few KiB however many services the host has.
 
 The manifest may name too many keys, but never too few. A new key is written in a transaction
 which shows that a part names it. A part forgets a key only in a transaction which shows that the
@@ -42,7 +43,7 @@ class Manifest:
 
     def __init__(self, identity: Identity, prefix: str, seen: Mapping[str, Stored | None]) -> None:
         self.denied = False
-        self.root = f"{prefix.rstrip('/')}.registrator/"
+        self.root = f".registrator/{prefix}"
         self._prefix = prefix
         self._seen = seen
         self._marks = {OWNER: identity.owner, HOST: identity.hostname}

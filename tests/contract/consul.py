@@ -74,7 +74,9 @@ class OverHTTP(Registry):
     def plant(self) -> None:
         put(self.server, f"kv/{self.token}x/web/host:c0:80", "10.0.0.1:1000")
         put(self.server, f"kv/{self.token}", "the place itself")
-        put(self.server, f"kv/{self.token}.registrator/{STRANGERS}/0", {"keys": ["web/host:c0:80"]})
+        put(
+            self.server, f"kv/.registrator/{self.token}/{STRANGERS}/0", {"keys": ["web/host:c0:80"]}
+        )
         for number, meta in enumerate(({}, {"registrator-owner": OTHER})):
             body = {
                 "ID": f"{NEIGHBOUR}:c{number}:80",
@@ -177,7 +179,7 @@ class ConsulKV(OverHTTP):
 
     def outside(self) -> object:
         """All but the place and this host's manifests. A stranger's manifest counts."""
-        place = re.compile(rf"{self.token}(/|\.registrator/(?!{STRANGERS}))")
+        place = re.compile(rf"(\.registrator/)?{self.token}/(?!{STRANGERS}/)")
         others = [pair for pair in self.pairs() if not place.match(pair["Key"])]
         return others, self.services()
 

@@ -243,7 +243,7 @@ def test_acl_rules(tmp_path: Path) -> None:
     consul = Consul(tmp_path, config=ACL)
     consul.start()
     keys = 'key_prefix "services/" { policy = "write" }'
-    keys += ' key_prefix "services.registrator/" { policy = "write" }'
+    keys += ' key_prefix ".registrator/services/" { policy = "write" }'
     sessions = 'session_prefix "" { policy = "write" }'
     secret = token(consul, keys)
     ours = backend(f"consulkv://{secret}@{consul.address}/services")

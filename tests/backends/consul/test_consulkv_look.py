@@ -240,6 +240,6 @@ def test_the_originals_keys_of_ended_containers(
     assert settle(ours, service(1)).deregister == (here,)
     assert [path for each in proxy.requests if "keys" in (path := each.path)] == []
     assert not settle(ours, service(1))
-    put(consul, f"kv/{prefix}.registrator/?recurse", method="DELETE")
+    put(consul, f"kv/.registrator/{prefix}/?recurse", method="DELETE")
     assert settle(make(), service(1)).deregister == (elsewhere,)
     assert set(consul.api(f"kv/{prefix}/?keys")) == {ours.entry(service(1)).key, *others}

@@ -80,7 +80,7 @@ def rows(consul: Consul, prefix: str) -> dict[str, dict[str, Any]]:
 
 def manifests(consul: Consul, prefix: str) -> dict[str, str]:
     """The values of all parts."""
-    found = rows(consul, f"{prefix}.registrator/")
+    found = rows(consul, f".registrator/{prefix}/")
     return {key: base64.b64decode(row["Value"] or "").decode() for key, row in found.items()}
 
 
@@ -155,7 +155,7 @@ def test_a_host_without_a_manifest_lists_all_keys_once(
 ) -> None:
     """As after version 1.0.0, whose keys are found even under names that no longer run here."""
     stays, ended = register(make(), service(1), service(2, id="db"))
-    remove(consul, f"{prefix}.registrator/?recurse")
+    remove(consul, f".registrator/{prefix}/?recurse")
     set_key(consul, f"{prefix}/web9/other:c9:80", "127.8.8.8:9", flags=9)
     set_key(consul, f"{prefix}/web9/host:original:80", f"{OWN}:9")
     proxy.requests.clear()
@@ -178,7 +178,7 @@ def test_an_agent_writes_a_manifest_again_that_somebody_removed(
     settle(ours, *services)
     before = manifests(consul, prefix)
     assert len(before) > 1
-    for path in (f"{prefix}.registrator/?recurse", next(iter(before))):
+    for path in (f".registrator/{prefix}/?recurse", next(iter(before))):
         remove(consul, path)
         proxy.requests.clear()
         assert not settle(ours, *services)
@@ -375,7 +375,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordingHTTPP
 
 
 ENTRIES = 'key_prefix "services/" { policy = "write" }'
-MANIFESTS = 'key_prefix "services.registrator/" { policy = "%s" }'
+MANIFESTS = 'key_prefix ".registrator/services/" { policy = "%s" }'
 
 
 class Guarded:
