@@ -9,16 +9,13 @@ is missing. The copies at the former agent are removed when that agent answers (
 An agent that is only busy is not left for a while (see `_ask`). After a move the first address is
 used again when it has been well for some minutes (see `failback`).
 
-With ``-ttl``, a small service ``registrator`` with one TTL check represents the owner. Every
-service gets an alias check that follows this check (see `lifetime`). So one request per refresh
-keeps all services passing, and one more looks at them. When the TTL lapses, all services turn
-critical at once. A minute later (Consul's shortest delay) the agent removes them. If the agent is
+With ``-ttl``, one request per refresh keeps all services passing (see `lifetime`). If the agent is
 dead, Consul's servers mark its services critical after some seconds, and keep them for 72 hours.
 """
 
 import logging
 import time
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from sys import intern
 from typing import Any, TypeVar
@@ -128,8 +125,9 @@ class ConsulBackend:
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = {key: intern(services[key]["Service"]) for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
-        if self._token_mark.rotated:
-            self._redo_removals(services)
+        self._standing.token = token = self._token_mark.value
+        if self._last in self._removals.endpoints(token):
+            self._call(lambda api: self._removals.redo(api, services, token))
         # Another host's owner is none of our business. It ends by itself.
         entries = {k: a for k, a in found.items() if k in ours or not k.startswith(OWNERS)}
         copies = self._leftovers.undecided(services.keys()) if self._all_written else frozenset()
@@ -158,7 +156,7 @@ class ConsulBackend:
             lambda api, key: self._standing.register(api, self._body(wanted[key])), keys
         )
         going = {key: self._standing.ours.get(key, "") for key in plan.deregister}
-        self._removals.note(self._last, going, self._token_mark.value)
+        self._removals.note(self._last, going, self._standing.token)
         rejected |= self._each(self._standing.deregister, plan.deregister)
         unwanted = set(plan.deregister) - rejected.keys()
         self._look_due = self._leftovers.decided(wanted.keys(), unwanted)
@@ -184,6 +182,7 @@ class ConsulBackend:
         elif len(self._servers.known) > 1:
             self._ask(Api.ping)
         self._notice_token()
+        self._notice_doubts()
         standing = self._standing.checks.keys()
         self._leftovers.look(api.node_id, self._writers.pool, standing, self._token_mark.value)
         if self._all_written and self._leftovers.are_news(standing):
@@ -256,6 +255,15 @@ class ConsulBackend:
             self._token_mark.forget()
             self._wake()
 
+    def _notice_doubts(self) -> None:
+        """Have done again what another token did: removals, and the comparison of entries."""
+        token = self._token_mark.value
+        self._removals.settle(token)
+        self._leftovers.owe(self._removals.endpoints(token) - {self._last})
+        compared = token in (None, self._standing.token) or not self._all_written
+        if not compared or self._last in self._removals.endpoints(token):
+            self._wake()
+
     def _prepare(self, api: Api) -> None:
         """Prepare registrations: read the mark of the token, and renew the TTL check."""
         self._token_mark.read(api)
@@ -278,16 +286,7 @@ class ConsulBackend:
 
     def _each(self, write: Callable[[Api, str], None], keys: Sequence[str]) -> dict[str, str]:
         """Write all keys and return the rejected ones, with the reasons."""
-        if not keys:
-            return {}
-        return self._call(lambda api: self._writers.each(partial(write, api), keys))
-
-    def _redo_removals(self, standing: Container[str]) -> None:
-        """Remove once more what was removed shortly before the token changed."""
-        token = self._token_mark.value
-        self._call(lambda api: self._removals.redo(api, standing, token))
-        self._leftovers.owe(self._removals.endpoints(token))
-        self._token_mark.rotated = False
+        return self._call(lambda api: self._writers.each(partial(write, api), keys)) if keys else {}
 
     def _body(self, service: Service) -> dict[str, Any]:
         """The body of the request that registers a service. Raises `Rejected`."""

@@ -13,14 +13,16 @@ NO_CHECKS: Mapping[str, str] = MappingProxyType({})
 
 class Standing:
     """`ours` are our services, and those that may stand: their names by id. `checks` are, for each
-    service that stands, the types by id of those of its checks that we would make. Several threads
-    write, each for another service.
+    service that stands, the types by id of those of its checks that we would make. `token` is the
+    mark of the token with which the last listing compared ours. The `outdated` ones depend on
+    another. Several threads write, each for another service.
     """
 
     def __init__(self) -> None:
         self.ours: dict[str, str] = {}
         self.checks: dict[str, Mapping[str, str]] = {}
         self.outdated: dict[str, Mapping[str, Any]] = {}
+        self.token: str | None = None
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
 

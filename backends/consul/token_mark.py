@@ -15,14 +15,11 @@ from .settings import Token
 class TokenMark:
     """`value` is a hash of the accessor id, which is no secret.
 
-    It is empty without a token and without ACLs. It is None while it is not known. `rotated` says
-    whether it has become another one. The caller sets it back.
+    It is empty without a token and without ACLs. It is None while it is not known.
     """
 
     def __init__(self, token: Token) -> None:
         self.value: str | None = None
-        self.rotated = False
-        self._former: str | None = None
         self._token = token
         self._secret: str | None = None
 
@@ -49,5 +46,3 @@ class TokenMark:
         # Only now: the request reads the token's file again if Consul refuses the token.
         self._secret = self._token.value
         self.value = hashlib.sha256(accessor.encode()).hexdigest()[:16] if accessor else ""
-        self.rotated |= self._former not in (None, self.value)
-        self._former = self.value

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from registrator.backends.consul.api import Api
-from registrator.backends.consul.errors import Refused
+from registrator.backends.consul.errors import Denied, Refused
 from registrator.backends.consul.removals import DOUBT, Removals
 from registrator.backends.consul.settings import Endpoint
 from registrator.model import Identity
@@ -19,16 +19,16 @@ MARKS = {"registrator-owner": "o", "registrator-host": "h", "registrator-token":
 
 
 class Recording:
-    """An agent that takes everything, or refuses it."""
+    """An agent that takes everything, or answers with an error."""
 
-    def __init__(self, endpoint: Endpoint, refuses: bool) -> None:
+    def __init__(self, endpoint: Endpoint, error: Exception | None = None) -> None:
         self.endpoint = endpoint
-        self.refuses = refuses
+        self.error = error
         self.calls: list[str] = []
 
     def register(self, body: Mapping[str, Any]) -> None:
-        if self.refuses:
-            raise Refused(str(self.endpoint), 400, "no")
+        if self.error:
+            raise self.error
         assert body["Check"]["Status"] == "critical"
         assert "Address" not in body
         assert body["Meta"] == MARKS
@@ -39,9 +39,9 @@ class Recording:
 
 
 def redo(
-    removals: Removals, endpoint: Endpoint, *standing: str, refuses: bool = False
+    removals: Removals, endpoint: Endpoint, *standing: str, error: Exception | None = None
 ) -> list[str]:
-    agent = Recording(endpoint, refuses)
+    agent = Recording(endpoint, error)
     removals.redo(cast(Api, agent), standing, "new")
     return agent.calls
 
@@ -71,7 +71,7 @@ def test_what_stands_again_stays(removals: Removals) -> None:
 
 
 def test_what_takes_too_long_is_left_for_the_next_time(removals: Removals) -> None:
-    agent = Recording(HOME, refuses=False)
+    agent = Recording(HOME)
     assert not removals.redo(cast(Api, agent), (), "new", time.monotonic() - 1)
     assert agent.calls == []
     assert removals.endpoints("new") == {HOME, AWAY}
@@ -79,13 +79,37 @@ def test_what_takes_too_long_is_left_for_the_next_time(removals: Removals) -> No
     assert removals.endpoints("new") == {AWAY}
 
 
-def test_a_refusal_holds_up_nothing(removals: Removals) -> None:
-    assert redo(removals, HOME, refuses=True) == []
+@pytest.mark.parametrize(
+    "error", [Refused("it", 400, "no"), Denied("it: no", unknown=False)], ids=["refused", "denied"]
+)
+def test_a_refusal_holds_up_nothing(removals: Removals, error: Exception) -> None:
+    assert redo(removals, HOME, error=error) == []
     assert removals.endpoints("new") == {AWAY}
 
 
-def test_what_is_long_ago_is_left(removals: Removals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_does_not_know_the_token_yet_is_asked_again(removals: Removals) -> None:
+    """A server that has just restarted may not know it."""
+    with pytest.raises(Denied):
+        redo(removals, HOME, error=Denied("it: ACL not found", unknown=True))
+    assert redo(removals, HOME) == ["register h:a:80 as a", "deregister h:a:80"]
+
+
+def test_a_removal_is_settled_when_its_token_is_in_use_a_minute_later(
+    removals: Removals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removals.settle("old")
+    assert removals.endpoints("new") == {HOME, AWAY}
     later = time.monotonic() + DOUBT + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert not removals.endpoints("new")
+    assert removals.endpoints("new") == {HOME, AWAY}
+    removals.settle("old")
+    assert removals.endpoints("new") == {AWAY}
     assert redo(removals, HOME) == []
+    assert removals.endpoints("newer") == {HOME, AWAY}
+
+
+def test_an_unknown_token_settles_nothing_and_doubts_nothing(removals: Removals) -> None:
+    assert not removals.endpoints(None)
+    assert removals.redo(cast(Api, Recording(HOME)), (), None)
+    removals.settle(None)
+    assert removals.endpoints("new") == {HOME, AWAY}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from support.consul import ACL, ENOUGH, MASTER, OWNER, backend, put, register, service, token
-from support.proxy import RecordingHTTPProxy, TCPProxy
+from support.proxy import RecordingHTTPProxy, Request, TCPProxy
 from support.servers import Consul, start_all
 from support.wait import until
 
-from registrator.backend import Backend, SessionLost
+from registrator.backend import Backend, SessionLost, Unavailable
 from registrator.model import Plan
 from registrator.sync.plan import Here, by_key, diff
 
@@ -234,6 +234,82 @@ def test_what_ended_just_before_its_token_leaves_the_catalog(
     assert client.api("agent/services", KNOCK).keys() == {"host:c2:80"}
     ours.close()
     proxy.close()
+
+
+def test_what_ended_while_the_token_could_not_be_told_leaves_the_catalog(
+    guarded_pair: Pair, tmp_path: Path
+) -> None:
+    """A Consul agent without its servers cannot tell the token, so nothing looks outdated.
+
+    It then removes an entry with the old token, although the new one is known by that time.
+    """
+    server, client = guarded_pair
+    old, new = token(server, ENOUGH), token(server, ENOUGH)
+    path = tmp_path / "token"
+    path.write_text(old)
+    environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+    leaderless = threading.Event()
+
+    def before(request: Request) -> tuple[int, str] | None:
+        away = leaderless.is_set() and request.path.startswith("/v1/acl/token/self")
+        return (500, "No cluster leader") if away else None
+
+    proxy = RecordingHTTPProxy(client.address, before=before)
+    woken = threading.Event()
+    ours = backend(f"consul://{proxy.address}", environ=environ, wake=woken.set)
+    register(ours, ENDS, service(2))
+    until(lambda: known(server), "the catalog to have it")
+    leaderless.set()
+    path.write_text(new)
+    ours.keepalive()
+    assert ours.list()[ENDS.id].held
+    leaderless.clear()
+    revoke(server, old)
+    woken.clear()
+    assert ours.apply(Plan((ours.entry(service(4)),), (ENDS.id,))) == {}
+    ours.keepalive()
+    assert woken.is_set()
+    listed = ours.list()
+    assert listed[service(4).id].held
+    assert not listed[service(2).id].held
+    until(lambda: not known(server), "the catalog to forget it")
+    woken.clear()
+    ours.keepalive()
+    assert not woken.is_set()
+    ours.close()
+    proxy.close()
+
+
+def test_what_ended_before_a_move_there_and_back_leaves_the_catalog(
+    guarded_pair: Pair, tmp_path: Path
+) -> None:
+    """The agent sees the new token first while it uses another Consul agent, and returns then."""
+    server, client = guarded_pair
+    old, new = token(server, ENOUGH), token(server, ENOUGH)
+    path = tmp_path / "token"
+    path.write_text(old)
+    environ = {"CONSUL_HTTP_TOKEN_FILE": str(path)}
+    home, away = TCPProxy(client.address), TCPProxy(server.address)
+    ours = backend(f"consul://{home.address},{away.address}", environ=environ)
+    register(ours, ENDS)
+    until(lambda: known(server), "the catalog to have it")
+    revoke(server, old)
+    assert ours.apply(Plan((), (ENDS.id,))) == {}
+    path.write_text(new)
+
+    def listed() -> bool:
+        ours.list()
+        return True
+
+    for proxy, other in ((home, away), (away, home)):
+        proxy.instead = b"no HTTP\r\n\r\n"
+        proxy.cut()
+        until(listed, f"a listing at {other.address}", ignore=(Unavailable, SessionLost))
+        proxy.instead = b""
+    until(lambda: not known(server), "the catalog to forget it")
+    ours.close()
+    home.close()
+    away.close()
 
 
 def test_without_acls_nothing_is_marked(consul: Consul) -> None:
