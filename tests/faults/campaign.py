@@ -231,7 +231,7 @@ class Campaign:
 
     def _agree(self, seed: int, faults: list[Fault]) -> float:
         # Such a fault took the stranger's entry, as it took ours.
-        self._stranger.settle(lost=any(fault.kind in ("wipe", "reset") for fault in faults))
+        self._stranger.settle(lost=any(fault.kind in self.world.losses for fault in faults))
         wanted = self.running()
         started = time.monotonic()
         since: list[float] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from functools import partial
@@ -37,9 +38,10 @@ class ConsulWorld(World):
     tls = ("CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
     secret_kinds = ("rotate", "revoke")
     proxy_kinds = (*World.proxy_kinds, *BUSY)
+    config = TOKENS
 
     def __init__(self, folder: Path, ip: str = "127.0.0.1", **options: Any) -> None:
-        self._servers, clients = consul_cluster(folder, 3, 2, config=TOKENS, **options)
+        self._servers, clients = consul_cluster(folder, 3, 2, config=self.config, **options)
         members = [*clients, *self._servers]
         super().__init__(members, [client.address for client in clients], folder, ip)
         self._accessor = ""
@@ -61,17 +63,24 @@ class ConsulWorld(World):
 
     def _manage(self, method: str, path: str, body: object = None) -> Any:
         """A call of the API of ACLs, to any server; may fail."""
-        data = None if body is None else json.dumps(body).encode()
+        return self._ask(method, f"acl/{path}", None if body is None else json.dumps(body).encode())
 
-        def call(server: Consul) -> Any:
-            request = urllib.request.Request(
-                f"http://{server.address}/v1/acl/{path}", data, {"X-Consul-Token": MASTER},
-                method=method,
-            )  # fmt: skip
+    def _ask(self, method: str, path: str, data: bytes | None = None) -> Any:
+        """A call of any API, to any server; may fail. None says that there is no such thing."""
+        return first([partial(self._ask_one, s, method, path, data) for s in self._servers])
+
+    @staticmethod
+    def _ask_one(member: Consul, method: str, path: str, data: bytes | None = None) -> Any:
+        request = urllib.request.Request(
+            f"http://{member.address}/v1/{path}", data, {"X-Consul-Token": MASTER}, method=method
+        )
+        try:
             with urllib.request.urlopen(request, timeout=2) as answer:
                 return json.load(answer)
-
-        return first([partial(call, server) for server in self._servers])
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            return None
 
     def begin_rotation(self, kind: str) -> None:
         """The old token goes a while after the new one stands in the file, or a while before."""

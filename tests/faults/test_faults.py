@@ -13,7 +13,12 @@ from faults.schedule import SECONDS, schedule
 from faults.worlds import WORLDS
 
 # The first few, and every one that ever diverged.
-SEEDS = {"consul": [0, 1, 2, 105], "etcd": [0, 1, 2], "zookeeper": [0, 1, 2, 22, 23, 24]}
+SEEDS = {
+    "consul": [0, 1, 2, 105],
+    "consulkv": [0, 1, 2],
+    "etcd": [0, 1, 2],
+    "zookeeper": [0, 1, 2, 22, 23, 24],
+}
 
 
 @pytest.mark.timeout(600)

@@ -56,7 +56,7 @@ class World(abc.ABC):
 
     The proxies listen at `ip`. `options` are the agents', `clones_options` the clone's alone, and
     `rest` is the end of their URIs. `tls` names their variables for TLS. `secret` is the file that
-    holds their password or token.
+    holds their password or token. `losses` are the faults that also take the stranger's entry.
     """
 
     name: str
@@ -68,6 +68,7 @@ class World(abc.ABC):
     proxy_kinds: tuple[str, ...] = ("cut", "mute")
     world_kinds: tuple[str, ...] = ("partition", "wipe", "outage", "reset", "edit", "delete")
     secret_kinds: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ("wipe", "reset")
 
     # Seconds after the last fault within which all must agree.
     settled = 5.0
