@@ -35,7 +35,7 @@ class Costs:
 
 COSTS = {
     "etcd": Costs(listing=2, young=18, alive=0, start=7, loss=55),
-    "consulkv": Costs(listing=2, alive=0, start=2, loss=5),
+    "consulkv": Costs(listing=2, alive=0, start=3, loss=6),
     "zookeeper": Costs(listing=3, alive=0.5, start=320, loss=240),
 }
 
