@@ -90,6 +90,7 @@ class EtcdClient:
                     raise Refused(error.code(), f"{server.ip}: {rpc.refusal(error)}") from None
                 if error.code() is Code.DEADLINE_EXCEEDED:
                     self._mute[server] = time.monotonic() + self._timeout
+                    self.login.forget()
                 why = rpc.reason(error, self._timeout, connecting=self._server is None)
                 failures.append(f"{server.ip}: {why}")
                 self._drop(failures[-1])

@@ -1,9 +1,9 @@
 """The login of one user to an etcd cluster, for all connections to it.
 
 A login costs the member 50 to 80 ms of processor time, because bcrypt is slow on purpose. So a
-token serves every connection until a server refuses it. Every member accepts it: a simple token
-goes through the cluster's log, and a JWT carries a signature. A member forgets a simple token that
-it has not seen for ``--auth-token-ttl`` (5 minutes by default).
+token serves every connection until a server refuses it, or does not answer in time. Every member
+accepts it: a simple token goes through the cluster's log, and a JWT carries a signature. A member
+forgets a simple token that it has not seen for ``--auth-token-ttl`` (5 minutes by default).
 """
 
 from typing import Any
@@ -42,6 +42,14 @@ class Login:
     def wanted(self, error: grpc.RpcError) -> bool:
         """Whether a new token may help a call that failed."""
         return bool(self._user) and rpc.wants_login(error)
+
+    def forget(self) -> None:
+        """Log in anew before the next call, because a server did not answer in time.
+
+        A simple token names a place in the cluster's log, and a server waits until it is there. A
+        cluster that was wiped starts its log again, so it would wait for a very long time.
+        """
+        self._token = ""
 
     def renew(self, channel: Any, timeout: float) -> None:
         """Get a new token. This reads the password again, because its file may have changed."""

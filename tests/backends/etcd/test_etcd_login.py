@@ -1,4 +1,4 @@
-"""The login to etcd: a token serves every connection until a server refuses it."""
+"""The login to etcd: a token serves every connection for as long as servers accept it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from support.etcd import Backends, guard, guarding, requests
+from support.etcd import Backends, ctl, guard, guarding, requests
 from support.proxy import TCPProxy
 from support.servers import Etcd, etcd_cluster
 from support.wait import until
 
-from registrator.backend import Backend, Unavailable
+from registrator.backend import Backend, SessionLost, Unavailable
 from registrator.model import Plan, Service
 
 USER = "agent:s3cret@"
@@ -35,7 +35,8 @@ def jwt(folder: Path) -> str:
 
 def write(backend: Backend, name: str = "web1") -> None:
     entry = backend.entry(Service(f"host:{name}:80", "web", "10.0.0.1", 8080, 80))
-    until(lambda: backend.apply(Plan((entry,))) == {}, "a write", ignore=(Unavailable,))
+    ignore = (Unavailable, SessionLost)
+    until(lambda: backend.apply(Plan((entry,))) == {}, "a write", ignore=ignore)
 
 
 def listed(backend: Backend) -> int:
@@ -116,3 +117,21 @@ def test_every_member_knows_the_token(tmp_path: Path, make: Backends) -> None:
         assert listed(backend) == 1
         write(backend, "web2")
         assert logins(*members[1:]) == before
+
+
+def test_a_wiped_cluster_does_not_wait_for_the_place_in_the_log_that_a_token_names(
+    tmp_path: Path, make: Backends
+) -> None:
+    """Until its log is as long as the former one, it answers no call with the former token."""
+    with guarding(tmp_path, LONG) as etcd:
+        for number in range(50):
+            ctl(etcd, "put", "/s/x", str(number), user="root:r00t")
+        backend = make(f"etcd://{USER}{etcd.address}/s", timeout=1)
+        write(backend)
+        etcd.kill()
+        etcd.wipe()
+        etcd.start()
+        guard(etcd)
+        assert listed(backend) == 0
+        write(backend)
+        assert listed(backend) == 1
