@@ -70,6 +70,7 @@ class Reconciler:
         self._failed_before = False  # whether the last step failed: a write may still land
         self._next_listing = math.inf
         self._last_keepalive = clock()
+        self._lost = False  # whether a keep-alive found a loss, and no listing succeeded since
         self._actual: dict[str, Actual] = {}
         self._doubtful: set[str] = set()  # keys of entries with our engine's id
         self._entries: dict[str, Entry] = {}  # by service id
@@ -167,14 +168,15 @@ class Reconciler:
     def _keep_alive(self) -> None:
         interval = self._backend.keepalive_interval
         now = self._clock()
-        if interval is not None and now >= self._last_keepalive + interval:
-            try:
-                self._backend.keepalive()
-            except SessionLost:
-                # A listing comes next. Before it, the backend would find the same loss again.
-                self._last_keepalive = now
-                raise
-            self._last_keepalive = now
+        # Before a listing, the backend would find the same loss again.
+        if interval is None or self._lost or now < self._last_keepalive + interval:
+            return
+        try:
+            self._backend.keepalive()
+        except SessionLost:
+            self._lost = True
+            raise
+        self._last_keepalive = now
 
     def _is_listing_due(self) -> bool:
         due = min(self._next_listing, self._spread_listing)
@@ -188,6 +190,7 @@ class Reconciler:
         self._spread_listing = math.inf
         keys = self._wanted.union(desired)
         before, self._actual = self._actual, dict(listing(self._backend, keys))
+        self._lost = False
         for key in before.keys() & self._actual.keys():
             self._actual[key] = still_ours(before[key], self._actual[key])
         self._doubtful = {k for k, a in self._actual.items() if a.mark in (Mark.TWIN, Mark.UNTOLD)}

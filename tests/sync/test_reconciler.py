@@ -607,6 +607,34 @@ def test_a_loss_that_a_keepalive_finds_until_the_next_listing_is_mended(
     assert bench.reconciler.step() == Written(1, 0)
 
 
+def test_a_loss_is_mended_however_long_no_listing_succeeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at a Consul agent with ``-ttl`` that denies everything for a while."""
+    bench = Bench()
+    bench.backend.keepalive_interval = 1
+    bench.step(service("a"))
+    listed = bench.registry.lists
+
+    def keepalive(backend: FakeBackend) -> None:
+        if bench.registry.lists == listed:
+            raise lost()
+
+    monkeypatch.setattr(FakeBackend, "keepalive", keepalive)
+    bench.now += 2
+    with pytest.raises(SessionLost):
+        bench.reconciler.step()
+    for _ in range(3):
+        bench.registry.faults = [unavailable()]
+        bench.now += 2
+        with pytest.raises(Unavailable):
+            bench.reconciler.step()
+    bench.now += 2
+    bench.reconciler.step()
+    assert bench.registry.lists == listed + 1
+    assert bench.report.row.in_sync
+
+
 def test_a_failed_keepalive_is_tried_again_before_anything_else() -> None:
     bench = Bench()
     bench.backend.keepalive_interval = 10
