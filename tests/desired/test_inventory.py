@@ -671,7 +671,7 @@ class Here(Stock):
     def act(self, *events: Event) -> list[set[str]]:
         """The ids in each snapshot that the calling thread publishes."""
         found: list[Snapshot] = []
-        assert [self.inventory.mark(event) for event in events]
+        assert [self.inventory.mark(event) for event in events] == [True] * len(events)
         self.inventory.step_here(found.append)
         return [set(snapshot.services) for snapshot in found]
 
@@ -679,6 +679,12 @@ class Here(Stock):
     def left(self) -> bool:
         """Whether something is left to do for the inventory's own thread."""
         return self.inventory.wait(0)
+
+
+def test_an_event_without_a_container_makes_a_listing_due() -> None:
+    here = Here(container("a"))
+    assert here.act(Event("", "", 5)) == []
+    assert here.left
 
 
 def test_the_thread_that_read_an_event_acts_on_it() -> None:

@@ -856,6 +856,20 @@ def is_woken(bench: Bench) -> bool:
     return bench.reconciler._wakeup.is_set()
 
 
+def test_a_backend_that_says_nothing_of_threads_is_left_to_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.step()
+    monkeypatch.delattr(FakeBackend, "any_thread")
+    plain = Bench()
+    plain.step()
+    for each, expected in ((bench, {"h:a:80"}), (plain, set())):
+        here(each, service("a"))
+        assert each.keys == expected
+    assert is_woken(plain)
+
+
 def asleep(**options: object) -> Bench:
     """A bench with one service, whose own thread sleeps."""
     bench = Bench(**options)  # type: ignore[arg-type]
