@@ -156,7 +156,7 @@ class Live:
         self.held, self.free, self.stop = threading.Event(), threading.Event(), threading.Event()
         made = Follower(self, Board(), self.stop)  # type: ignore[arg-type]
         work = partial(made.follow, self, self.react)
-        self.threads = [threading.Thread(target=work) for _ in range(2)]
+        self.threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
 
     def __enter__(self) -> Live:
         for thread in self.threads:

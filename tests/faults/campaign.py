@@ -200,6 +200,9 @@ class Campaign:
         for process in self._processes.values():
             self._mend(process)
         self.world.heal()
+        for process in (self.agent, self.clone):
+            # As a supervisor does. It ended if it started while somebody replaced its certificate.
+            self._mend(process)
         self.engine.wait_ready()
         self._hanging.join()
 
