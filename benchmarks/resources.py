@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from signal import SIGHUP
 
 from support import etcd as etcdctl
 from support.agent import Agent
-from support.proxy import RecordingHTTPProxy
+from support.proxy import RecordingHTTPProxy, Request
 from support.wait import until
 from support.zookeeper import writes as writes_to
 
@@ -156,9 +157,18 @@ def _consul_writes(
     before, began = len(proxy.writes), time.monotonic()
     _pass(engine, process, seconds)
     took, new = time.monotonic() - began, proxy.writes[before:]
+    new = [each for each in new if not reads_only(each)]
     alive = [each for each in new if "/check/pass/" in each.path or "/renew/" in each.path]
     yield _kept_alive(scheme, len(alive), took, refresh)
     yield _written(scheme, len(new) - len(alive))
+
+
+def reads_only(request: Request) -> bool:
+    """Whether a request to Consul is a transaction that changes nothing, although it is a PUT."""
+    if not request.path.startswith("/v1/txn"):
+        return False
+    verbs = {operation["KV"]["Verb"] for operation in json.loads(request.body)}
+    return all(verb.startswith(("check-", "get")) for verb in verbs)
 
 
 def _zookeeper_writes(

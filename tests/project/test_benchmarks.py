@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.proxy import Request
 from support.servers import program
 
 from benchmarks import fleet, herd, paper, scale
@@ -22,6 +23,7 @@ from benchmarks.foreign import SEEDERS, SERVICES, entries, parts
 from benchmarks.meters import Usage
 from benchmarks.registries import running
 from benchmarks.registry import Registry
+from benchmarks.resources import reads_only
 from registrator.backend import Context, load
 from registrator.model import Identity, Mark
 from registrator.uri import parse
@@ -112,6 +114,21 @@ def test_every_group_of_rows_is_known() -> None:
     assert {f"foreign-{scheme}" for scheme in SEEDERS} <= ROWS.keys()
     assert {f"fleet-{scheme}" for scheme in paper.COSTS} <= ROWS.keys()
     assert PEER_ROWS.keys() == {"events", "cold", "idle"}
+
+
+@pytest.mark.parametrize(
+    ("path", "verbs", "reads"),
+    [
+        ("/v1/txn", ["check-index", "get", "check-not-exists"], True),
+        ("/v1/txn", ["check-index", "set"], False),
+        ("/v1/kv/bench", [], False),
+    ],
+)
+def test_a_transaction_that_only_checks_is_no_write(
+    path: str, verbs: list[str], reads: bool
+) -> None:
+    body = json.dumps([{"KV": {"Verb": verb, "Key": "bench/web"}} for verb in verbs]).encode()
+    assert reads_only(Request("PUT", path, body)) is reads
 
 
 @pytest.fixture(params=SEEDERS)
