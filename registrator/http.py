@@ -83,4 +83,6 @@ def _read(response: http.client.HTTPResponse, end: float) -> bytes:
         parts.append(part)
         if time.monotonic() > end:
             raise TimeoutError("timed out")
+    if response.length:
+        raise http.client.IncompleteRead(b"".join(parts), response.length)
     return b"".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -91,6 +92,19 @@ def test_a_connection_that_the_server_will_close_is_not_used_again(
     for _ in range(2):
         assert exchange(pool, "GET", "/", {"Host": "h"}, wait=60).data == b"ok"
     assert len(server.sockets) == 2
+    pool.close()
+
+
+def test_half_an_answer_is_none() -> None:
+    class Cutting(Server):
+        def _serve(self, sock: socket.socket) -> None:
+            sock.recv(1 << 20)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok")
+            sock.close()
+
+    pool = Pool(Cutting())
+    with pytest.raises(http.client.IncompleteRead):
+        exchange(pool, "GET", "/", {"Host": "h"}, wait=60)
     pool.close()
 
 

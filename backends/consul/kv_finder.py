@@ -95,7 +95,9 @@ class Finder:
         again = self.ready and server is not self._server
         self._see({*keys, *known, *manifest.names, *manifest.watched()}, again=again)
         self._see(manifest.names - seen.keys())
-        if due and (manifest.denied or (manifest.incomplete and not self.ready)):
+        # A key of ours without a name shows that somebody wrote keys and no names for a while.
+        lacking = not self.ready and (manifest.incomplete or manifest.lacks(self.ours()))
+        if due and (manifest.denied or lacking):
             self._sweep()
         self.ready, self._server = True, server
 

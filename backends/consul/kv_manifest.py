@@ -23,6 +23,7 @@ from itertools import count
 from registrator.model import Identity
 
 from ..common.values import HOST, OWNER, json_in
+from .kv_keys import MAX_KEY
 from .kv_transaction import Stored
 
 # Bytes of the names in one part, and the most that is read as a part at all.
@@ -134,12 +135,22 @@ class Manifest:
         return {part: Names(names) for part, names in grown.items()}
 
     def mended(self, keys: Iterable[str]) -> dict[str, Names]:
-        """The parts to write so that the manifest is complete, if `keys` are all of ours."""
+        """The parts to write so that the manifest is complete, if `keys` are all of ours.
+
+        An odd key with our flags is not named. We never wrote it, and no part could name it.
+        """
         parts = self.parts()
         found = {self.folder(part) for part in parts}
         empty = {f"{each}0": Names() for each in self._folders if each not in found}
         broken = {part: Names() for part, names in parts.items() if names is None}
-        return empty | broken | self.grown(keys)
+        return empty | broken | self.grown([key for key in keys if self._is_nameable(key)])
+
+    def lacks(self, keys: Iterable[str]) -> bool:
+        """Whether no part names one of these keys, although a part could."""
+        return not self.names.issuperset(key for key in keys if self._is_nameable(key))
+
+    def _is_nameable(self, key: str) -> bool:
+        return _is_name(key.removeprefix(self._prefix))
 
     def text(self, names: Names) -> str:
         """The value of a part."""
@@ -155,11 +166,18 @@ def _size(name: str) -> int:
     return len(name.encode()) + 4
 
 
+def _is_name(key: object) -> bool:
+    """Whether a part may name this key."""
+    if not isinstance(key, str) or not key or not key.isprintable():
+        return False
+    return len(key.encode()) <= MAX_KEY
+
+
 def _names(value: str, prefix: str) -> Names | None:
     """The keys that a part's value names. None if an agent cannot have written it."""
     keys = json_in(value).get("keys") if len(value) <= MAX_READ else None
     if not isinstance(keys, list):
         return None
-    if not all(isinstance(key, str) and key and key.isprintable() for key in keys):
+    if not all(map(_is_name, keys)):
         return None
     return Names(f"{prefix}{key}" for key in keys)

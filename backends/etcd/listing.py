@@ -70,7 +70,8 @@ class Listing:
         """Bring the known pairs up to date by the leases of this host."""
         asked, leased = self._on_next_leases()
         names = {key.rpartition(b"/")[0] for key in wanted} - self._searched
-        unmarked = self._known.unleased([b"%b/%b:" % (name, self._hostname) for name in names])
+        below = self._known.unleased([b"%b/%b:" % (name, self._hostname) for name in names])
+        unmarked = filter(self._is_below, below)
         own = {pair.key for pair in self._known.pairs() if not self._is_others(pair)}
         # The first one shows the rights and the quorum, even to a host without services.
         keys = {self._prefix + b"/", *wanted, *leased, *unmarked, *own}

@@ -53,18 +53,19 @@ class Login:
 
     def renew(self, channel: Any, timeout: float) -> None:
         """Get a new token. This reads the password again, because its file may have changed."""
-        self._token = ""
         try:
             user, password = credentials(self._context)
         except ConfigError as error:
             raise Unavailable(str(error)) from None
         if not user:
+            self._token = ""
             return
         request = etcdrpc.AuthenticateRequest(name=user, password=password)
         try:
             answer = AUTHENTICATE(channel, request, timeout=timeout, metadata=_REQUIRE_LEADER)
         except grpc.RpcError as error:
             if "authentication is not enabled" in (error.details() or ""):
+                self._token = ""
                 return
             if rpc.refuses(error):
                 raise Unavailable(f"etcd refuses user {user!r}: {error.details()}") from None

@@ -46,8 +46,7 @@ class Tree:
         own = {path for path, node in self.nodes.items() if node.session == self._session.id}
         if held is None:
             # Nobody tells which of them stand. So each is asked for.
-            self._session.unwatch(own)
-            changed = set()
+            changed = self._altered(client, own.difference(self._session.unwatched(own)))
         else:
             changed = own.difference(held)
         changed |= self.watch(client, own - changed)
@@ -98,6 +97,20 @@ class Tree:
                     changed.add(path)
         self._session.unwatch(changed)
         return changed
+
+    def _altered(self, client: KazooClient, paths: Iterable[str]) -> set[str]:
+        """Look at nodes that are watched. Returns those that are not as they are known.
+
+        It leaves no watch: kazoo would keep each one until the node changes.
+        """
+        altered = set()
+        for some in chunks(tuple(paths), AT_ONCE):
+            stats = self._session.gather(client.exists_async(path) for path in some)
+            for path, stat in zip(some, stats, strict=True):
+                if isinstance(stat, Exception) or not self._is_as_known(path, stat):
+                    altered.add(path)
+        self._session.unwatch(altered)
+        return altered
 
     def watch_ours(self, client: KazooClient, paths: Iterable[str]) -> None:
         """Wake once when any of these nodes changes or goes, if it is ours."""

@@ -17,13 +17,11 @@ from registrator.status.report import RegistryReport, Written
 from registrator.sync.plan import Here, by_key, diff, entries, still_ours
 from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 
-# A server that thaws may still carry out a write that timed out. So the registry is listed again
-# this many seconds after an outage.
+# Seconds from an outage to another listing: a thawed server may still carry out a late write.
 SECOND_LOOK = 2.0
 
 # When a member restarts, all agents of a fleet lose their connections at one moment. Each draws how
-# many seconds later it connects and lists again, so that they do not all ask at once. The upper end
-# stays below 5 s, so that what a wiped registry lost is back within 5 s.
+# many seconds later it lists again. What a wiped registry lost is to be back within 5 s.
 SPREAD = (1.0, 4.0)
 
 
@@ -118,7 +116,8 @@ class Reconciler:
                     if error is not None:
                         raise error
                     self.step()
-                self._wakeup.wait(self._pause())
+                    pause = self._pause()
+                self._wakeup.wait(pause)
 
         try:
             retry(steps, BackendError, self._failed, stop, self._wait)
@@ -157,7 +156,8 @@ class Reconciler:
                 self._listing_due = True  # The write needs a new connection anyway.
             if news or self._is_listing_due():
                 written, problems = self._realise(snapshot)
-        except BackendError:
+        except Exception:
+            # After a bug, too: no other thread may plan over nothing before the process ends.
             self._listing_due = self._failed_before = True
             raise
         self._failed_before = False

@@ -468,3 +468,30 @@ def test_the_whole_store(consul: Consul) -> None:
     ours.apply(Plan(deregister=(entry.key,)))
     for each in (ours, again):
         each.close()
+
+
+@pytest.mark.parametrize("odd", ["\x01", "\U0001fae8", "x" * 5000], ids=["control", "new", "long"])
+def test_an_odd_key_with_our_flags_holds_up_nothing(
+    make: Make, consul: Consul, prefix: str, odd: str
+) -> None:
+    """Anybody who reads the store sees our flags."""
+    ours = make()
+    settle(ours, service(1))
+    (flags,) = {row["Flags"] for row in rows(consul, f"{prefix}/").values()}
+    folder = ours.entry(service(1)).key.rpartition("/")[0]
+    fields = {"Key": f"{folder}/host:{odd}", "Value": "MTI3LjkuMC4xOjE=", "Flags": flags}
+    put(consul, "txn", [{"KV": {"Verb": "set", **fields}}])
+    again = make()
+    settle(again, service(1), service(2))
+    assert {service(n).id for n in (1, 2)} <= {found.id for found in again.list().values()}
+
+
+def test_a_key_that_was_written_without_a_name_is_found_once_the_right_is_back(
+    rights: Guarded,
+) -> None:
+    """Another one without a name, of a container that still runs, tells that there may be more."""
+    whole, less = (f"{ENTRIES} {MANIFESTS % right}" for right in ("write", "read"))
+    settle(rights.start(whole)[0], service(1))
+    settle(rights.start(less)[0], service(1), service(2), service(3))
+    third = rights.start(whole)[0]
+    assert settle(third, service(1), service(3)).deregister == (third.entry(service(2)).key,)

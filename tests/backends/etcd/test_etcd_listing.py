@@ -445,3 +445,14 @@ def test_every_look_is_linearizable() -> None:
         operations = [each.request_range for each in (*request.success, *request.failure)]
         assert operations
         assert not any(each.serializable for each in operations)
+
+
+def test_a_key_that_is_no_text_below_our_hostname_is_passed_over(
+    server: Etcd, make: Backends, uri: str
+) -> None:
+    """Anybody may write one, and the agent looks there for the original's keys."""
+    backend = make(uri)
+    folder = backend.entry(SERVICE).key.rpartition("/")[0]
+    ctl(server, "put", f"{folder}/host:\udcff", "10.0.0.9:1")
+    settle(backend, SERVICE)
+    assert list(backend.list()) == [backend.entry(SERVICE).key]

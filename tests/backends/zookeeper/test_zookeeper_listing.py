@@ -806,6 +806,11 @@ def test_a_server_before_3_6(
         reconcile(second, service(0), service(2))
         session = second._session.id
         assert not reconcile(second, service(0), service(2))
+        connected = second._session.connect()
+        before = sum(map(len, connected._data_watchers.values()))
+        for _ in range(5):
+            second.list()
+        assert sum(map(len, connected._data_watchers.values())) == before, "kazoo keeps each watch"
         reader.set(second.entry(service(0)).key, b"{}")
         reader.delete(second.entry(service(2)).key)
         assert len(reconcile(second, service(0), service(2)).register) == 2
