@@ -43,6 +43,7 @@ MODULES = {
     "desired/vanished": ["desired/test_slow_engine.py"],
     "desired/tasks": ["desired/test_tasks.py", *INVENTORY],
     "desired/containers": INVENTORY,
+    "desired/agenda": INVENTORY,
     "desired/inspections": INVENTORY,
     "desired/inventory": INVENTORY,
     "engine/answers": ["engine/test_answers.py", "engine/test_hostile_answers.py"],
