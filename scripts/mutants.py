@@ -48,7 +48,7 @@ MODULES = {
     "desired/inventory": INVENTORY,
     "engine/answers": ["engine/test_answers.py", "engine/test_hostile_answers.py"],
     "engine/event_lines": ["engine/test_event_lines.py", "engine/test_hostile_answers.py"],
-    "sync/plan": ["sync/test_plan.py"],
+    "sync/plan": ["sync/test_plan.py", "sync/test_reconciler.py"],
     "sync/reconciler": ["sync/test_reconciler.py"],
     "status/board": ["status/test_board.py"],
     "status/rows": ["status/test_report.py", "status/test_board.py"],
