@@ -86,10 +86,11 @@ class Writer:
         self, writes: Sequence[Write], new: Sequence[str], rejected: dict[str, str]
     ) -> None:
         """Carry out all writes except those that Consul or somebody else's key forbids."""
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             if not writes:
                 return
-            planned, values = self._naming(writes, new)
+            # To forget a key takes a check of it. Whoever changes it must not hold up the writes.
+            planned, values = self._naming(writes, new, forget=not attempt)
             for write in writes:
                 values[write.key] = write.value
                 planned += (
@@ -118,7 +119,9 @@ class Writer:
             ]
         raise Unavailable("somebody else keeps changing the same keys in Consul")
 
-    def _naming(self, writes: Sequence[Write], new: Sequence[str]) -> tuple[Planned, Values]:
+    def _naming(
+        self, writes: Sequence[Write], new: Sequence[str], *, forget: bool
+    ) -> tuple[Planned, Values]:
         """The operations that show, or see to it, that the manifest names all keys.
 
         A key that is ours already needs none if it has a name: no part forgets it.
@@ -128,7 +131,7 @@ class Writer:
         if self._manifest.denied:
             return planned, values
         named = self._manifest.where()
-        grown = self._manifest.grown(new, self._forgettable(writes, named))
+        grown = self._manifest.grown(new, self._forgettable(writes, named) if forget else ())
         growing = {name: part for part, names in grown.items() for name in names}
         due = (
             write.key

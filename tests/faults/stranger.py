@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from support.wait import until
 
 from faults.world import READ_ERRORS, World
@@ -18,6 +16,7 @@ class Stranger:
         self._world = world
         self._wrote: object = None
         self._sure = False
+        self._late = False  # whether a removal timed out: a frozen server may carry it out later
 
     def begin(self, kind: str) -> None:
         """Change the entry or delete it; this may fail."""
@@ -29,8 +28,10 @@ class Stranger:
 
     def _try(self, kind: str) -> None:
         self._sure = False
-        with contextlib.suppress(*READ_ERRORS):
+        try:
             self._world.uproot() if kind == "delete" else self.write()
+        except READ_ERRORS:
+            self._late |= kind == "delete"
 
     def write(self) -> None:
         """Write an entry that differs from all before."""
@@ -41,7 +42,8 @@ class Stranger:
 
     def settle(self, lost: bool) -> None:
         """Write it again if it was `lost` to a fault, or if nobody knows whether a write worked."""
-        if lost or not self._sure:
+        if lost or self._late or not self._sure:
+            self._late = False
             until(self._written, "the stranger's write", ignore=READ_ERRORS)
 
     def _written(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.consul import ACL, MASTER, backend, put, register, service, set_key
-from support.proxy import RecordingHTTPProxy
+from support.proxy import RecordingHTTPProxy, Request
 from support.servers import Consul
 from support.wait import DEADLINE, until
 
@@ -495,3 +495,26 @@ def test_a_key_that_was_written_without_a_name_is_found_once_the_right_is_back(
     settle(rights.start(less)[0], service(1), service(2), service(3))
     third = rights.start(whole)[0]
     assert settle(third, service(1), service(3)).deregister == (third.entry(service(2)).key,)
+
+
+def test_whoever_changes_a_key_that_is_to_be_forgotten_holds_up_no_write(
+    consul: Consul, prefix: str
+) -> None:
+    """A part forgets a key only in a transaction which checks that the key is free."""
+    kept = f"{prefix}/web1/host:c1:80"
+    looks, busy = count(), threading.Event()
+
+    def change(request: Request) -> None:
+        if busy.is_set() and "txn" in request.path and b'"cas"' in request.body:
+            set_key(consul, kept, f"127.9.0.9:{next(looks)}")
+
+    proxy = RecordingHTTPProxy(consul.address, before=change)
+    ours = backend(f"consulkv://{proxy.address}/{prefix}")
+    settle(ours, service(1))
+    settle(ours)
+    assert kept in named(consul, prefix)
+    busy.set()
+    settle(ours, service(2))
+    assert {kept, ours.entry(service(2)).key} <= named(consul, prefix)
+    ours.close()
+    proxy.close()
