@@ -13,7 +13,7 @@ So a clone of that host, whose engine has the same id, learns of it.
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -46,7 +46,7 @@ class Slot:
 
     path: str
     session: int = 0
-    password: bytes = b""
+    password: bytes = field(default=b"", repr=False)
     # The version of the node that stands there. None if none does, `CLOSED` if it may not be read.
     version: int | None = None
 

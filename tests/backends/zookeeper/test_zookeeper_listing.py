@@ -819,3 +819,8 @@ def test_a_server_before_3_6(
         assert len([line for line in caplog.messages if "older than ZooKeeper 3.6" in line]) == 1
         assert len(caplog.messages) == 1
         assert records(reader, base) == {}
+
+
+def test_a_record_shows_no_password() -> None:
+    slot = module.Slot("/base.registrator/x-0", 7, b"secret")
+    assert "secret" not in repr(slot)
