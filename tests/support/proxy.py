@@ -121,8 +121,9 @@ class TCPProxy:
     ) -> None:
         while data := await source.read(CHUNK):
             await self._flowing.wait()
-            sink.write(self.instead or data if counter == "received" else data)
+            # Counted first: the other side may have the data before this thread goes on.
             setattr(self, counter, getattr(self, counter) + len(data))
+            sink.write(self.instead or data if counter == "received" else data)
             await sink.drain()
         await self._flowing.wait()
         with contextlib.suppress(OSError):
