@@ -31,7 +31,7 @@ from registrator.status.board import Board
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import Found, find_address, host_addresses, watch_address
-from registrator.system.memory import give_back_free_memory, limit_malloc_arenas
+from registrator.system.memory import collect_new_garbage, limit_malloc_arenas, settle_memory
 from registrator.system.signals import Inbox
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
@@ -93,7 +93,7 @@ class Agent:
             self._health.note(problems)
             if not (problems or started):
                 started = True
-                give_back_free_memory()
+                settle_memory()
             for number in self._inbox.wait(PERIOD):
                 if number is signal.SIGHUP:
                     log.info("SIGHUP: listing the engine and the registries")
@@ -237,3 +237,4 @@ def act_here(inventory: Inventory, reconcilers: Sequence[Reconciler]) -> None:
     inventory.step_here(publish)
     if published:
         first.step_here()
+    collect_new_garbage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -130,3 +131,24 @@ def test_no_registry_waits_for_another_one_that_hangs(stages: Stages) -> None:
     stages.until(0, "a", "b", "c")
     held.join(60)
     assert stages.backends[0].writers[-1] is stages.own[1], "what came meanwhile"
+
+
+def test_garbage_is_looked_for_after_the_write_and_not_before(stages: Stages) -> None:
+    seen: list[tuple[str, threading.Thread]] = []
+
+    def collected(phase: str, _: object) -> None:
+        if phase == "start":
+            seen.append(("collection", threading.current_thread()))
+
+    def wrote() -> bool:
+        seen.append(("write", threading.current_thread()))
+        return True
+
+    stages.free[0].wait = lambda timeout=None: wrote()  # type: ignore[method-assign]
+    gc.callbacks.append(collected)
+    try:
+        reading = stages.act(stages.engine.start(container("b")))
+        reading.join(60)
+    finally:
+        gc.callbacks.remove(collected)
+    assert [what for what, thread in seen if thread is reading][-2:] == ["write", "collection"]

@@ -103,7 +103,7 @@ def test_it_gives_back_memory_once_when_all_is_registered(
     inbox = SimpleNamespace(wait=lambda _: [] if len(given) < 5 else [signal.SIGTERM])
     monkeypatch.setattr("registrator.agent.Inbox", lambda _: inbox)
     monkeypatch.setattr(Board, "problems", problems)
-    monkeypatch.setattr("registrator.agent.give_back_free_memory", give_back)
+    monkeypatch.setattr("registrator.agent.settle_memory", give_back)
     uri = parse(f"file://{tmp_path}/services.json")
     composed = Composed(Config(uris=(uri,)))
     composed._attend()

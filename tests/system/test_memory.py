@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 from pathlib import Path
-from registrator.system.memory import give_back_free_memory, limit_malloc_arenas
+from registrator.system.memory import settle_memory, limit_malloc_arenas
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -17,7 +17,7 @@ blocks = [bytes(1000) for _ in range(50_000)]
 last = blocks[-1]  # it keeps the C library from giving back what lies before it
 del blocks
 before = resident()
-give_back_free_memory()
+settle_memory()
 print(before - resident())
 """
 
@@ -27,3 +27,18 @@ def test_free_memory_goes_back_to_the_system() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
     )
     assert int(done.stdout) > 40e6
+
+
+def test_the_collector_does_not_look_at_what_stays() -> None:
+    program = """
+import gc
+from registrator.system.memory import settle_memory
+
+made = [[] for _ in range(1000)]
+settle_memory()
+print(gc.get_freeze_count() >= 1000, len(gc.get_objects()) < 1000)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["True", "True"]
