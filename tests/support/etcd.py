@@ -124,6 +124,13 @@ def leads(etcd: Etcd) -> bool:
     return "\netcd_server_is_leader 1" in metrics(etcd)
 
 
+def applied(etcd: Etcd) -> int:
+    """How much of the cluster's log the member has carried out."""
+    found = re.search(r"^etcd_server_proposals_applied_total (\S+)", metrics(etcd), re.M)
+    assert found is not None
+    return int(float(found[1]))
+
+
 def metrics(etcd: Etcd) -> str:
     """The server's metrics as Prometheus reads them."""
     with urllib.request.urlopen(f"http://{etcd.address}/metrics", timeout=60) as answer:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from support.etcd import Backends, ctl, guard, guarding, requests
+from support.etcd import Backends, applied, ctl, guard, guarding, requests
 from support.proxy import TCPProxy
 from support.servers import Etcd, etcd_cluster
 from support.wait import until
@@ -113,6 +113,8 @@ def test_every_member_knows_the_token(tmp_path: Path, make: Backends) -> None:
         )
         write(backend)
         before = logins(*members[1:])
+        # A member that lags behind does not know the token yet.
+        until(lambda: len({applied(member) for member in members}) == 1, "all are at one place")
         members[0].kill()
         assert listed(backend) == 1
         write(backend, "web2")
