@@ -11,8 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
+from .imports import without
+
+# protobuf's implementation in Python takes 1.2 MiB. The one in C does the work.
+with without("google.protobuf.internal.python_message"):
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.message_factory import GetMessageClass
 
 # Each one needs the ones before it.
 _FILES = ("kv_pb2.py", "auth_pb2.py", "rpc_pb2.py")

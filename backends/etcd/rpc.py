@@ -6,31 +6,18 @@ server, know one address only, and do not renew a token.
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from registrator.backend import Unavailable
 
 from . import messages
-
-
-@contextmanager
-def _without_asyncio() -> Iterator[None]:
-    """Import gRPC without its part for asyncio, which takes 1 MiB. A later import gets it."""
-    part, name = ModuleType("nothing"), "grpc.aio"
-    if sys.modules.setdefault(name, part) is not part:
-        yield
-        return
-    yield
-    del sys.modules[name], grpc.aio
-
+from .imports import without
 
 # gRPC logs nothing here, because each of its faults comes as an exception too.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-with _without_asyncio():
+# Its part for asyncio takes 1 MiB, and asyncio itself 1.3 MiB.
+with without("grpc.aio", "asyncio"):
     import grpc as grpc
 
 etcdrpc = messages

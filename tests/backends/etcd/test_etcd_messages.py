@@ -35,7 +35,8 @@ def test_there_is_no_such_message() -> None:
 
 def test_what_is_not_imported() -> None:
     """Each of these takes a MiB or more."""
-    heavy = ["etcd3", "grpc.aio", "google.protobuf.descriptor_pb2"]
+    python = "google.protobuf.internal.python_message"
+    heavy = ["etcd3", "asyncio", "grpc.aio", "google.protobuf.descriptor_pb2", python]
     code = "import sys, registrator.backends.etcd.backend as b;"
     code += f"print(*set({heavy!r}) & set(sys.modules))"
     assert run(code) == "\n"
@@ -46,6 +47,32 @@ def test_another_package_gets_what_was_left_out() -> None:
     assert "function" in run(code)
     code = "import grpc.aio, registrator.backends.etcd.rpc; print(grpc.aio.insecure_channel)"
     assert "function" in run(code)
+
+
+def test_what_was_left_out_works_later() -> None:
+    code = """
+import registrator.backends.etcd.rpc, asyncio, grpc, grpc.aio
+
+async def state():
+    async with grpc.aio.insecure_channel("ipv4:127.0.0.1:1") as channel:
+        try:
+            await channel.unary_unary("/x")(b"", timeout=60)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+
+print(asyncio.run(state()))
+"""
+    assert run(code) == "StatusCode.UNAVAILABLE\n"
+    code = "import registrator.backends.etcd.messages; from google.protobuf import descriptor_pool;"
+    code += "print(descriptor_pool.python_message.GeneratedProtocolMessageType.__name__)"
+    assert run(code) == "GeneratedProtocolMessageType\n"
+
+
+def test_protobuf_without_its_implementation_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+    code = "from registrator.backends.etcd import messages;"
+    code += "print(messages.RangeRequest(key=b'a').SerializeToString())"
+    assert run(code) == "b'\\n\\x01a'\n"
 
 
 def test_an_etcd3_without_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
