@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registrator.backend import ConfigError, Context
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.options import OPTIONS
 from registrator.registries import make_backend
 from registrator.uri import RegistryURI, parse

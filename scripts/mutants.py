@@ -35,7 +35,9 @@ INVENTORY = ["desired/test_slow_engine.py", "desired/test_inventory.py"]
 MODULES = {
     "identity": ["test_identity.py"],
     "model": ["test_model.py", "sync/test_reconciler.py"],
+    "desired/addresses": ["desired/test_services.py"],
     "desired/metadata": ["desired/test_services.py"],
+    "desired/ports": ["desired/test_services.py"],
     "desired/services": ["desired/test_services.py"],
     "desired/untrusted": ["desired/test_services.py"],
     "desired/left_out": ["desired/test_left_out.py", "desired/test_inventory.py"],

@@ -13,7 +13,7 @@ from support.wait import until
 
 from registrator.agent import act_here
 from registrator.desired.inventory import Inventory
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.model import Event, Identity, Plan, Snapshot
 from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler

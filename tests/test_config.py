@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
 from registrator.config import Config, ConfigErrors, configure
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.options import OPTIONS, misspelt
 from registrator.uri import parse
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from registrator.desired.left_out import lines
-from registrator.desired.services import Rules, services
+from registrator.desired.rules import Rules
+from registrator.desired.services import services
 from registrator.desired.untrusted import shown
 from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
 

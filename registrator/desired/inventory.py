@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from registrator.desired.agenda import Agenda
 from registrator.desired.containers import Containers
 from registrator.desired.inspections import Engine, Inspections
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.desired.tasks import Hint, Task
 from registrator.desired.vanished import Doubt
 from registrator.model import EngineUnavailable, Event, Offer, Snapshot

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from sys import intern
 
+from registrator.desired.addresses import address_of
 from registrator.desired.metadata import (
     Setting,
     Settings,
@@ -16,40 +17,20 @@ from registrator.desired.metadata import (
     read_metadata,
     tags_of,
 )
+from registrator.desired.ports import Ports, eligible
+from registrator.desired.rules import Rules
 from registrator.desired.untrusted import (
     MAX_RECORDS,
     MAX_SERVICES,
     Rejection,
     check_name,
     shown,
-    valid_ip,
 )
 from registrator.desired.untrusted import size as text_size
 from registrator.model import METADATA_PREFIX, Container, LeftOut, Offer, Port, Reason, Service
 
-Ports = list[Port]
-
 # A port that the operator or the container leaves out for these reasons costs next to nothing.
 ON_PURPOSE = frozenset({Reason.IGNORED, Reason.NOT_NAMED})
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How the operator wants services to be made.
-
-    `hostname` is the first part of ids. `host_ip` is the host's own address as found out,
-    `forced_ip` that of ``-ip``. `ip_label` is the label of ``-useIpFromLabel``. `network` is the
-    one whose address `internal` takes (empty: the container's main one).
-    """
-
-    hostname: str
-    host_ip: str = ""
-    forced_ip: str = ""
-    internal: bool = False
-    network: str = ""
-    explicit: bool = False
-    ip_label: str = ""
-    tags: tuple[str, ...] = ()
 
 
 def services(container: Container, rules: Rules, peer: Container | None = None) -> Offer:
@@ -58,7 +39,7 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
     `peer` is the container whose network this one shares (``--network container:…``). Texts that
     many containers share, such as tags and keys, exist once in memory.
     """
-    ports, unpublished = _ports(container, rules, peer)
+    ports, unpublished = eligible(container, rules, peer)
     left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished[:MAX_SERVICES]]
     if container.unreadable:
         left_out.append(LeftOut(None, Reason.UNREADABLE, container.unreadable))
@@ -114,34 +95,6 @@ def default_name(image: str) -> str:
     return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
 
 
-def _ports(container: Container, rules: Rules, peer: Container | None) -> tuple[Ports, Ports]:
-    """The ports to register, each with the binding that counts, and the unpublished ports."""
-    bindings: dict[Port, Ports] = {}
-    for port in container.ports:
-        bindings.setdefault(Port(port.private, port.protocol), []).append(port)
-    exposed = sorted(bindings, key=lambda port: (port.private, port.protocol))
-    # If there are too many, the published ones count first.
-    exposed.sort(key=lambda port: not any(each.host_port for each in bindings[port]))
-    if rules.internal or _shares_network(container) or _on_host_network(container, peer):
-        return exposed, []
-    published, unpublished = [], []
-    for each in exposed:
-        bound = [port for port in bindings[each] if port.host_port]
-        # The first binding to an IPv4 address counts.
-        published += sorted(bound, key=lambda port: ":" in port.host_ip)[:1]
-        unpublished += [] if bound else [each]
-    return published, unpublished
-
-
-def _shares_network(container: Container) -> bool:
-    return container.network_mode.startswith("container:")
-
-
-def _on_host_network(container: Container, peer: Container | None) -> bool:
-    where = peer if _shares_network(container) and peer is not None else container
-    return where.network_mode == "host"
-
-
 @dataclass(slots=True)
 class _Maker:
     """Makes the service of one port. All methods but `made` raise `Rejection`.
@@ -172,7 +125,7 @@ class _Maker:
         return Service(
             id=self._id(),
             name=intern(name),
-            address=intern(self._address()),
+            address=intern(address_of(container, port, self.settings, self.rules, self.peer)),
             port=_number(port.host_port or port.private),
             private_port=_number(port.private),
             protocol=port.protocol,
@@ -211,37 +164,6 @@ class _Maker:
         made = f"{self.rules.hostname}:{self.container.name}:{self.port.private}{suffix}"
         check_name(made, "its id, made of host, container and port,")
         return made
-
-    def _address(self) -> str:
-        """The address at which clients reach this port. The first setting that is used counts."""
-        rules, peer = self.rules, self.peer
-        label = self.container.labels.get(rules.ip_label, "").partition("/")[0].strip()
-        if rules.ip_label and label:
-            return valid_ip(label, f"its label {shown(rules.ip_label)}")
-        if own := self.settings.text("ip"):
-            return valid_ip(own, shown(self.settings["ip"].key))
-        if _on_host_network(self.container, peer):
-            return valid_ip(rules.forced_ip or rules.host_ip, "the host's address")
-        if _shares_network(self.container):
-            if peer is None:
-                raise Rejection(
-                    "the container whose network it shares is not there", Reason.NO_ADDRESS
-                )
-            return _own_ip(peer, rules, f"container {shown(peer.name)}, whose network it shares,")
-        if rules.internal:
-            return _own_ip(self.container, rules, "it")
-        bound = "" if self.port.host_ip in ("0.0.0.0", "::") else self.port.host_ip
-        return valid_ip(rules.forced_ip or bound or rules.host_ip, "the host's address")
-
-
-def _own_ip(container: Container, rules: Rules, who: str) -> str:
-    own = container.networks
-    if rules.network and rules.network not in own:
-        raise Rejection(f"{who} is not on the network {shown(rules.network)}", Reason.NO_ADDRESS)
-    address = own[rules.network] if rules.network else next(filter(None, own.values()), "")
-    if not address:
-        raise Rejection(f"{who} has no address of its own", Reason.NO_ADDRESS)
-    return valid_ip(address, "its own address")
 
 
 def _number(port: int) -> int:

@@ -16,7 +16,7 @@ from support.wait import until
 from registrator.desired import inventory
 from registrator.desired.inventory import PORTION, Inventory
 from registrator.desired.restart_loops import LOOP_STARTS, SETTLE
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.model import Container, EngineUnavailable, Event, Port, Reason, Snapshot
 from registrator.status.board import Board
 from registrator.system import retry

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from registrator.desired.left_out import lines
 from registrator.desired.metadata import split_tags
-from registrator.desired.services import Rules, default_name, services
+from registrator.desired.rules import Rules
+from registrator.desired.services import default_name, services
 from registrator.desired.untrusted import (
     MAX_ATTRIBUTES,
     MAX_METADATA,

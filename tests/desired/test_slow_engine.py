@@ -12,7 +12,7 @@ from support.wait import until
 
 from registrator.desired.inspections import MAX_WAIT
 from registrator.desired.inventory import Inventory
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.desired.vanished import LOOK_AGAIN, MANY
 from registrator.model import Container, EngineSlow, EngineUnavailable, Event, Reason, Snapshot
 from registrator.status.board import Board

@@ -19,7 +19,8 @@ from support.fakes import FakeEngine, container
 
 from registrator.desired.inventory import Inventory
 from registrator.desired.left_out import lines
-from registrator.desired.services import Rules, services
+from registrator.desired.rules import Rules
+from registrator.desired.services import services
 from registrator.desired.untrusted import MAX_NAME, MAX_RECORDS, MAX_SERVICES, ip_address
 from registrator.engine.answers import container_of, rows
 from registrator.engine.event_lines import parse_event

@@ -23,7 +23,7 @@ from support.fakes import (
 
 from registrator.backend import BackendError
 from registrator.desired.inventory import PORTION, Inventory
-from registrator.desired.services import Rules
+from registrator.desired.rules import Rules
 from registrator.model import EngineUnavailable, Event, Identity
 from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
