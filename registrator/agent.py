@@ -70,8 +70,7 @@ class Agent:
         self._inventory: Inventory | None = None
         self._health = Health()
         self._board = Board(map(str, config.uris))
-        labels = (config.use_ip_from_label,) if config.use_ip_from_label else ()
-        self._engine = DockerEngine(environ, labels)
+        self._engine = DockerEngine(environ, config.labels)
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def run(self) -> int:
@@ -129,8 +128,11 @@ class Agent:
                 resync=config.resync,
                 attempts=config.retry_attempts,
                 first_wait=config.retry_interval,
+                view=view.text,
             )
-            for uri, report in zip(config.uris, self._board.registries, strict=True)
+            for uri, view, report in zip(
+                config.uris, config.registry_filters, self._board.registries, strict=True
+            )
         ]
         inventory = Inventory(
             self._engine,

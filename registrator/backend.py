@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from registrator.model import Actual, Entry, Identity, Plan, Service
-from registrator.uri import RegistryURI
+from registrator.uri import COMMON_OPTIONS, RegistryURI
 
 GROUP = "registrator.backends"
 
@@ -74,6 +74,9 @@ class Backend(Protocol):
 
     If it has an attribute ``any_thread`` that is true, the thread that has news may call it: still
     one call at a time. That saves the hand-over to the reconciler's own thread.
+
+    If it has an attribute ``per_address`` that is true, an entry belongs to the address of the URI
+    that took it. ``registrator withdraw`` then looks at each address by itself.
 
     The call with a `Context` makes a backend. It reads the URI, the environment and the files that
     they name, and raises `ConfigError`. It opens no connection: the command checks its options
@@ -152,9 +155,9 @@ def secret(environ: Mapping[str, str], name: str) -> str:
 
 
 def require_known_options(uri: RegistryURI, *known: str) -> None:
-    """Raise `ConfigError` for an option of the URI that is neither `known` nor ``timeout``."""
+    """Raise `ConfigError` for an option of the URI that is neither `known` nor one of all URIs."""
     if unknown := uri.unknown_options(*known):
-        allowed = ", ".join(sorted(("timeout", *known)))
+        allowed = ", ".join(sorted((*COMMON_OPTIONS, *known)))
         raise ConfigError(f"unknown option {', '.join(unknown)}; known are {allowed}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registrator.backend import ConfigError, Context
+from registrator.desired.filters import EVERYTHING, Filter, parse_filter
 from registrator.desired.rules import Rules
 from registrator.options import OPTIONS
 from registrator.registries import make_backend
@@ -32,6 +33,7 @@ class Config:
     internal: bool = False
     network: str = ""
     explicit: bool = False
+    filter: Filter = EVERYTHING
     use_ip_from_label: str = ""
     tags: tuple[str, ...] = ()
     hostname: str = ""
@@ -46,8 +48,21 @@ class Config:
     log_level: str = "info"
     log_format: str = "text"
 
+    @property
+    def registry_filters(self) -> tuple[Filter, ...]:
+        """The filter of each registry, in the order of the URIs."""
+        return tuple(map(_filter_of, self.uris))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of containers that matter besides ``SERVICE_*``."""
+        filters = (self.filter, *self.registry_filters)
+        found = (self.use_ip_from_label, *(key for each in filters for key in each.labels))
+        return tuple(dict.fromkeys(filter(None, found)))
+
     def rules(self, hostname: str, host_ip: str) -> Rules:
         """How to make services on this host. `hostname` and `host_ip` are what was found out."""
+        filters = tuple(dict.fromkeys(self.registry_filters))
         return Rules(
             hostname=self.hostname or hostname,
             host_ip=host_ip,
@@ -57,6 +72,8 @@ class Config:
             explicit=self.explicit,
             ip_label=self.use_ip_from_label,
             tags=self.tags,
+            filter=self.filter,
+            filters=filters if any(filters) else (),
         )
 
 
@@ -89,7 +106,9 @@ def configure(
 
 
 def _values(
-    given: Mapping[str, str | None], environ: Mapping[str, str], mistakes: list[str]
+    given: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    mistakes: list[str],
 ) -> tuple[dict[str, Any], set[str]]:
     """The values by field, and the fields whose option was given but has no readable value."""
     values: dict[str, Any] = {}
@@ -123,6 +142,11 @@ def _contradictions(values: Mapping[str, Any], unread: set[str], mistakes: list[
         mistakes.append("-network needs -internal: give both, or neither")
 
 
+def _filter_of(uri: RegistryURI) -> Filter:
+    """The filter of a registry. Raises `ValueError` if it is wrong."""
+    return parse_filter(uri.options["filter"]) if "filter" in uri.options else EVERYTHING
+
+
 def _uris(texts: Sequence[str], mistakes: list[str]) -> tuple[RegistryURI, ...]:
     """The URIs that can be read. A wrong one is named by its place, as it may hold a secret."""
     if not texts:
@@ -134,8 +158,14 @@ def _uris(texts: Sequence[str], mistakes: list[str]) -> tuple[RegistryURI, ...]:
         except ValueError as error:
             mistakes.append(f"registry URI {place}: {error}")
             continue
+        try:
+            _filter_of(uri)
+        except ValueError as error:
+            mistakes.append(f"registry URI {place}: filter {error}")
+            continue
         registry = (uri.scheme, frozenset(uri.addresses), uri.path.rstrip("/"))
         if registry in found:
+            # With two filters, each would remove what the other one registers.
             mistakes.append(f"registry URI {place}: {uri} is given twice")
         found.setdefault(registry, uri)
     return tuple(found.values())

@@ -115,6 +115,7 @@ class Reason(Enum):
     NOT_PUBLISHED = "it is not published"
     IGNORED = "SERVICE_IGNORE is set"
     NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
+    FILTERED = "the filter excludes it"
     REJECTED = "its metadata cannot be used"
     NO_ADDRESS = "no address is known for it"
     SAME_ID = "another port has the same service id"
@@ -168,6 +169,9 @@ class Snapshot:
     `complete` is False until every running container was inspected once. No entry counts as
     dangling before. `settled` is False in a snapshot of a portion (see `desired.inventory`): the
     registry may be added to, but nothing that stands there may be changed or removed.
+
+    `views` has a snapshot for each filter of a registry, by the filter's text. In a view,
+    `excluded` are the services that the filter excludes, by id. They do not run for that registry.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
@@ -175,6 +179,8 @@ class Snapshot:
     complete: bool = True
     settled: bool = True
     host_addresses: frozenset[str] = frozenset()
+    excluded: Mapping[str, Service] = field(default_factory=dict)
+    views: Mapping[str, "Snapshot"] = field(default_factory=dict)
 
 
 class Mark(Enum):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from registrator.desired.filters import parse_filter
 from registrator.desired.metadata import split_tags
 from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address
 from registrator.model import unprintable
@@ -45,7 +46,8 @@ class Option(NamedTuple):
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
 
-def _boolean(text: str) -> bool:
+def boolean(text: str) -> bool:
+    """Read a boolean as Go does."""
     if text not in BOOLEANS:
         raise ValueError("must be true or false")
     return BOOLEANS[text]
@@ -82,14 +84,15 @@ def _attempts(text: str) -> int:
     return int(text)
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
+    """Read a text without blanks around it."""
     if not text.strip() or unprintable(text) or len(text) > MAX_NAME:
         raise ValueError(f"must be 1 to {MAX_NAME} characters, without control characters")
     return text.strip()
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(_word(part) for part in text.split(","))
+    return tuple(word(part) for part in text.split(","))
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -112,23 +115,26 @@ OPTIONS = (
     Option("ip", "ip", "Addresses", "ADDRESS", "the host's",
            "Address registered for published ports.", _ip),
     Option("internal", "internal", "Addresses", "", "false",
-           "Register exposed ports with the container's own address.", _boolean),
+           "Register exposed ports with the container's own address.", boolean),
     Option("network", "network", "Addresses", "NAME", "the container's main one",
-           "Network whose address -internal takes.", _word),
+           "Network whose address -internal takes.", word),
     Option("useIpFromLabel", "use_ip_from_label", "Addresses", "LABEL", "",
            "Take the address from this container label (a /mask is cut off). It wins over all.",
-           _word),
+           word),
     Option("explicit", "explicit", "Services", "", "false",
-           "Register only services that were given a name.", _boolean),
+           "Register only services that were given a name.", boolean),
+    Option("filter", "filter", "Services", "TERMS", "",
+           "Register only containers for which all these terms hold, such as "
+           "label=public,image!=*:debug.", parse_filter),
     Option("tags", "tags", "Services", "LIST", "",
            "Append these tags, separated by commas, to those of every service.", _tags),
     Option("hostname", "hostname", "Services", "NAME", "the host's",
-           "First part of service ids.", _word),
+           "First part of service ids.", word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
            "Remove the entries of an ended container: always, or on-success (keep them after "
            "exit code 1 to 127).", _one_of("always", "on-success")),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
-           "Remove our entries that have no service behind them.", _boolean),
+           "Remove our entries that have no service behind them.", boolean),
     Option("former-engine", "former_engine", "Keeping in step", "ID", "",
            "An id that this host's Docker engine had before. Its entries are ours too. "
            "Separate several by commas.", _words),

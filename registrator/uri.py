@@ -16,6 +16,9 @@ from urllib.parse import parse_qsl, unquote
 
 HIDDEN = "***"
 
+# The options that every registry has. The core reads them.
+COMMON_OPTIONS = ("filter", "timeout")
+
 
 class Address(NamedTuple):
     """One server: a host name or IP address (IPv6 without brackets), and a port."""
@@ -47,8 +50,8 @@ class RegistryURI:
         return tuple(Address(a.host, a.port or default_port) for a in given)
 
     def unknown_options(self, *known: str) -> list[str]:
-        """The names of the options that are neither `known` nor the core's own, ``timeout``."""
-        return sorted(set(self.options) - {*known, "timeout"})
+        """The names of the options that are neither `known` nor the core's `COMMON_OPTIONS`."""
+        return sorted(set(self.options) - {*known, *COMMON_OPTIONS})
 
     def __str__(self) -> str:
         hosts = ",".join(str(a) if a.port else str(a).removesuffix(":0") for a in self.addresses)
@@ -86,8 +89,12 @@ def parse(text: str) -> RegistryURI:
     user, _, password = userinfo.removesuffix("@").partition(":")
     pairs = parse_qsl(query or "", keep_blank_values=True)
     options = dict(pairs)
-    if len(options) != len(pairs):
+    # A filter is a list, so its parts may stand apart.
+    filters = [value for name, value in pairs if name == "filter"]
+    if len(options) - bool(filters) != len(pairs) - len(filters):
         raise ValueError(f"{scheme}://… gives an option more than once")
+    if filters:
+        options["filter"] = ",".join(filters)
     return RegistryURI(
         scheme.lower(),
         tuple(_address(scheme, part) for part in hosts.split(",")) if hosts else (),

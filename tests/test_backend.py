@@ -74,5 +74,7 @@ def test_with_every_backend_the_uri_wins(
 def test_an_unknown_option_is_told_with_those_there_are() -> None:
     given = parse("x://h?timeout=1&value=x&tiemout=3")
     require_known_options(given, "value", "tiemout")
-    with pytest.raises(ConfigError, match=r"^unknown option tiemout; known are timeout, value$"):
+    with pytest.raises(
+        ConfigError, match=r"^unknown option tiemout; known are filter, timeout, value$"
+    ):
         require_known_options(given, "value")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
 from registrator.config import Config, ConfigErrors, configure
+from registrator.desired.filters import Filter, parse_filter
 from registrator.desired.rules import Rules
 from registrator.options import OPTIONS, misspelt
 from registrator.uri import parse
@@ -74,7 +75,7 @@ def test_every_option(uri: str) -> None:
             "useIpFromLabel": "addr", "tags": "a\\,b, c", "hostname": "h", "cleanup": "F",
             "deregister": "on-success", "resync": "0", "ttl": "30", "ttl-refresh": "10.5",
             "retry-attempts": "3", "retry-interval": "500", "log-level": "debug",
-            "log-format": "json",
+            "log-format": "json", "filter": "label=a,name=b",
         },
         [uri],
         {},
@@ -84,11 +85,38 @@ def test_every_option(uri: str) -> None:
         use_ip_from_label="addr", tags=("a,b", "c"), hostname="h", cleanup=False,
         deregister="on-success", resync=0, ttl=30, ttl_refresh=10.5, retry_attempts=3,
         retry_interval=0.5, log_level="debug", log_format="json",
+        filter=parse_filter("label=a,name=b"),
     )  # fmt: skip
     assert config.rules("found", "192.0.2.9") == Rules(
-        "h", "192.0.2.9", "192.0.2.1", True, "front", True, "addr", ("a,b", "c")
-    )
+        "h", "192.0.2.9", "192.0.2.1", True, "front", True, "addr", ("a,b", "c"),
+        parse_filter("label=a,name=b"),
+    )  # fmt: skip
     assert configure({}, [uri], {}).rules("found", "192.0.2.9").hostname == "found"
+
+
+def test_a_filter_of_each_registry(uri: str) -> None:
+    plain, repeated = "consul://a", f"{uri}?filter=label=k%3Dv&filter=image!=*%40sha256:*,name=x%2B"
+    config = configure({"filter": "label=all"}, [repeated, plain], {})
+    own = parse_filter("label=k=v,image!=*@sha256:*,name=x+")
+    assert config.registry_filters == (own, Filter())
+    assert config.labels == ("all", "k")
+    rules = config.rules("h", "192.0.2.9")
+    assert (rules.filter.text, rules.filters) == ("label=all", (own, Filter()))
+    assert str(config.uris[0]) == f"{uri}?filter={own.text}"
+    assert configure({}, [plain], {}).rules("h", "").filters == ()
+
+
+@pytest.mark.parametrize("text", ["", "s3cret", "name=a%0Ab", "label=a,s3cret"])
+def test_a_wrong_filter_of_a_registry(uri: str, text: str) -> None:
+    [mistake] = mistakes(uris=[f"{uri}?filter={text}"])
+    assert mistake.startswith("registry URI 1: filter must be terms such as")
+    assert "\n" not in mistake
+
+
+def test_a_registry_has_one_filter(uri: str) -> None:
+    """With two, each would remove what the other one registers."""
+    [mistake] = mistakes(uris=[f"{uri}?filter=name=a", f"{uri}?filter=name=b"])
+    assert mistake.endswith("?filter=name=b is given twice")
 
 
 def test_every_option_has_a_variable(uri: str) -> None:

@@ -16,6 +16,14 @@ def test_forms() -> None:
     assert parse("consul-unix:///run/consul.sock").path == "/run/consul.sock"
 
 
+def test_the_parts_of_a_filter_may_stand_apart() -> None:
+    uri = parse("file:///x.json?filter=name=a&timeout=1&filter=label!=b%3Dc%2Cd")
+    assert uri.options == {"filter": "name=a,label!=b=c,d", "timeout": "1"}
+    assert uri.unknown_options() == []
+    with pytest.raises(ValueError, match="more than once"):
+        parse("file:///x.json?timeout=1&filter=name=a&timeout=1")
+
+
 def test_secrets_are_not_shown() -> None:
     uri = parse("consul://s3cret:s3cret@a:8500/?token=s3cret&dc=x")
     assert "s3cret" not in f"{uri} {uri!r}"

@@ -8,13 +8,14 @@ both, and are derived anew when either changes.
 
 import logging
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from registrator.desired.left_out import lines
 from registrator.desired.rules import Rules
 from registrator.desired.services import services
 from registrator.desired.untrusted import shown
+from registrator.desired.views import by_id, view
 from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
 
 log = logging.getLogger("registrator.containers")
@@ -24,11 +25,21 @@ _START = attrgetter("container.started_at", "container.id")
 
 @dataclass(slots=True)
 class _Known:
-    """A container, the id of the one whose network it shares (or ""), and what it offers."""
+    """A container, the id of the one whose network it shares (or ""), and what it offers.
+
+    `excluded_by` are the texts of those filters of registries that exclude it.
+    """
 
     container: Container
     peer_id: str
     offer: Offer
+    excluded_by: frozenset[str] = frozenset()
+
+    def derive(self, rules: Rules, peer: Container | None) -> None:
+        """Find out what it offers, and to whom. `peer` is the one whose network it shares."""
+        self.offer = services(self.container, rules, peer)
+        hidden = (each.text for each in rules.filters if not each.admits(self.container, peer))
+        self.excluded_by = frozenset(hidden)
 
 
 class Containers:
@@ -40,6 +51,7 @@ class Containers:
         self._known: dict[str, _Known] = {}
         self._changed: set[str] = set()  # their services are to be derived anew
         self.offers: dict[str, Offer] = {}  # by container id, as in the last snapshot
+        self._views: Mapping[str, Snapshot] = {}  # those of the last snapshot
 
     @property
     def ids(self) -> Set[str]:
@@ -80,8 +92,7 @@ class Containers:
             for container_id, known in self._known.items():
                 if container_id in changed or known.peer_id in changed:
                     peer = self._known.get(known.peer_id)
-                    others = peer.container if peer else None
-                    known.offer = services(known.container, self._rules, others)
+                    known.derive(self._rules, peer.container if peer else None)
         return bool(changed)
 
     def snapshot(self, *, complete: bool, settled: bool) -> Snapshot:
@@ -91,22 +102,27 @@ class Containers:
         """
         # Each run decides a tie in the same way.
         by_start = sorted(self._known.values(), key=_START)
-        offered = [service for known in by_start for service in known.offer.services]
-        found = {service.id: service for service in offered}
+        parts = [(known.excluded_by, known.offer.services) for known in by_start]
+        filters = self._rules.filters
+        lost: dict[int, Service] = {}
+        everywhere = [service for _, offered in parts for service in offered]
+        # If each registry has a filter, none takes all of them, and nobody loses an id here.
+        found = by_id(everywhere, {} if filters and all(filters) else lost)
+        addresses = self._addresses.union(service.address for service in found.values())
+        whole = Snapshot(found, addresses, complete, settled, self._addresses)
+        self._views = {
+            each.text: view(whole, each.text, parts, lost, self._views.get(each.text))
+            for each in filter(None, filters)
+        }
         offers = {key: known.offer for key, known in self._known.items()}
-        if len(found) < len(offered):
-            for service in offered:
-                # The one that started last also has the last place.
-                found.pop(service.id)
-                found[service.id] = service
-            offers = {key: _without_lost_ids(offer, found) for key, offer in offers.items()}
+        if lost:
+            offers = {key: _without_lost_ids(offer, lost) for key, offer in offers.items()}
         before, self.offers = self.offers, offers
         for container_id, offer in offers.items():
             said = before.get(container_id)
             if offer is not said:
                 self._log(self._known[container_id].container, offer, said)
-        addresses = self._addresses.union(service.address for service in found.values())
-        return Snapshot(found, addresses, complete, settled, self._addresses)
+        return replace(whole, views=self._views)
 
     def _log(self, container: Container, offer: Offer, said: Offer | None) -> None:
         """Log the ports that are left out now, and were not before."""
@@ -115,14 +131,14 @@ class Containers:
             log.log(level, "%s", text)
 
 
-def _without_lost_ids(offer: Offer, winners: Mapping[str, Service]) -> Offer:
+def _without_lost_ids(offer: Offer, winners: Mapping[int, Service]) -> Offer:
     """The offer without the services whose id another container has."""
-    lost = [service for service in offer.services if winners[service.id] is not service]
+    lost = [service for service in offer.services if id(service) in winners]
     if not lost:
         return offer
     left_out = []
     for service in lost:
-        winner = shown(winners[service.id].container_name)
+        winner = shown(winners[id(service)].container_name)
         text = f"container {winner} has the id {service.id}, as it started later; change one id"
         port = Port(service.private_port, service.protocol)
         left_out.append(LeftOut(port, Reason.SAME_ID, text))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from registrator.desired.filters import EVERYTHING, Filter
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -9,7 +11,9 @@ class Rules:
 
     `hostname` is the first part of ids. `host_ip` is the host's own address as found out,
     `forced_ip` that of ``-ip``. `ip_label` is the label of ``-useIpFromLabel``. `network` is the
-    one whose address `internal` takes (empty: the container's main one).
+    one whose address `internal` takes (empty: the container's main one). `filter` says which
+    containers count at all. `filters` are the different filters of the registries. There are none
+    if no registry has one.
     """
 
     hostname: str
@@ -20,3 +24,5 @@ class Rules:
     explicit: bool = False
     ip_label: str = ""
     tags: tuple[str, ...] = ()
+    filter: Filter = EVERYTHING
+    filters: tuple[Filter, ...] = ()

@@ -39,6 +39,8 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
     `peer` is the container whose network this one shares (``--network container:…``). Texts that
     many containers share, such as tags and keys, exist once in memory.
     """
+    if not rules.filter.admits(container, peer):
+        return Offer(left_out=(LeftOut(None, Reason.FILTERED),))
     ports, unpublished = eligible(container, rules, peer)
     left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished[:MAX_SERVICES]]
     if container.unreadable:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from registrator.model import Entry, Problem, Snapshot
+from registrator.model import Entry, Problem, Reason, Snapshot
 from registrator.status.rows import RegistryRow, Row
 from registrator.uri import Address
 
@@ -149,6 +149,7 @@ class RegistryReport(Report[RegistryRow]):
         The log tells each of the `problems` (by service id) once, for as long as it lasts.
         Returns whether this ended an outage.
         """
+        self._tell_excluded(snapshot)
         for service_id, problem in problems.items():
             if self.row.problems.get(service_id) != problem:
                 self._log.warning(
@@ -157,3 +158,16 @@ class RegistryReport(Report[RegistryRow]):
                     problem.text,
                 )  # fmt: skip
         return self.succeeded(outcome, realised=snapshot, problems=problems)
+
+    def _tell_excluded(self, snapshot: Snapshot) -> None:
+        """Log the services that the registry's filter excludes now, and did not before."""
+        before = self.row.realised
+        if snapshot is before:
+            return
+        known = before.excluded if before is not None else {}
+        for service_id in snapshot.excluded.keys() - known.keys():
+            self._log.debug(
+                "%s: %s (container %s) is not registered: %s",
+                self.row.name, service_id, snapshot.excluded[service_id].container_name,
+                Reason.FILTERED.value,
+            )  # fmt: skip

@@ -39,7 +39,8 @@ class RegistryRow(Row):
     """One registry.
 
     `realised` is the snapshot that the last successful step wrote. `problems` says for each of its
-    services that is not registered why, by service id.
+    services that is not registered why, by service id. What the registry's filter excludes is not
+    among them, but in `realised.excluded`.
     """
 
     realised: Snapshot | None = None

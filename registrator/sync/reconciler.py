@@ -35,7 +35,8 @@ class Reconciler:
     Any thread may call `publish`, `wake`, `wake_soon`, `retry_now` and `step_here`. One thread
     calls `run`. `resync` is the time between two listings in seconds, 0 for never. `attempts` (-1
     for no limit) and `first_wait` (seconds) are the values of ``-retry-attempts`` and
-    ``-retry-interval``. They apply until the first success.
+    ``-retry-interval``. They apply until the first success. `view` is the text of the registry's
+    filter, or empty.
     """
 
     def __init__(
@@ -48,20 +49,19 @@ class Reconciler:
         resync: float = 60,
         attempts: int = -1,
         first_wait: float = 2.0,
+        view: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.report = report
         self._identity = identity
-        self._cleanup = cleanup
+        self._cleanup, self._view = cleanup, view
         self._resync = resync or math.inf
-        self._attempts = attempts
-        self._first_wait = first_wait
+        self._attempts, self._first_wait = attempts, first_wait
         self._clock = clock
         self._turn = threading.Lock()  # held by the thread that does a step
         self._error: BackendError | None = None  # what a step in another thread raised
         self._due = math.inf  # when the thread of `run` wakes up by itself
-        self._wakeup = threading.Event()
-        self._retry_now = threading.Event()
+        self._wakeup, self._retry_now = threading.Event(), threading.Event()
         self._latest: Snapshot | None = None
         self._listing_due = True
         self._spread_listing = math.inf
@@ -79,7 +79,7 @@ class Reconciler:
 
     def publish(self, snapshot: Snapshot, *, wake: bool = True) -> None:
         """Take over the desired state. Without `wake`, the caller calls `step_here` next."""
-        self._latest = snapshot
+        self._latest = snapshot.views.get(self._view, snapshot)
         if wake:
             self._wakeup.set()
 

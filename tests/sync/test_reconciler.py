@@ -124,6 +124,35 @@ def test_without_options_it_works_as_the_command_does_without_options() -> None:
     assert own["first_wait"].default == command.retry_interval
 
 
+def test_its_view_is_what_is_desired(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    bench = Bench(view="name=a")
+    a, b = service("a"), service("b")
+    whole = snapshot(a, b)
+    view = replace(snapshot(a), excluded={b.id: b})
+    for _ in range(2):
+        bench.reconciler.publish(replace(whole, views={"name=a": view}))
+        bench.reconciler.step()
+    assert (bench.keys, bench.registry.writes) == ({"h:a:80"}, 1)
+    assert (bench.report.row.registered, bench.report.row.problems) == (1, {})
+    assert bench.report.row.realised is view
+    told = "fake://: h:b:80 (container b) is not registered: the filter excludes it"
+    assert caplog.messages.count(told) == 1
+    # What stood there before is dangling.
+    empty = replace(snapshot(), excluded={a.id: a, b.id: b})
+    bench.reconciler.publish(replace(whole, views={"name=a": empty}))
+    assert bench.reconciler.step() == Written(0, 1)
+
+
+def test_without_a_filter_the_views_are_others() -> None:
+    bench = Bench()
+    whole = replace(snapshot(service("a")), views={"name=b": snapshot()})
+    bench.reconciler.publish(whole)
+    bench.reconciler.step()
+    assert bench.keys == {"h:a:80"}
+    assert bench.report.row.realised is whole
+
+
 def test_waits_for_the_first_snapshot() -> None:
     bench = Bench()
     assert bench.reconciler.step() == Written()
