@@ -32,6 +32,7 @@ from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import Found, find_address, host_addresses, watch_address
 from registrator.system.memory import collect_new_garbage, limit_malloc_arenas, settle_memory
+from registrator.system.presence import Presence
 from registrator.system.signals import Inbox
 from registrator.system.systemd import tell_ready
 from registrator.uri import RegistryURI
@@ -71,6 +72,7 @@ class Agent:
         self._health = Health()
         self._board = Board(map(str, config.uris))
         self._engine = DockerEngine(environ, config.labels)
+        self._presence: Presence | None = None
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def run(self) -> int:
@@ -119,6 +121,7 @@ class Agent:
         found = Found() if config.ip else find_address(socket.gethostname())
         host_ip = config.ip or found.address
         tell_addresses(config, identity.hostname, host_ip)
+        self._presence = Presence(identity.owner, identity.hostname)
         self._reconcilers = [
             Reconciler(
                 report,
@@ -217,6 +220,8 @@ class Agent:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         self._health.close()
+        if self._presence is not None:
+            self._presence.close()
         log.info("ended")
 
 
