@@ -1,8 +1,9 @@
-"""The command: Go-style flags, as users of gliderlabs/registrator write them.
+"""The command line: Go-style flags, as users of gliderlabs/registrator write them.
 
-An option is ``-name`` or ``--name``. Its value follows after ``=`` or as the next word. A boolean
-takes a value only after ``=``. If an option is given twice, the last one counts, as in Go. Options
-may stand before and after the URIs, and ``--`` ends them.
+The first word may be the name of a command (see `registrator.commands`). Otherwise the call runs
+the agent. An option is ``-name`` or ``--name``. Its value follows after ``=`` or as the next word.
+A boolean takes a value only after ``=``. If an option is given twice, the last one counts, as in
+Go. Options may stand before and after the URIs, and ``--`` ends them.
 """
 
 import os
@@ -10,13 +11,15 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import NamedTuple
 
 import click
 
 from registrator import __version__
-from registrator.config import ConfigErrors, configure
+from registrator.commands.table import COMMANDS, Subcommand
+from registrator.config import ConfigErrors, configure, own_values
 from registrator.options import BOOLEANS, OPTIONS, Option, misspelt
 from registrator.system.hide_secrets import hide_secrets
 from registrator.system.memory import import_requests_without_charset_detection
@@ -32,6 +35,8 @@ EXAMPLES = """\
   registrator -ttl 30 -ttl-refresh 10 etcd://127.0.0.1:2379/services
   # several registries
   registrator consul://127.0.0.1 file:///run/services.json
+  # only some containers in one of them
+  registrator consul://127.0.0.1 file:///run/public.json?filter=label=public
 """
 
 
@@ -46,9 +51,9 @@ class Words(NamedTuple):
     wrong: list[str]
 
 
-def split(args: Iterable[str]) -> Words:
-    """Split a command line into options by name and registry URIs."""
-    options = {option.name: option for option in OPTIONS}
+def split(args: Iterable[str], more: Sequence[Option] = ()) -> Words:
+    """Split a command line into options by name and registry URIs. `more` are a command's own."""
+    options = {option.name: option for option in (*OPTIONS, *more)}
     words = Words({}, [], [])
     rest = deque(args)
     while rest:
@@ -94,22 +99,43 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Split the words, and leave click's own options to click."""
+        chosen = ctx.obj = COMMANDS.get(args[0]) if args else None
         before = args[: args.index("--")] if "--" in args else args
         for param in self.get_params(ctx):
             if set(before).intersection(param.opts):
                 return super().parse_args(ctx, [param.opts[0]])
-        ctx.params["words"] = split(args)
+        ctx.params["words"] = split(args[1:], chosen.options) if chosen else split(args)
+        ctx.params["chosen"] = chosen
         return []
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one line, like the original."""
-        formatter.write_usage("registrator", "[options] <registry URI>...")
+        program = f"registrator {ctx.obj.name}" if ctx.obj else "registrator"
+        formatter.write_usage(program, "[options] <registry URI>...")
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the agent does, or the command."""
+        if ctx.obj is None:
+            super().format_help_text(ctx, formatter)
+            return
+        formatter.write_paragraph()
+        with formatter.indentation():
+            for paragraph in ctx.obj.text:
+                formatter.write_text(paragraph)
+                formatter.write_paragraph()
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by group, and examples."""
+        if ctx.obj is not None:
+            with formatter.section("Options of its own"):
+                formatter.write_dl([_help(option) for option in ctx.obj.options])
+            return
         for group in dict.fromkeys(option.group for option in OPTIONS):
             with formatter.section(group):
                 formatter.write_dl([_help(o) for o in OPTIONS if o.group == group])
+        with formatter.section("Commands: a first word, with options and URIs behind it"):
+            rows = [(each.name.ljust(22), each.summary) for each in COMMANDS.values()]
+            formatter.write_dl(rows, col_max=26)
         with formatter.section("Other"):
             formatter.write_dl(
                 [("-version", "Show the version."), ("-help, -h".ljust(22), "Show this text.")],
@@ -134,18 +160,25 @@ def _help(option: Option) -> tuple[str, str]:
     {OPTIONS[-1].variable} sets -{OPTIONS[-1].name}. The command line wins.""",
 )
 @click.version_option(__version__, "-version", "--version", prog_name="registrator")
-def command(words: Words) -> None:
-    """Run the agent until it is told to end."""
+def command(words: Words, chosen: Subcommand | None) -> None:
+    """Run the agent until it is told to end, or the chosen command."""
     import_requests_without_charset_detection()
     for warning in misspelt(os.environ):
         click.echo(f"registrator: {warning}", err=True)
     try:
-        config = configure(words.given, words.uris, os.environ, words.wrong)
+        mistakes = [*words.wrong]
+        own = own_values(chosen.options if chosen else (), words.given, mistakes)
+        config = configure(words.given, words.uris, os.environ, mistakes)
     except ConfigErrors as errors:
         for mistake in errors.mistakes:
             click.echo(f"registrator: {mistake}", err=True)
-        click.echo("Try 'registrator --help' for the options.", err=True)
+        name = f"registrator {chosen.name}" if chosen else "registrator"
+        click.echo(f"Try '{name} --help' for the options.", err=True)
         sys.exit(2)
+    if chosen:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+        sys.exit(import_module(chosen.module).run(config, **own))
     # Imported late, so that help and errors appear at once.
     from registrator.agent import run
 

@@ -7,7 +7,7 @@ from typing import Any
 from registrator.backend import ConfigError, Context
 from registrator.desired.filters import EVERYTHING, Filter, parse_filter
 from registrator.desired.rules import Rules
-from registrator.options import OPTIONS
+from registrator.options import OPTIONS, Option
 from registrator.registries import make_backend
 from registrator.uri import RegistryURI, parse
 
@@ -109,11 +109,12 @@ def _values(
     given: Mapping[str, str | None],
     environ: Mapping[str, str],
     mistakes: list[str],
+    options: Sequence[Option] = OPTIONS,
 ) -> tuple[dict[str, Any], set[str]]:
     """The values by field, and the fields whose option was given but has no readable value."""
     values: dict[str, Any] = {}
     unread = set()
-    for option in OPTIONS:
+    for option in options:
         shown, text = f"-{option.name}", given.get(option.name, "")
         if text == "" and (option.metavar or option.name not in given):
             shown, text = option.variable, environ.get(option.variable, "")
@@ -128,6 +129,13 @@ def _values(
             unread.add(option.field)
             mistakes.append(f"{shown} {error}")
     return values, unread
+
+
+def own_values(
+    options: Sequence[Option], given: Mapping[str, str | None], mistakes: list[str]
+) -> dict[str, Any]:
+    """The values of a command's own options by field. No variable sets them."""
+    return _values(given, {}, mistakes, options)[0]
 
 
 def _contradictions(values: Mapping[str, Any], unread: set[str], mistakes: list[str]) -> None:

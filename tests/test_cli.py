@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import registrator.agent
+import registrator.commands.withdraw
 from registrator import __version__
 from registrator.cli import EXAMPLES, main, split
+from registrator.commands.table import COMMANDS
 from registrator.config import Config
 from registrator.options import OPTIONS
 
@@ -187,6 +189,61 @@ def test_a_misspelt_variable_is_told_of(
 def test_no_uri(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch) == 2
     assert "a registry URI is missing" in capsys.readouterr().err
+
+
+# Commands
+
+
+def test_a_command_is_the_first_word(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], tmp_path: Path
+) -> None:
+    calls: list[tuple[Config, str, bool]] = []
+
+    def run(config: Config, owner: str = "", yes: bool = False) -> int:
+        calls.append((config, owner, yes))
+        return 9
+
+    monkeypatch.setattr(registrator.commands.withdraw, "run", run)
+    monkeypatch.setenv("REGISTRATOR_HOSTNAME", "h")
+    monkeypatch.setenv("REGISTRATOR_OWNER", "no variable")
+    monkeypatch.setenv("REGISTRATOR_YES", "true")
+    uri = f"file://{tmp_path}/a.json"
+    assert call(monkeypatch, "withdraw", "-ttl", "30", "-ttl-refresh=10", uri) == 9
+    assert call(monkeypatch, "withdraw", uri, "-owner", "x", "-yes") == 9
+    assert [(str(c.uris[0]), c.hostname, c.ttl, *own) for c, *own in calls] == [
+        (uri, "h", 30, "", False),
+        (uri, "h", 0, "x", True),
+    ]
+    assert call(monkeypatch, uri, "withdraw") == 2, "it is no URI elsewhere"
+    assert ran == []
+
+
+def test_mistakes_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "withdraw", "-owner", "a\nb", "-yes=perhaps", "-foo") == 2
+    expected = ["unknown option -foo", "-owner must be", "-yes must be", "URI is missing",
+                "'registrator withdraw --help'"]  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(expected)
+    assert all(part in line for part, line in zip(expected, lines, strict=True)), lines
+    assert call(monkeypatch, "-owner", "x", CONSUL) == 2, "the agent has no such option"
+    assert "unknown option -owner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert call(monkeypatch, name, "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"Usage: registrator {name} [options] <registry URI>..." in out
+    assert all(f"  -{option.name} " in out for option in COMMANDS[name].options)
+    assert max(map(len, out.splitlines())) <= 100
+    assert call(monkeypatch, "--help") == 0
+    out = capsys.readouterr().out
+    assert COMMANDS[name].summary in out
 
 
 # Help

@@ -52,6 +52,7 @@ class ConsulBackend:
     """Uses one Consul agent at a time, out of the addresses of a URI."""
 
     any_thread = True
+    per_address = True
 
     def __init__(self, context: Context) -> None:
         uri = context.uri

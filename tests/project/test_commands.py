@@ -182,6 +182,13 @@ def started_by_the_unit(host: Host) -> None:
     until(lambda: names(host) == {"web"}, lambda: str(held(host)))
 
 
+# --- run ---
+
+
+def the_host_has_left(host: Host) -> None:
+    assert held(host) == {}
+
+
 # --- services ---
 
 
@@ -364,7 +371,7 @@ def no_entry_left(host: Host) -> None:
 SETTINGS = {
     "README.md": Setting(consul_and_web, web_by_both_forms),
     "docs/deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
-    "docs/run.md": Setting(agent_at_work),
+    "docs/run.md": Setting(agent_at_work, the_host_has_left),
     "docs/services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
     "docs/troubleshooting.md": Setting(stale_entries, no_entry_left, blanks=STALE),
     "docs/registries/consul.md": Setting(consul_with_acls, the_rules_are_enough,

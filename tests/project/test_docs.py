@@ -14,7 +14,8 @@ from support.consul import ENOUGH
 
 from registrator.backend import schemes
 from registrator.backends.consul import registration as consul_service
-from registrator.cli import split
+from registrator.cli import Words, split
+from registrator.commands.table import COMMANDS
 from registrator.desired import untrusted
 from registrator.desired.metadata import OWN_KEYS
 from registrator.model import Service
@@ -171,13 +172,19 @@ def test_uris_can_be_parsed(path: Path) -> None:
             parse(uri.rstrip(".,;:"))
 
 
+def commanded(args: list[str]) -> Words:
+    """The words of a call of the agent, or of a command."""
+    chosen = COMMANDS.get(args[0])
+    return split(args[1:], chosen.options) if chosen else split(args)
+
+
 @each_document
 def test_commands_have_options_that_exist(path: Path) -> None:
     for block in fenced(path, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             match = re.search(r"(?:^|[ /])registrator(?::latest)? +(\[options\] +)?(.*://.*)", line)
             if match and "…" not in line:
-                words = split(shlex.split(match[2], comments=True))
+                words = commanded(shlex.split(match[2], comments=True))
                 assert (words.wrong, len(words.uris) > 0) == ([], True), line
 
 
