@@ -71,7 +71,7 @@ class Agent:
         self._inventory: Inventory | None = None
         self._health = Health()
         self._board = Board(map(str, config.uris))
-        self._engine = DockerEngine(environ, config.labels)
+        self._engine = DockerEngine(environ, config.labels, more_events=config.more_events)
         self._presence: Presence | None = None
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 

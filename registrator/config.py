@@ -38,6 +38,8 @@ class Config:
     tags: tuple[str, ...] = ()
     hostname: str = ""
     deregister: str = "always"
+    deregister_on_stop: bool = False
+    deregister_on_pause: bool = False
     cleanup: bool = True
     former_engine: tuple[str, ...] = ()
     resync: float = 60
@@ -74,7 +76,15 @@ class Config:
             tags=self.tags,
             filter=self.filter,
             filters=filters if any(filters) else (),
+            on_stop=self.deregister_on_stop,
+            on_pause=self.deregister_on_pause,
         )
+
+    @property
+    def more_events(self) -> tuple[str, ...]:
+        """The engine's events that only some options need."""
+        stop = ("kill",) if self.deregister_on_stop else ()
+        return (*stop, "pause", "unpause") if self.deregister_on_pause else stop
 
 
 def configure(

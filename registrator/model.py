@@ -34,7 +34,9 @@ class Container:
     `env` and `labels` hold the pairs that can matter (see `engine.answers`). `networks` holds the
     container's own address in each network, its main network first. `started_at` is in ns since
     the epoch, by the engine's clock. `exit_code` is None while the container runs. `unreadable`
-    says which parts of the answer cannot be read, and is empty if there is none.
+    says which parts of the answer cannot be read, and is empty if there is none. `stop_signal` asks
+    the container to end. It is 0 if events cannot tell which signal was sent. `stop_timeout` is the
+    time that the container then gets, in seconds, and negative if there is no limit.
     """
 
     id: str
@@ -49,19 +51,24 @@ class Container:
     started_at: int = 0
     exit_code: int | None = None
     unreadable: str = ""
+    stop_signal: int = 15
+    stop_timeout: int = 10
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """A hint that a container changed. `time` is the engine's clock in nanoseconds (0: unknown).
 
-    `container_id` is empty if it cannot be read. Then any container may have changed.
+    `container_id` is empty if it cannot be read. Then any container may have changed. `signal` is
+    the one that was sent to the container, if the event is a `kill` and tells it.
     """
 
     container_id: str
     action: str
     time: int
     exit_code: int | None = None
+    signal: int | None = None
 
 
 class EngineUnavailable(Exception):
@@ -123,6 +130,8 @@ class Reason(Enum):
     OTHERS_ENTRY = "somebody else's entry stands in its place"
     REFUSED = "the registry refuses it"
     RESTART_LOOP = "it restarts again and again"
+    WITHDRAWN = "it is being stopped"
+    PAUSED = "it is paused"
     NOT_INSPECTED = "it cannot be inspected"
     UNREADABLE = "what the engine says of it cannot be read"
     TOO_MANY = "its container has too many services"

@@ -133,6 +133,10 @@ OPTIONS = (
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",
            "Remove the entries of an ended container: always, or on-success (keep them after "
            "exit code 1 to 127).", _one_of("always", "on-success")),
+    Option("deregister-on-stop", "deregister_on_stop", "Keeping in step", "", "false",
+           "Remove the entries of a container as soon as it is told to stop.", boolean),
+    Option("deregister-on-pause", "deregister_on_pause", "Keeping in step", "", "false",
+           "Remove the entries of a container while it is paused.", boolean),
     Option("cleanup", "cleanup", "Keeping in step", "", "true",
            "Remove our entries that have no service behind them.", boolean),
     Option("former-engine", "former_engine", "Keeping in step", "ID", "",

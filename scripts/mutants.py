@@ -29,7 +29,9 @@ PATIENCE, LIMIT = 300.0, 30.0
 OUTPUT = "output"
 FORK = multiprocessing.get_context("fork")
 
-INVENTORY = ["desired/test_slow_engine.py", "desired/test_inventory.py"]
+INVENTORY = [
+    "desired/test_slow_engine.py", "desired/test_withdrawn.py", "desired/test_inventory.py"
+]  # fmt: skip
 
 # Each module with the tests that hold its rules.
 MODULES = {
@@ -42,6 +44,7 @@ MODULES = {
     "desired/untrusted": ["desired/test_services.py"],
     "desired/left_out": ["desired/test_left_out.py", "desired/test_inventory.py"],
     "desired/restart_loops": ["desired/test_restart_loops.py", "desired/test_inventory.py"],
+    "desired/withdrawn": ["desired/test_withdrawn.py"],
     "desired/vanished": ["desired/test_slow_engine.py"],
     "desired/tasks": ["desired/test_tasks.py", *INVENTORY],
     "desired/containers": INVENTORY,

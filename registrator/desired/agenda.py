@@ -6,6 +6,7 @@ from collections.abc import Callable, Set
 
 from registrator.desired.restart_loops import RestartLoop
 from registrator.desired.tasks import Hint, Task
+from registrator.desired.withdrawn import Kill
 
 
 class Agenda:
@@ -37,6 +38,26 @@ class Agenda:
         """Note that a container joined or left a network. This wakes nobody."""
         with self.lock:
             self.tasks.setdefault(container_id, Task()).moved = True
+
+    def killed(self, container_id: str, signal: int | None, time: int) -> bool:
+        """Note that a signal was sent to a container, and say whether it is known which one."""
+        if signal is None:
+            return False
+        with self.lock:
+            task = self.tasks.setdefault(container_id, Task())
+            task.kills += (Kill(signal, time, self._clock()),)
+        return True
+
+    def take_kills(self, told: Callable[[str, tuple[Kill, ...]], float]) -> None:
+        """Pass on the signals that were sent since the last call, and note when to look again."""
+        with self.lock:
+            found = [(key, task, task.kills) for key, task in self.tasks.items() if task.kills]
+            for _, task, _ in found:
+                task.kills = ()
+        for container_id, task, kills in found:
+            look_at = told(container_id, kills)
+            if task.asked is None:
+                task.retry_at = min(task.retry_at, look_at)
 
     def wake(self) -> None:
         """Wake the thread that waits, if something is due."""

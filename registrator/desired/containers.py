@@ -7,7 +7,9 @@ both, and are derived anew when either changes.
 """
 
 import logging
-from collections.abc import Mapping, Set
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -16,28 +18,34 @@ from registrator.desired.rules import Rules
 from registrator.desired.services import services
 from registrator.desired.untrusted import shown
 from registrator.desired.views import by_id, view
+from registrator.desired.withdrawn import Kill, Withdrawn
 from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
 
 log = logging.getLogger("registrator.containers")
 
 _START = attrgetter("container.started_at", "container.id")
 
+NOTHING = Offer()
+STOPS = Offer(left_out=(LeftOut(None, Reason.WITHDRAWN),))
+
 
 @dataclass(slots=True)
 class _Known:
     """A container, the id of the one whose network it shares (or ""), and what it offers.
 
-    `excluded_by` are the texts of those filters of registries that exclude it.
+    With `stops` it is being stopped, and offers nothing. `excluded_by` are the texts of those
+    filters of registries that exclude it.
     """
 
     container: Container
     peer_id: str
-    offer: Offer
+    stops: bool
+    offer: Offer = NOTHING
     excluded_by: frozenset[str] = frozenset()
 
     def derive(self, rules: Rules, peer: Container | None) -> None:
         """Find out what it offers, and to whom. `peer` is the one whose network it shares."""
-        self.offer = services(self.container, rules, peer)
+        self.offer = STOPS if self.stops else services(self.container, rules, peer)
         hidden = (each.text for each in rules.filters if not each.admits(self.container, peer))
         self.excluded_by = frozenset(hidden)
 
@@ -45,9 +53,16 @@ class _Known:
 class Containers:
     """The running containers, as far as they were inspected. For one thread."""
 
-    def __init__(self, rules: Rules, addresses: frozenset[str]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        addresses: frozenset[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._rules = rules
         self._addresses = addresses
+        self._clock = clock
+        self._withdrawn = Withdrawn()
         self._known: dict[str, _Known] = {}
         self._changed: set[str] = set()  # their services are to be derived anew
         self.offers: dict[str, Offer] = {}  # by container id, as in the last snapshot
@@ -58,21 +73,57 @@ class Containers:
         """The ids of the known containers."""
         return self._known.keys()
 
+    @property
+    def stopping(self) -> Set[str]:
+        """The ids of the known containers that are being stopped."""
+        return {key for key, known in self._known.items() if known.stops}
+
     def use_rules(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make all services anew, by other rules."""
         self._rules, self._addresses = rules, addresses
         self._changed |= self._known.keys()
 
-    def put(self, container_id: str, container: Container | None) -> None:
-        """Take in what a container is now. None means that it does not run."""
+    def put(self, container_id: str, container: Container | None) -> float:
+        """Take in what a container is now. None means that it does not run.
+
+        Returns when to look at it again without a hint.
+        """
         known = self._known.get(container_id)
         if container is None:
+            self._withdrawn.forget(container_id)
             if known is not None:
                 del self._known[container_id]
                 self._changed.add(container_id)
-        elif known is None or known.container != container:
-            self._known[container_id] = _Known(container, _peer_id(container), Offer())
+            return math.inf
+        until = self._withdrawn.until(container)
+        stops = until > self._clock()
+        if not stops:
+            self._withdrawn.forget(container_id)
+            if until:
+                log.warning(
+                    "container %s (%s) was told to stop and still runs: its services return",
+                    shown(container.name), container_id[:12],
+                )  # fmt: skip
+        if known is None or known.container != container or known.stops != stops:
+            self._known[container_id] = _Known(container, _peer_id(container), stops)
             self._changed.add(container_id)
+        return until if stops else math.inf
+
+    def told(self, container_id: str, kills: Iterable[Kill]) -> float:
+        """Take in the signals that were sent to a container. Returns when to look at it again.
+
+        It is looked at without an inspection if it is known, and otherwise at once.
+        """
+        if not self._rules.on_stop:
+            return math.inf
+        for kill in kills:
+            self._withdrawn.note(container_id, kill)
+        known = self._known.get(container_id)
+        return self.put(container_id, known.container) if known else 0
+
+    def is_told_to_stop(self, container: Container) -> bool:
+        """Whether somebody told this run of a container to stop."""
+        return self._withdrawn.until(container) > 0
 
     def started_after(self, container_id: str, ended: float) -> bool:
         """Whether what is known is newer than an end, as when a stream repeats old events."""

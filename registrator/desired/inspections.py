@@ -119,12 +119,13 @@ class Inspections:
         """Take in what a container is now. An answer that is still to come is of no use."""
         task.retry_at, task.wait, task.left_out, task.asked = math.inf, 0.0, None, None
         if container is not None and container.exit_code is not None:
-            if self._keeps(container.exit_code):
+            told = self._containers.is_told_to_stop(container)
+            if self._keeps(container.exit_code) and not told:
                 self.kept.add(container_id)
                 return
             container = None
         self.kept.discard(container_id)
-        self._containers.put(container_id, container)
+        task.retry_at = self._containers.put(container_id, container)
 
     def _leave_alone(self, container_id: str, task: Task, calm_at: float) -> None:
         """Take away the services of a container in a restart loop, and look again later."""

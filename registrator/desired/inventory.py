@@ -65,7 +65,7 @@ class Inventory:
         lanes: Executor | None = None,
     ) -> None:
         self._engine = engine
-        self._containers = Containers(rules, addresses)
+        self._containers = Containers(rules, addresses, clock)
         self._publish = publish
         self._keep_failed = keep_failed
         self._resync = resync or math.inf
@@ -98,6 +98,8 @@ class Inventory:
             self._agenda.moved(event.container_id)
             # An unknown one waits for the next step. A step now would delay a write.
             return event.container_id in self._containers.ids
+        if event.action == "kill":
+            return self._agenda.killed(event.container_id, event.signal, event.time)
         ended = event.action == "die" and not self._keeps(event.exit_code)
         self._agenda.add(event.container_id, Hint(event.time, ended or event.action == "destroy"))
         if event.action == "start":
@@ -195,6 +197,7 @@ class Inventory:
         if rules is not None:
             self._containers.use_rules(*rules)
         try:
+            self._agenda.take_kills(self._containers.told)
             self._take_ends()
             if self._agenda.listing_due or self._clock() >= self._agenda.next_listing:
                 self._list()
@@ -235,8 +238,10 @@ class Inventory:
                 elif container_id in listed and task.hint is not None and task.hint.gone:
                     # It was told while the engine was listing. Only an inspection knows.
                     task.hint = Hint(task.hint.time)
-            # One that could not be inspected has its own time to be tried again.
-            seen = known | {key for key, task in agenda.tasks.items() if task.uninspected}
+            # One that could not be inspected has its own time to be tried again. One that is being
+            # stopped may have started anew: its row would be the same.
+            uninspected = {key for key, task in agenda.tasks.items() if task.uninspected}
+            seen = (known - self._containers.stopping) | uninspected
             news = [
                 key
                 for key, digest in listed.items()

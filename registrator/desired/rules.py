@@ -13,7 +13,8 @@ class Rules:
     `forced_ip` that of ``-ip``. `ip_label` is the label of ``-useIpFromLabel``. `network` is the
     one whose address `internal` takes (empty: the container's main one). `filter` says which
     containers count at all. `filters` are the different filters of the registries. There are none
-    if no registry has one.
+    if no registry has one. `on_stop` and `on_pause` take away the services of a container that is
+    being stopped, or that is paused.
     """
 
     hostname: str
@@ -26,3 +27,5 @@ class Rules:
     tags: tuple[str, ...] = ()
     filter: Filter = EVERYTHING
     filters: tuple[Filter, ...] = ()
+    on_stop: bool = False
+    on_pause: bool = False

@@ -41,6 +41,8 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
     """
     if not rules.filter.admits(container, peer):
         return Offer(left_out=(LeftOut(None, Reason.FILTERED),))
+    if rules.on_pause and container.paused:
+        return Offer(left_out=(LeftOut(None, Reason.PAUSED),))
     ports, unpublished = eligible(container, rules, peer)
     left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished[:MAX_SERVICES]]
     if container.unreadable:

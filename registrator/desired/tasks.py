@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from registrator.desired.withdrawn import Kill
 from registrator.model import Container, LeftOut, Reason
 
 # Why nothing may be known of a container that runs.
@@ -38,13 +39,15 @@ class Task:
     """The work that is pending for one container.
 
     `hint` says why it has to be looked at now, if it has. `moved` says that it joined or left a
-    network. `retry_at` is when to look again without a hint, and `wait` the pause that led to it.
-    `left_out` says why an unknown container has no services yet. `asked` is a slow inspection that
-    goes on, and `slow` says that the last one was slow.
+    network, and `kills` are the signals that were sent to it. `retry_at` is when to look again
+    without a hint, and `wait` the pause that led to it. `left_out` says why an unknown container
+    has no services yet. `asked` is a slow inspection that goes on, and `slow` says that the last
+    one was slow.
     """
 
     hint: Hint | None = None
     moved: bool = False
+    kills: tuple[Kill, ...] = ()
     retry_at: float = math.inf
     wait: float = 0.0
     left_out: LeftOut | None = None
@@ -59,7 +62,8 @@ class Task:
     @property
     def is_due(self) -> bool:
         """Whether there is something to do now."""
-        return self.hint_counts or (self.asked is not None and self.asked.done())
+        answered = self.asked is not None and self.asked.done()
+        return self.hint_counts or answered or bool(self.kills)
 
     @property
     def uninspected(self) -> bool:
@@ -73,5 +77,5 @@ class Task:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
-        nothing = self.hint is None and not self.moved and self.asked is None
+        nothing = self.hint is None and not (self.moved or self.kills) and self.asked is None
         return nothing and self.retry_at == math.inf

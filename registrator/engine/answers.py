@@ -7,6 +7,7 @@ null, or name them otherwise. Images and labels put texts into it that no engine
 import json
 import logging
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from sys import intern
@@ -22,6 +23,14 @@ CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 # Python's digits include those of all alphabets.
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _HOST_PORT = re.compile(r"[0-9]{1,5}")
+
+# As Docker reads the text of a signal. Its real-time signals are 34 to 64 on every machine.
+_SIGNAL_NUMBER = re.compile(r"[0-9]{1,3}")
+_REAL_TIME = re.compile(r"RT(MIN|MAX)([+-][0-9]{1,2})?")
+_LAST_SIGNAL = 64
+
+# Seconds from a stop signal to SIGKILL, unless the container sets another time.
+_STOP_TIMEOUT = 10
 
 # Matches what separates the items of a JSON array, and its ends.
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
@@ -65,6 +74,9 @@ def _container(answer: Mapping[str, Any], labels: tuple[str, ...]) -> Container:
         started_at=_nanoseconds(state.get("StartedAt") or ""),
         exit_code=None if runs else int(state.get("ExitCode") or 0),
         unreadable=unreadable,
+        stop_signal=_stop_signal(config),
+        stop_timeout=_stop_timeout(config.get("StopTimeout")),
+        paused=bool(state.get("Paused")),
     )
 
 
@@ -73,6 +85,34 @@ def _text(value: Any) -> str:
     if not isinstance(value or "", str):
         raise TypeError(f"not a text: {type(value)}")
     return value or ""
+
+
+def _stop_signal(config: Mapping[str, Any]) -> int:
+    """The signal that asks the container to end, or 0 if events cannot tell which one was sent.
+
+    A label `signal` overwrites what the event tells. SIGTERM counts if the setting is none.
+    """
+    if "signal" in (config.get("Labels") or {}):
+        return 0
+    return signal_number(str(config.get("StopSignal") or "")) or signal.SIGTERM.value
+
+
+def signal_number(text: str) -> int:
+    """The number of a signal such as ``SIGQUIT``, ``quit``, ``3`` or ``RTMIN+3``, or else 0."""
+    name = text.upper().removeprefix("SIG")
+    if _SIGNAL_NUMBER.fullmatch(name):
+        number = int(name)
+    elif real_time := _REAL_TIME.fullmatch(name):
+        number = (34 if real_time[1] == "MIN" else _LAST_SIGNAL) + int(real_time[2] or 0)
+        number = number if number >= 34 else 0
+    else:
+        found = signal.Signals.__members__.get(f"SIG{name}")
+        number = found.value if found else 0
+    return number if number <= _LAST_SIGNAL else 0
+
+
+def _stop_timeout(told: Any) -> int:
+    return told if type(told) is int else _STOP_TIMEOUT
 
 
 def _nanoseconds(timestamp: str) -> int:

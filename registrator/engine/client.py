@@ -30,10 +30,7 @@ KEEPALIVE = (
 
 # These can change a container's services. `destroy` matters to `-deregister on-success`. Podman
 # filters by its own names.
-EVENTS = {
-    "type": ["container", "network"],
-    "event": ["start", "die", "destroy", "rename", "connect", "disconnect", *ALIASES],
-}
+EVENTS = ("start", "die", "destroy", "rename", "connect", "disconnect", *ALIASES)
 
 # Seconds. The manager of a swarm without a quorum asks the others for 20 s before it answers.
 INFO_TIMEOUT = 30.0
@@ -51,17 +48,23 @@ class Engine:
 class DockerEngine:
     """One engine, over all reconnects.
 
-    `labels` names labels to keep besides ``SERVICE_*``. `timeout` is the time limit of a request in
-    seconds. The constructor raises `WrongVariables`. All methods raise `EngineUnavailable`, or
-    `SocketReplaced`. Any thread may call any method, but only one at a time reads `events`.
+    `labels` names labels to keep besides ``SERVICE_*``, and `more_events` the events to read
+    besides `EVENTS`. `timeout` is the time limit of a request in seconds. The constructor raises
+    `WrongVariables`. All methods raise `EngineUnavailable`, or `SocketReplaced`. Any thread may
+    call any method, but only one at a time reads `events`.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], labels: tuple[str, ...] = (), timeout: float = 5.0
+        self,
+        environ: Mapping[str, str],
+        labels: tuple[str, ...] = (),
+        timeout: float = 5.0,
+        more_events: tuple[str, ...] = (),
     ) -> None:
         self._connection = Connection(environ, timeout)
         self._get = self._connection.get
         self._labels = labels
+        self._events = {"type": ["container", "network"], "event": [*EVENTS, *more_events]}
         self._stream: urllib3.BaseHTTPResponse | None = None
 
     @property
@@ -121,7 +124,7 @@ class DockerEngine:
         Ends when the engine ends it. Raises if the stream fails, or after `interrupt`. No line ends
         the stream, whatever it says.
         """
-        query = {"filters": json.dumps(EVENTS)}
+        query = {"filters": json.dumps(self._events)}
         if since is not None:
             # The engine includes this moment, and takes the fraction of a second only so.
             query["since"] = f"{(since + 1) // 10**9}.{(since + 1) % 10**9:09d}"

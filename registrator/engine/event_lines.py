@@ -1,7 +1,8 @@
 """Turns the lines of the event stream into events.
 
 The engine copies a container's labels over an event's attributes. So only a line's id, action and
-time can be relied on, and no attribute makes an event count for nothing.
+time can be relied on, and no attribute makes an event count for nothing. A container's inspection
+says whether it has such a label.
 """
 
 import json
@@ -19,6 +20,7 @@ ALIASES = {"died": "die", "remove": "destroy"}
 UNREADABLE = Event("", "", 0)
 
 _EXIT_CODE = re.compile(r"-?[0-9]{1,10}")
+_SIGNAL = re.compile(r"[0-9]{1,3}")
 _LAST_TIME = 2**63 - 1
 
 
@@ -49,7 +51,9 @@ def parse_event(line: bytes) -> Event | None:
     if not isinstance(container_id, str) or not CONTAINER_ID.fullmatch(container_id):
         return UNREADABLE
     action = action if isinstance(action, str) else ""
-    return Event(container_id, ALIASES.get(action, action), _time(event), _exit_code(attributes))
+    action = ALIASES.get(action, action)
+    sent = _signal(attributes) if action == "kill" else None
+    return Event(container_id, action, _time(event), _exit_code(attributes), sent)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -68,3 +72,9 @@ def _time(event: Mapping[str, Any]) -> int:
 def _exit_code(attributes: Mapping[str, Any]) -> int | None:
     told = attributes.get("exitCode")
     return int(told) if isinstance(told, str) and _EXIT_CODE.fullmatch(told) else None
+
+
+def _signal(attributes: Mapping[str, Any]) -> int | None:
+    """The signal that was sent. Podman does not tell it."""
+    told = attributes.get("signal")
+    return int(told) if isinstance(told, str) and _SIGNAL.fullmatch(told) else None

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from registrator.desired.tasks import Hint, Task
+from registrator.desired.withdrawn import Kill
 
 START, END = Hint(10), Hint(20, gone=True)
 
@@ -44,5 +45,6 @@ def test_a_task_is_kept_while_there_is_something_to_do() -> None:
     assert Task(retry_at=math.inf).is_done
     assert not Task(hint=Hint()).is_done
     assert not Task(moved=True).is_done
+    assert not Task(kills=(Kill(15, 1, 1),)).is_done
     assert not Task(retry_at=5).is_done
     assert not Task(asked=Future()).is_done

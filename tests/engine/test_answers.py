@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registrator.engine.answers import container_of, fingerprint, rows
+from registrator.engine.answers import container_of, fingerprint, rows, signal_number
 from registrator.model import Container, Port
 
 ID = "0123456789abcdef" * 4
@@ -33,10 +33,12 @@ def test_all_that_is_read_of_an_inspection() -> None:
             "Env": ["PATH=/bin", "SERVICE_NAME=a=b", "SERVICE_EMPTY", "MY_SERVICE_NAME=x"],
             "Labels": {"SERVICE_TAGS": "t", "address": "10.9.0.1", "other": "x"},
             "ExposedPorts": {"80/tcp": {}, "443/tcp": {}},
+            "StopSignal": "SIGQUIT",
+            "StopTimeout": 30,
         },
         "HostConfig": {"NetworkMode": "default"},
         "State": {
-            "Running": True, "Restarting": False, "ExitCode": 0,
+            "Running": True, "Restarting": False, "Paused": True, "ExitCode": 0,
             "StartedAt": "2026-01-02T03:04:05.123456789Z",
         },
         "NetworkSettings": {
@@ -66,6 +68,9 @@ def test_all_that_is_read_of_an_inspection() -> None:
             Port(443, "tcp"),
         ),
         started_at=1767323045_123456_000,
+        stop_signal=3,
+        stop_timeout=30,
+        paused=True,
     )
     assert list(found.networks) == ["bridge", "a"], "its main network comes first"
 
@@ -212,3 +217,53 @@ def test_a_listing_shows_changes_but_neither_age_nor_the_order_of_ports() -> Non
 def test_ports_that_a_listing_leaves_out_are_none() -> None:
     """Engines write an empty list or null."""
     assert fingerprint({**ROW, "Ports": None}) == fingerprint({**ROW, "Ports": []})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGQUIT", 3), ("QUIT", 3), ("sigquit", 3), ("3", 3), ("SIGTERM", 15), ("KILL", 9),
+        ("SIGWINCH", 28), ("STKFLT", 16), ("IO", 29), ("POLL", 29), ("RTMIN", 34), ("SIGRTMIN", 34),
+        ("RTMIN+3", 37), ("SIGRTMIN+15", 49), ("RTMAX", 64), ("RTMAX-14", 50), ("64", 64),
+        ("", 0), ("0", 0), ("65", 0), ("-3", 0), ("RTMIN-1", 0), ("RTMAX+1", 0), ("RTMIN+99", 0),
+        ("SIGSIGQUIT", 0), ("_DFL", 0), ("²", 0), ("QUIT ", 0), ("x" * 10_000, 0),
+    ],
+)  # fmt: skip
+def test_the_number_of_a_signal_is_that_of_the_engine(text: str, number: int) -> None:
+    assert signal_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        ({}, 15),
+        ({"StopSignal": ""}, 15),
+        ({"StopSignal": None}, 15),
+        ({"StopSignal": "RTMIN+3"}, 37),
+        ({"StopSignal": "3"}, 3),
+        ({"StopSignal": 3}, 3),
+        ({"StopSignal": "nonsense"}, 15),
+        ({"StopSignal": ["SIGQUIT"]}, 15),
+        ({"Labels": {"signal": "15"}, "StopSignal": "SIGQUIT"}, 0),
+        ({"Labels": {"signal": ""}}, 0),
+        ({"Labels": {"Signal": "15", "signals": "1"}}, 15),
+    ],
+)
+def test_the_stop_signal_of_a_container(config: dict[str, Any], number: int) -> None:
+    """A label `signal` overwrites what the engine's events tell, so none can be trusted."""
+    found = container_of({"Id": ID, "Config": config}).stop_signal
+    assert (found, type(found)) == (number, int)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [(None, 10), (0, 0), (1, 1), (-1, -1), (10**9, 10**9), ("60", 10), (True, 10), (1.5, 10)],
+)
+def test_the_time_that_a_container_gets_to_stop(told: object, seconds: int) -> None:
+    assert container_of({"Id": ID, "Config": {"StopTimeout": told}}).stop_timeout == seconds
+
+
+@pytest.mark.parametrize(("told", "paused"), [(True, True), (False, False), (None, False)])
+def test_whether_a_container_is_paused(told: bool | None, paused: bool) -> None:
+    state = {"Running": True, "Paused": told}
+    assert container_of({"Id": ID, "State": state}).paused == paused

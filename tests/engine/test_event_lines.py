@@ -42,6 +42,23 @@ def test_the_exit_code_of_an_end(told: str, code: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ("15", 15), ("9", 9), ("64", 64), ("", None), ("TERM", None), ("-9", None), ("1000", None),
+        ("²", None), (15, None), (None, None), (["15"], None),
+    ],
+)  # fmt: skip
+def test_the_signal_that_was_sent(told: object, number: int | None) -> None:
+    actor = {"ID": "abc", "Attributes": {"signal": told, "name": "web1"}}
+    assert parse_event(line(Action="kill", Actor=actor)) == Event("abc", "kill", 5, None, number)
+    assert parse_event(line(Action="die", Actor=actor)) == Event("abc", "die", 5)
+
+
+def test_podman_does_not_tell_the_signal() -> None:
+    assert parse_event(line(Action="kill", Actor={"ID": "abc"})) == Event("abc", "kill", 5)
+
+
+@pytest.mark.parametrize(
     ("nano", "seconds", "time"),
     [
         (5, 7, 5),

@@ -181,7 +181,7 @@ class Spoilt(FakeEngine):
 def test_the_services_of_another_container_stand(answer: Any, events: list[Any]) -> None:
     published: list[Snapshot] = []
     # This clock stands: a busy machine would make portions, and the first may lack the other one.
-    rules = Rules("h", "192.0.2.1")
+    rules = Rules("h", "192.0.2.1", on_stop=True, on_pause=True)
     inventory = Inventory(Spoilt(answer), rules, published.append, clock=lambda: 0.0)
     inventory.step()
     for line in events:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from http.client import HTTPMessage
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -142,6 +143,25 @@ def test_no_line_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Event(ID, "start", 5)
     unread = Event("", "", 0)
     assert list(client.events(None)) == [None, unread, start, unread, start]
+
+
+@pytest.mark.parametrize("more", [(), ("kill",), ("pause", "unpause")])
+def test_the_engine_sends_only_events_that_the_options_need(
+    more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = DockerEngine({}, more_events=more)
+    asked: list[str] = []
+
+    def stream(path: str) -> Stream:
+        asked.append(path)
+        return Stream()
+
+    monkeypatch.setattr(client._connection, "stream", stream)
+    assert list(client.events(None)) == [None]
+    (filters,) = parse_qs(asked[0].partition("?")[2])["filters"]
+    named = set(json.loads(filters)["event"])
+    assert named & {"kill", "pause", "unpause"} == set(more)
+    assert named > {"start", "die"}
 
 
 @pytest.mark.parametrize(

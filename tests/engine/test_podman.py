@@ -149,3 +149,33 @@ def test_a_container_in_anothers_network(
     # Podman removes nothing that others share.
     podman.api.remove("peer")
     becomes(registry, {}, "rm")
+
+
+def test_an_end_counts_where_no_signal_is_told(
+    clean_podman: Podman, registry: Consul, agent: RunAgent
+) -> None:
+    """Podman's `kill` does not say which signal it sent, so none withdraws a service."""
+    podman = clean_podman
+    # A first process without a handler ignores the signal.
+    podman.run("web1", publish_all=True)
+    agent(*words(registry, "-deregister-on-stop"), docker_host=podman.host)
+    web1 = {"h:web1:80": published(podman, "web1")}
+    becomes(registry, web1, "start")
+    podman.api.kill("web1", "HUP")
+    podman.run("later", publish_all=True)
+    later = {"h:later:80": published(podman, "later")}
+    becomes(registry, web1 | later, "HUP")
+    podman.api.stop("web1")
+    becomes(registry, later, "stop")
+
+
+def test_paused_containers(clean_podman: Podman, registry: Consul, agent: RunAgent) -> None:
+    podman = clean_podman
+    podman.run("web1", publish_all=True)
+    agent(*words(registry, "-deregister-on-pause"), docker_host=podman.host)
+    web1 = {"h:web1:80": published(podman, "web1")}
+    becomes(registry, web1, "start")
+    podman.api.pause("web1")
+    becomes(registry, {}, "pause")
+    podman.api.unpause("web1")
+    becomes(registry, web1, "unpause")

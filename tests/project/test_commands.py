@@ -194,7 +194,7 @@ def the_host_has_left(host: Host) -> None:
 
 def agent_of_web01(host: Host) -> None:
     serve_consul(host)
-    run_agent(host, "-hostname=web01")
+    run_agent(host, "-hostname=web01", "-deregister-on-stop")
 
 
 def as_the_table_and_the_comments_say(host: Host) -> None:
@@ -213,6 +213,7 @@ def as_the_table_and_the_comments_say(host: Host) -> None:
     }
     assert len(comments) == 3
     until(lambda: names(host) == {"web", *comments}, lambda: str(held(host)))
+    assert "removed web01:lee:80" in logs(host), "the page stops it"
 
 
 # --- registries ---

@@ -98,6 +98,7 @@ class DockerAPI:
         publish_all: bool = False,
         command: Sequence[str] = (),
         restart: str = "no",
+        stop_signal: str = "",
         **host_config: object,
     ) -> str:
         """Make a container without starting it; returns its id.
@@ -121,6 +122,8 @@ class DockerAPI:
         }
         if command:
             body["Cmd"] = [*command]
+        if stop_signal:
+            body["StopSignal"] = stop_signal
         made = self.request("POST", f"/containers/create?{urlencode({'name': name})}", body)
         return str(made["Id"])
 
@@ -137,6 +140,19 @@ class DockerAPI:
     def stop(self, container: str, deadline: int = 10) -> None:
         """SIGTERM, and SIGKILL after `deadline` seconds; returns when it has stopped."""
         self.request("POST", f"/containers/{container}/stop?t={deadline}", deadline=deadline + 20)
+
+    def restart(self, container: str, deadline: int = 10) -> None:
+        """Stop a container and start it again."""
+        path = f"/containers/{container}/restart?t={deadline}"
+        self.request("POST", path, deadline=deadline + 20)
+
+    def pause(self, container: str) -> None:
+        """Freeze all processes of a container."""
+        self.request("POST", f"/containers/{container}/pause")
+
+    def unpause(self, container: str) -> None:
+        """Let a paused container go on."""
+        self.request("POST", f"/containers/{container}/unpause")
 
     def kill(self, container: str, signal: str = "KILL") -> None:
         """Send a signal; does not wait for what comes of it."""

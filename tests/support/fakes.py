@@ -81,6 +81,16 @@ class FakeEngine:
         self.containers[container_id] = dataclasses.replace(dead, ports=(), exit_code=exit_code)
         return Event(container_id, "die", next(self._clock), exit_code)
 
+    def kill(self, container_id: str, signal: int | None) -> Event:
+        """Send a signal to a container, which lives on; returns the event that tells of it."""
+        return Event(container_id, "kill", next(self._clock), None, signal)
+
+    def pause(self, container_id: str, paused: bool = True) -> Event:
+        """Pause a container, or let it go on; returns the event that tells of it."""
+        before = self.containers[container_id]
+        self.containers[container_id] = dataclasses.replace(before, paused=paused)
+        return Event(container_id, "pause" if paused else "unpause", next(self._clock))
+
     def remove(self, container_id: str) -> Event:
         """Take a container away; returns the event that tells of it."""
         self.containers.pop(container_id, None)
@@ -105,7 +115,7 @@ class FakeEngine:
         if self.mute:
             raise EngineUnavailable("status 500")
         return {
-            c.id: hash((c.name, c.started_at)) for c in self.containers.values()
+            c.id: hash((c.name, c.started_at, c.paused)) for c in self.containers.values()
             if c.exit_code is None
         }  # fmt: skip
 
