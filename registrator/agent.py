@@ -18,6 +18,7 @@ from functools import partial
 from registrator import __version__
 from registrator.backend import Backend, ConfigError, Context
 from registrator.config import Config
+from registrator.derive import derivation
 from registrator.desired.inventory import Inventory
 from registrator.engine.address import WrongVariables
 from registrator.engine.client import DockerEngine, Engine
@@ -71,7 +72,12 @@ class Agent:
         self._inventory: Inventory | None = None
         self._health = Health()
         self._board = Board(map(str, config.uris))
-        self._engine = DockerEngine(environ, config.labels, more_events=config.more_events)
+        self._engine = DockerEngine(
+            environ,
+            config.labels,
+            more_events=config.more_events,
+            derive=derivation(config),
+        )
         self._presence: Presence | None = None
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 

@@ -7,8 +7,10 @@ from typing import Any
 from registrator.backend import ConfigError, Context
 from registrator.desired.filters import EVERYTHING, Filter, parse_filter
 from registrator.desired.rules import Rules
+from registrator.desired.services import COMPOSE_SERVICE
 from registrator.options import OPTIONS, Option
 from registrator.registries import make_backend
+from registrator.templates import Template
 from registrator.uri import RegistryURI, parse
 
 
@@ -24,7 +26,8 @@ class ConfigErrors(Exception):
 class Config:
     """The operator's settings. Times are in seconds. An empty text stands for "not given".
 
-    `tags` are appended to the tags of every service. `resync` 0 means never, `retry_attempts` -1
+    `tags` are appended to the tags of every service. `name` is that of services whose containers
+    give none. `resync` 0 means never, `retry_attempts` -1
     means without end, `ttl` 0 means that entries live until they are removed.
     """
 
@@ -35,7 +38,8 @@ class Config:
     explicit: bool = False
     filter: Filter = EVERYTHING
     use_ip_from_label: str = ""
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] | Template = ()
+    name: Template | None = None
     hostname: str = ""
     deregister: str = "always"
     deregister_on_stop: bool = False
@@ -59,7 +63,11 @@ class Config:
     def labels(self) -> tuple[str, ...]:
         """The labels of containers that matter besides ``SERVICE_*``."""
         filters = (self.filter, *self.registry_filters)
-        found = (self.use_ip_from_label, *(key for each in filters for key in each.labels))
+        found = (
+            self.use_ip_from_label,
+            *(key for each in filters for key in each.labels),
+            COMPOSE_SERVICE,
+        )
         return tuple(dict.fromkeys(filter(None, found)))
 
     def rules(self, hostname: str, host_ip: str) -> Rules:
@@ -73,7 +81,7 @@ class Config:
             network=self.network,
             explicit=self.explicit,
             ip_label=self.use_ip_from_label,
-            tags=self.tags,
+            tags=self.tags if isinstance(self.tags, tuple) else (),
             filter=self.filter,
             filters=filters if any(filters) else (),
             on_stop=self.deregister_on_stop,

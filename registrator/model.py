@@ -10,6 +10,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
+from registrator.derived import NOTHING_DERIVED, Derived
+
 # Variables and labels of a container matter if they start with this.
 METADATA_PREFIX = "SERVICE_"
 
@@ -36,7 +38,8 @@ class Container:
     the epoch, by the engine's clock. `exit_code` is None while the container runs. `unreadable`
     says which parts of the answer cannot be read, and is empty if there is none. `stop_signal` asks
     the container to end. It is 0 if events cannot tell which signal was sent. `stop_timeout` is the
-    time that the container then gets, in seconds, and negative if there is no limit.
+    time that the container then gets, in seconds, and negative if there is no limit. `derived`
+    is made of the whole answer.
     """
 
     id: str
@@ -54,6 +57,7 @@ class Container:
     stop_signal: int = 15
     stop_timeout: int = 10
     paused: bool = False
+    derived: Derived = NOTHING_DERIVED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from registrator.desired.filters import parse_filter
 from registrator.desired.metadata import split_tags
 from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address
 from registrator.model import unprintable
+from registrator.templates import Template, TemplateError
 
 ENVIRONMENT_PREFIX = "REGISTRATOR_"
 
@@ -19,8 +20,8 @@ BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.f
     ("0", "f", "F", "FALSE", "false", "False"), False
 )
 
-# A variable whose name is this near to that of an option counts as misspelt. Names such as `PORT`
-# and `NAME`, which Docker's links and Kubernetes set, reach two thirds at most.
+# A variable whose name is this near to that of an option counts as misspelt. Names such as `PORT`,
+# which Docker's links and Kubernetes set, reach two thirds at most.
 NEAR = 0.8
 
 
@@ -95,11 +96,20 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word(part) for part in text.split(","))
 
 
-def _tags(text: str) -> tuple[str, ...]:
+def _tags(text: str) -> tuple[str, ...] | Template:
+    if "{{" in text:
+        return _template(text)
     tags = split_tags(text)
     if any(unprintable(tag) or len(tag) > MAX_TAG for tag in tags):
         raise ValueError(f"must be tags of up to {MAX_TAG} characters, without control characters")
     return tags
+
+
+def _template(text: str) -> Template:
+    try:
+        return Template(text)
+    except TemplateError as error:
+        raise ValueError(f"is no template: {error}") from None
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -127,7 +137,10 @@ OPTIONS = (
            "Register only containers for which all these terms hold, such as "
            "label=public,image!=*:debug.", parse_filter),
     Option("tags", "tags", "Services", "LIST", "",
-           "Append these tags, separated by commas, to those of every service.", _tags),
+           "Append these tags, separated by commas, to those of every service. "
+           "They may be a template.", _tags),
+    Option("name", "name", "Services", "TEMPLATE", "the image's",
+           "Name of the services of a container that sets no SERVICE_NAME.", _template),
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",

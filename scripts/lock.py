@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WHEELS = ROOT / ".cache/wheels"
 MACHINES = ("x86_64", "aarch64")
+# The image has a newer C library than all of these ask for.
+PLATFORMS = ("manylinux2014", "manylinux_2_24", "manylinux_2_26", "manylinux_2_28")
 
 
 def main() -> None:
@@ -41,8 +43,8 @@ def lock(name: str, requirements: list[str]) -> None:
     for file in native:
         if file.suffix == ".whl" and not file.stem.endswith("-any"):
             for machine in MACHINES:
-                platform = f"--platform=manylinux2014_{machine}"
-                words = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", platform)
+                platforms = [f"--platform={platform}_{machine}" for platform in PLATFORMS]
+                words = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", *platforms)
                 download(folder, pin(file), *words)
     hashes = defaultdict(set)
     for file in folder.iterdir():

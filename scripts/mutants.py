@@ -55,6 +55,23 @@ MODULES = {
     "engine/event_lines": ["engine/test_event_lines.py", "engine/test_hostile_answers.py"],
     "sync/plan": ["sync/test_plan.py", "sync/test_reconciler.py"],
     "sync/reconciler": ["sync/test_reconciler.py"],
+    "derive": ["test_derive.py"],
+    **{
+        f"templates/{name}": ["templates/test_templates.py", "templates/test_records.py"]
+        for name in (
+            "comparisons",
+            "evaluate",
+            "formats",
+            "functions",
+            "lexer",
+            "limits",
+            "numbers",
+            "parser",
+            "plain",
+            "quotes",
+            "values",
+        )
+    },
     "status/board": ["status/test_board.py"],
     "status/rows": ["status/test_report.py", "status/test_board.py"],
     "status/report": ["status/test_report.py", "sync/test_reconciler.py"],

@@ -14,6 +14,7 @@ from registrator.backend import ConfigError, Unavailable
 from registrator.config import Config, ConfigErrors, configure
 from registrator.desired.filters import Filter, parse_filter
 from registrator.desired.rules import Rules
+from registrator.desired.services import COMPOSE_SERVICE
 from registrator.options import OPTIONS, misspelt
 from registrator.uri import parse
 
@@ -100,7 +101,7 @@ def test_a_filter_of_each_registry(uri: str) -> None:
     config = configure({"filter": "label=all"}, [repeated, plain], {})
     own = parse_filter("label=k=v,image!=*@sha256:*,name=x+")
     assert config.registry_filters == (own, Filter())
-    assert config.labels == ("all", "k")
+    assert config.labels == ("all", "k", COMPOSE_SERVICE)
     rules = config.rules("h", "192.0.2.9")
     assert (rules.filter.text, rules.filters) == ("label=all", (own, Filter()))
     assert str(config.uris[0]) == f"{uri}?filter={own.text}"

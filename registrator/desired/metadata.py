@@ -74,10 +74,11 @@ def read_metadata(container: Container) -> Metadata:
     return found
 
 
-def split_tags(text: str) -> tuple[str, ...]:
+def split_tags(text: str, strip: bool = True) -> tuple[str, ...]:
     r"""The tags of a comma-separated list, in order. Write ``\,`` for a comma within a tag."""
-    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
-    return tuple(intern(part) for part in parts if part)
+    parts = (part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text))
+    tags = (part.strip() if strip else part for part in parts)
+    return tuple(intern(tag) for tag in tags if tag)
 
 
 def tags_of(settings: Settings) -> tuple[str, ...]:

@@ -22,12 +22,26 @@ from registrator.desired.rules import Rules
 from registrator.desired.untrusted import (
     MAX_RECORDS,
     MAX_SERVICES,
+    MAX_TAG,
     Rejection,
     check_name,
+    check_text,
     shown,
 )
 from registrator.desired.untrusted import size as text_size
-from registrator.model import METADATA_PREFIX, Container, LeftOut, Offer, Port, Reason, Service
+from registrator.model import (
+    METADATA_PREFIX,
+    Container,
+    LeftOut,
+    Offer,
+    Port,
+    Reason,
+    Service,
+)
+
+# An image that was given by its id begins so. Then this label can name the service.
+IMAGE_ID = "sha256:"
+COMPOSE_SERVICE = "com.docker.compose.service"
 
 # A port that the operator or the container leaves out for these reasons costs next to nothing.
 ON_PURPOSE = frozenset({Reason.IGNORED, Reason.NOT_NAMED})
@@ -94,9 +108,14 @@ def _too_many(ports: Ports) -> LeftOut:
     return LeftOut(None, Reason.TOO_MANY, f"{which} too many: a container may have {limits}")
 
 
-def default_name(image: str) -> str:
-    """An image's last path segment without tag and digest."""
-    return re.split("[:@]", image.rsplit("/", 1)[-1], maxsplit=1)[0]
+def default_name(container: Container) -> str:
+    """The last path segment of an image without tag and digest.
+
+    An image that was given by its id has no name: the Compose service or the container gives it.
+    """
+    if container.image.startswith(IMAGE_ID):
+        return container.labels.get(COMPOSE_SERVICE, "").strip() or container.name
+    return re.split("[:@]", container.image.rsplit("/", 1)[-1], maxsplit=1)[0]
 
 
 @dataclass(slots=True)
@@ -133,7 +152,7 @@ class _Maker:
             port=_number(port.host_port or port.private),
             private_port=_number(port.private),
             protocol=port.protocol,
-            tags=tags_of(self.settings) + self.rules.tags + ("udp",) * (port.protocol == "udp"),
+            tags=self._tags(),
             attrs=attributes_of(self.settings),
             container_id=container.id,
             container_name=container.name,
@@ -150,14 +169,30 @@ class _Maker:
             raise Rejection("", Reason.NOT_NAMED)
 
     def _name(self) -> str:
-        setting = self.settings.get("name", Setting("", "its image's name"))
-        name = setting.value.strip() or default_name(self.container.image)
+        setting, derived = self.settings.get("name", Setting()), self.container.derived
+        name, key = setting.value.strip(), setting.key
+        if not name and derived.name_error:
+            raise Rejection(derived.name_error)
+        if not name:
+            name, key = derived.name.strip(), "-name"
+        if not name:
+            name, key = default_name(self.container), "its image's name"
         if not name:
             raise Rejection(f"{METADATA_PREFIX}NAME is not set, and its image has no name")
         if self.shared_name:
             name += f"-{self.port.private}"
-        check_name(name, setting.key)
+        check_name(name, key)
         return name
+
+    def _tags(self) -> tuple[str, ...]:
+        """The tags that the container sets, then those of the operator."""
+        derived = self.container.derived
+        if derived.tags_error:
+            raise Rejection(derived.tags_error)
+        for tag in derived.tags:
+            check_text(tag, "-tags", MAX_TAG, "a tag")
+        own = tags_of(self.settings)
+        return own + self.rules.tags + derived.tags + ("udp",) * (self.port.protocol == "udp")
 
     def _id(self) -> str:
         """The service's id. It tells UDP from the other protocols, as in the original."""

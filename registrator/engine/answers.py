@@ -8,12 +8,19 @@ import json
 import logging
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from sys import intern
 from typing import Any
 
-from registrator.model import METADATA_PREFIX, Container, EngineUnavailable, Port, Unreadable
+from registrator.derived import NOTHING_DERIVED, Derived
+from registrator.model import (
+    METADATA_PREFIX,
+    Container,
+    EngineUnavailable,
+    Port,
+    Unreadable,
+)
 
 log = logging.getLogger("registrator.engine")
 
@@ -36,18 +43,27 @@ _STOP_TIMEOUT = 10
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
 
-def container_of(answer: Any, labels: tuple[str, ...] = ()) -> Container:
+# Makes of a whole answer what the operator's templates say. It raises nothing.
+Derive = Callable[[Mapping[str, Any]], Derived]
+
+
+def container_of(
+    answer: Any, labels: tuple[str, ...] = (), derive: Derive | None = None
+) -> Container:
     """The container in an inspection's answer. Texts that many containers share exist once.
 
-    Raises `Unreadable` if the answer has another form than an engine's.
+    `derive` is asked for each container that runs and has ports. Raises `Unreadable` if the answer
+    has another form than an engine's.
     """
     try:
-        return _container(answer, labels)
+        return _container(answer, labels, derive)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Unreadable("its inspection has a form that is not known") from error
 
 
-def _container(answer: Mapping[str, Any], labels: tuple[str, ...]) -> Container:
+def _container(
+    answer: Mapping[str, Any], labels: tuple[str, ...], derive: Derive | None
+) -> Container:
     config = answer.get("Config") or {}
     host = answer.get("HostConfig") or {}
     state = answer.get("State") or {}
@@ -77,6 +93,7 @@ def _container(answer: Mapping[str, Any], labels: tuple[str, ...]) -> Container:
         stop_signal=_stop_signal(config),
         stop_timeout=_stop_timeout(config.get("StopTimeout")),
         paused=bool(state.get("Paused")),
+        derived=derive(answer) if derive is not None and runs and ports else NOTHING_DERIVED,
     )
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from registrator.engine.answers import container_of, rows
+from registrator.engine.answers import Derive, container_of, rows
 from registrator.engine.connection import Connection
 from registrator.engine.event_lines import ALIASES, parse_event
 from registrator.http import Answer
@@ -49,9 +49,10 @@ class DockerEngine:
     """One engine, over all reconnects.
 
     `labels` names labels to keep besides ``SERVICE_*``, and `more_events` the events to read
-    besides `EVENTS`. `timeout` is the time limit of a request in seconds. The constructor raises
-    `WrongVariables`. All methods raise `EngineUnavailable`, or `SocketReplaced`. Any thread may
-    call any method, but only one at a time reads `events`.
+    besides `EVENTS`. `timeout` is the time limit of a request in seconds. `derive` evaluates the
+    operator's templates over a whole inspection. The constructor raises `WrongVariables`. All
+    methods raise `EngineUnavailable`, or `SocketReplaced`. Any thread may call any method, but only
+    one at a time reads `events`.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class DockerEngine:
         labels: tuple[str, ...] = (),
         timeout: float = 5.0,
         more_events: tuple[str, ...] = (),
+        derive: Derive | None = None,
     ) -> None:
         self._connection = Connection(environ, timeout)
         self._get = self._connection.get
         self._labels = labels
         self._events = {"type": ["container", "network"], "event": [*EVENTS, *more_events]}
+        self._derive = derive
         self._stream: urllib3.BaseHTTPResponse | None = None
 
     @property
@@ -113,7 +116,7 @@ class DockerEngine:
         answer = self._get(path, missing_ok=True, timeout=timeout)
         if answer.status == 404:
             return None
-        found = container_of(_json(answer, path), self._labels)
+        found = container_of(_json(answer, path), self._labels, self._derive)
         if found.id != container_id:
             raise Unreadable(f"its inspection is that of container {found.id[:12]!a}")
         return found

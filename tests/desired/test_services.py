@@ -305,13 +305,21 @@ def test_nothing_is_noted_of_what_is_registered_or_warned_of() -> None:
         ("registry.local:5000/team/web:2.1", "web"),
         ("acme/web@sha256:0123abcd", "web"),
         ("registry.local:5000/web:1.0@sha256:0123abcd", "web"),
-        ("sha256:0123abcd", "sha256"),
     ],
 )
 def test_the_name_is_the_images(image: str, name: str) -> None:
-    assert default_name(image) == name
+    assert default_name(dataclasses.replace(WEB, image=image)) == name
     [service] = made(dataclasses.replace(WEB, image=image))
     assert service.name == name
+
+
+def test_an_image_that_is_only_an_id_has_no_name() -> None:
+    by_id = dataclasses.replace(WEB, image="sha256:0123abcd")
+    assert [each.name for each in made(by_id)] == [by_id.name]
+    composed = dataclasses.replace(by_id, labels={"com.docker.compose.service": "shop"})
+    assert [each.name for each in made(composed)] == ["shop"]
+    named = dataclasses.replace(WEB, labels={"com.docker.compose.service": "shop"})
+    assert [each.name for each in made(named)] == ["web"]
 
 
 def test_the_port_is_appended_to_a_name_that_several_share() -> None:

@@ -20,7 +20,8 @@ CORE = ROOT / "registrator"
 # The words and contracts that everybody may use, from the bottom up.
 PUBLIC = {
     "registrator": "",
-    "registrator.model": "",
+    "registrator.derived": "",
+    "registrator.model": "derived",
     "registrator.uri": "",
     "registrator.http": "",
     "registrator.health": "",
@@ -31,19 +32,21 @@ PUBLIC = {
 FOLDERS = {
     "system": "uri",
     "status": "model uri",
-    "engine": "model http status system",
+    "engine": "derived model http status system",
+    "templates": "",
     "desired": "model status system",
     "sync": "model backend status system",
 }
 
 # What stands above the folders, from the bottom up.
 TOP = {
-    "registrator.options": "desired model",
+    "registrator.options": "desired model templates",
     "registrator.registries": "uri backend",
-    "registrator.config": "uri backend desired options registries",
+    "registrator.config": "uri backend desired options registries templates",
     "registrator.identity": "model config engine",
+    "registrator.derive": "derived model config desired templates",
     "registrator.agent": (
-        "__init__ model uri backend health registries config identity"
+        "__init__ model uri backend health registries config identity derive"
         " system status engine desired sync"
     ),
     "registrator.commands": (
