@@ -22,7 +22,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registrator.backend import ConfigError, Context, Unavailable, require_known_options
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Unavailable,
+    require_known_options,
+    require_port,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
 
@@ -78,7 +84,8 @@ class FileBackend:
             raise ConfigError(str(error)) from error
 
     def entry(self, service: Service) -> Entry:
-        """The service's group, by its id. Raises `Rejected` if it is not valid Unicode."""
+        """The service's group, by its id. Raises `Rejected` without a port or valid Unicode."""
+        require_port(service)
         labels = {
             "id": service.id,
             "service": service.name,

@@ -9,7 +9,6 @@ ends, so that its supervisor starts it again.
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +24,14 @@ from registrator.engine.client import DockerEngine, Engine
 from registrator.engine.connection import SocketReplaced
 from registrator.engine.follower import Follower
 from registrator.health import PERIOD, Health
+from registrator.host_address import HostAddress
 from registrator.identity import identify, tell_addresses
 from registrator.model import Identity, Snapshot
 from registrator.registries import make_backend
 from registrator.status.board import Board
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
-from registrator.system.hostaddr import Found, find_address, host_addresses, watch_address
+from registrator.system.hostaddr import host_addresses
 from registrator.system.memory import collect_new_garbage, limit_malloc_arenas, settle_memory
 from registrator.system.presence import Presence
 from registrator.system.signals import Inbox
@@ -70,6 +70,7 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._reconcilers: list[Reconciler] = []
         self._inventory: Inventory | None = None
+        self._address: HostAddress | None = None
         self._health = Health()
         self._board = Board(map(str, config.uris))
         self._engine = DockerEngine(
@@ -124,8 +125,8 @@ class Agent:
     def _start(self, engine: Engine) -> Inventory:
         config = self._config
         identity = identify(config, engine)
-        found = Found() if config.ip else find_address(socket.gethostname())
-        host_ip = config.ip or found.address
+        self._address = HostAddress(config)
+        host_ip = self._address.current
         tell_addresses(config, identity.hostname, host_ip)
         self._presence = Presence(identity.owner, identity.hostname)
         self._reconcilers = [
@@ -153,12 +154,12 @@ class Agent:
             board=self._board,
         )
         self._inventory = inventory
-        if not config.ip and (not host_ip or host_ip in host_addresses()):
+        if self._address.changes:
 
             def use(address: str, present: frozenset[str]) -> None:
                 inventory.use_rules(config.rules(identity.hostname, address), present)
 
-            self._spawn("address", lambda: watch_address(found, use, self._stop))
+            self._spawn("address", partial(self._address.follow, use, self._stop))
         self._spawn("inventory", lambda: inventory.run(self._stop))
         for reconciler in self._reconcilers:
             self._spawn(reconciler.report.row.name, partial(reconciler.run, self._stop))
@@ -213,6 +214,8 @@ class Agent:
         self._end()
 
     def _wake_all(self) -> None:
+        if self._address is not None:
+            self._address.look_again()
         if self._inventory is not None:
             self._inventory.resync()
         for reconciler in self._reconcilers:

@@ -94,7 +94,7 @@ class Backend(Protocol):
     def entry(self, service: Service) -> Entry:
         """The key and content that `service` has here, made without a request.
 
-        Raises `Rejected`.
+        A service may have no port (`require_port`). Raises `Rejected`.
         """
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
@@ -129,6 +129,12 @@ def listing(backend: Backend, keys: Collection[str]) -> Mapping[str, Actual]:
     """Call `Backend.list` with `keys`, or without them if a backend's method takes none."""
     takes_keys = inspect.signature(backend.list).parameters
     return backend.list(keys) if takes_keys else backend.list()
+
+
+def require_port(service: Service) -> None:
+    """Raise `Rejected` for a service without a port, as ``SERVICE_PORTS=0`` makes it."""
+    if not service.port:
+        raise Rejected("it has no port (SERVICE_PORTS=0): only Consul takes such a service")
 
 
 def secret(environ: Mapping[str, str], name: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registrator.backend import ConfigError, Context
+from registrator.desired.addresses import COMPOSE_PROJECT
 from registrator.desired.filters import EVERYTHING, Filter, parse_filter
 from registrator.desired.rules import Rules
 from registrator.desired.services import COMPOSE_SERVICE
@@ -26,13 +27,14 @@ class ConfigErrors(Exception):
 class Config:
     """The operator's settings. Times are in seconds. An empty text stands for "not given".
 
-    `tags` are appended to the tags of every service. `name` is that of services whose containers
-    give none. `resync` 0 means never, `retry_attempts` -1
-    means without end, `ttl` 0 means that entries live until they are removed.
+    `ip` is an address or the name of an interface. `tags` are appended to the tags of every
+    service. `name` is that of services whose containers give none. `resync` 0 means never,
+    `retry_attempts` -1 means without end, `ttl` 0 means that entries live until they are removed.
     """
 
     uris: tuple[RegistryURI, ...]
     ip: str = ""
+    family: int = 4
     internal: bool = False
     network: str = ""
     explicit: bool = False
@@ -67,8 +69,14 @@ class Config:
             self.use_ip_from_label,
             *(key for each in filters for key in each.labels),
             COMPOSE_SERVICE,
+            COMPOSE_PROJECT,
         )
         return tuple(dict.fromkeys(filter(None, found)))
+
+    @property
+    def interface(self) -> str:
+        """The interface that ``-ip`` names, or "" if it gives an address or is not given."""
+        return "" if {".", ":"} & set(self.ip) else self.ip
 
     def rules(self, hostname: str, host_ip: str) -> Rules:
         """How to make services on this host. `hostname` and `host_ip` are what was found out."""
@@ -76,7 +84,9 @@ class Config:
         return Rules(
             hostname=self.hostname or hostname,
             host_ip=host_ip,
-            forced_ip=self.ip,
+            forced_ip=host_ip if self.interface else self.ip,
+            interface=self.interface,
+            family=self.family,
             internal=self.internal,
             network=self.network,
             explicit=self.explicit,

@@ -35,6 +35,12 @@ def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
             "ids start with %s, exposed ports are registered at the containers' own addresses%s",
             hostname, f" in the network {config.network}" if config.network else "",
         )  # fmt: skip
+    elif config.interface and not host_ip:
+        log.warning(
+            "ids start with %s, published ports are not registered: "
+            "the interface %s, which -ip names, has no address: waiting for one",
+            hostname, config.interface,
+        )  # fmt: skip
     elif host_ip:
         log.info("ids start with %s, published ports are registered at %s", hostname, host_ip)
     else:

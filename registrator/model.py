@@ -34,12 +34,12 @@ class Container:
     """The facts of one container that the agent needs: a fraction of an inspection's answer.
 
     `env` and `labels` hold the pairs that can matter (see `engine.answers`). `networks` holds the
-    container's own address in each network, its main network first. `started_at` is in ns since
-    the epoch, by the engine's clock. `exit_code` is None while the container runs. `unreadable`
-    says which parts of the answer cannot be read, and is empty if there is none. `stop_signal` asks
-    the container to end. It is 0 if events cannot tell which signal was sent. `stop_timeout` is the
-    time that the container then gets, in seconds, and negative if there is no limit. `derived`
-    is made of the whole answer.
+    container's own address in each network, its main network first. `networks_6` holds the IPv6
+    addresses of those that also have IPv4. `started_at` is in ns since the epoch, by the engine's
+    clock. `exit_code` is None while the container runs. `unreadable` says which parts of the answer
+    cannot be read, and is empty if there is none. `stop_signal` asks the container to end. It is 0
+    if events cannot tell which signal was sent. `stop_timeout` is the time that the container then
+    gets, in seconds, and negative if there is no limit. `derived` is made of the whole answer.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     network_mode: str = ""
     networks: Mapping[str, str] = field(default_factory=dict)
+    networks_6: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     started_at: int = 0
     exit_code: int | None = None
@@ -91,9 +92,10 @@ class Unreadable(EngineUnavailable):
 class Service:
     """One instance of a service: a port of a container, as it is to be registered.
 
-    Clients connect to `port` at `address`. `private_port` is the container's own port. `attrs` are
-    the container's other ``SERVICE_*`` keys, in lower case. `former_addresses` are no part of the
-    service: gliderlabs/registrator may have registered the same container there.
+    Clients connect to `port` at `address`. `private_port` is the container's own port. Both are 0
+    if the service has no port. `attrs` are the container's other ``SERVICE_*`` keys, in lower case.
+    `former_addresses` are no part of the service: gliderlabs/registrator may have registered the
+    same container there.
     """
 
     id: str
@@ -124,11 +126,13 @@ class Reason(Enum):
 
     NO_PORTS = "it has no ports"
     NOT_PUBLISHED = "it is not published"
+    NOT_LISTED = "SERVICE_PORTS does not name it"
     IGNORED = "SERVICE_IGNORE is set"
     NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
     FILTERED = "the filter excludes it"
     REJECTED = "its metadata cannot be used"
     NO_ADDRESS = "no address is known for it"
+    NOT_ATTACHED = "it is not attached to its network"
     SAME_ID = "another port has the same service id"
     SAME_KEY = "another service has the same place in the registry"
     OTHERS_ENTRY = "somebody else's entry stands in its place"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from registrator.desired.filters import parse_filter
 from registrator.desired.metadata import split_tags
-from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address
+from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, size
 from registrator.model import unprintable
 from registrator.templates import Template, TemplateError
 
@@ -55,9 +55,13 @@ def boolean(text: str) -> bool:
 
 
 def _ip(text: str) -> str:
-    address = ip_address(text.strip())
+    """Read an address, or the name of an interface. Linux's names have 15 bytes at most."""
+    name = text.strip()
+    if re.fullmatch(r"[^\s/.:]{1,15}", name) and not unprintable(name) and size(name) < 16:
+        return name
+    address = ip_address(name)
     if address is None:
-        raise ValueError("must be an IP address that clients can connect to")
+        raise ValueError("must be an IP address that clients can connect to, or an interface")
     return address
 
 
@@ -123,7 +127,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 OPTIONS = (
     Option("ip", "ip", "Addresses", "ADDRESS", "the host's",
-           "Address registered for published ports.", _ip),
+           "Address registered for published ports, or the interface that has it.", _ip),
+    Option("family", "family", "Addresses", "KIND", "4",
+           "Prefer IPv4 (4) or IPv6 (6) for bindings, the host and containers.",
+           lambda text: int(_one_of("4", "6")(text))),
     Option("internal", "internal", "Addresses", "", "false",
            "Register exposed ports with the container's own address.", boolean),
     Option("network", "network", "Addresses", "NAME", "the container's main one",

@@ -131,7 +131,7 @@ def test_every_mistake_of_a_call_is_reported(
 ) -> None:
     monkeypatch.setenv("REGISTRATOR_LOG_LEVEL", "loud")
     code = call(
-        monkeypatch, "-foo", "--bar=1", "-internal=maybe", "-ttl", "30", "-ip=s3cret",
+        monkeypatch, "-foo", "--bar=1", "-internal=maybe", "-ttl", "30", "-ip=s3cret.",
         "no-such://s3cret@h", "s3cret@h", "-hostname",
     )  # fmt: skip
     out, err = capsys.readouterr()

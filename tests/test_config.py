@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from registrator.backend import ConfigError, Unavailable
 from registrator.config import Config, ConfigErrors, configure
+from registrator.desired.addresses import COMPOSE_PROJECT
 from registrator.desired.filters import Filter, parse_filter
 from registrator.desired.rules import Rules
 from registrator.desired.services import COMPOSE_SERVICE
@@ -101,7 +102,7 @@ def test_a_filter_of_each_registry(uri: str) -> None:
     config = configure({"filter": "label=all"}, [repeated, plain], {})
     own = parse_filter("label=k=v,image!=*@sha256:*,name=x+")
     assert config.registry_filters == (own, Filter())
-    assert config.labels == ("all", "k", COMPOSE_SERVICE)
+    assert config.labels == ("all", "k", COMPOSE_SERVICE, COMPOSE_PROJECT)
     rules = config.rules("h", "192.0.2.9")
     assert (rules.filter.text, rules.filters) == ("label=all", (own, Filter()))
     assert str(config.uris[0]) == f"{uri}?filter={own.text}"
@@ -205,7 +206,10 @@ def test_gos_false(uri: str, text: str) -> None:
     ("option", "text"),
     [
         *itertools.product(["internal", "cleanup", "explicit"], ["", "yes", "TrUe", "2", SECRET]),
-        *itertools.product(["ip"], ["0.0.0.0", "::", "300.1.1.1", "host", "fe80::1%a", SECRET]),
+        *itertools.product(
+            ["ip"],
+            ["0.0.0.0", "::", "300.1.1.1", "h" * 16, "a/b", "a b", "::1%a", f"{SECRET}."],
+        ),
         *itertools.product(
             ["resync", "ttl"], ["-1", " ", "x", "inf", "nan", "1e3", "5s", "\u0661"]
         ),
@@ -289,7 +293,7 @@ def test_ip_and_internal_go_together(uri: str) -> None:
 def test_all_mistakes_are_reported_at_once(uri: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         configure(
-            {"ip": "x", "ttl": "5", "network": "n", "internal": "yes"},
+            {"ip": "x.", "ttl": "5", "network": "n", "internal": "yes"},
             ["nonsense", "no-such://a", "file:///no/such/folder/x", uri + "?timeout=soon"],
             {"REGISTRATOR_RESYNC": "x", "REGISTRATOR_IP": "ignored: the option wins"},
             ["unknown option -foo", "unknown option -bar"],

@@ -73,6 +73,10 @@ def test_only_a_running_container_with_ports_is_evaluated() -> None:
     for answer in (ended, INSPECTIONS["noports"], INSPECTIONS["twoports"]):
         container_of(answer, (), derive)
     assert asked == ["/dns-1"], "once for both ports"
+    listing = copy.deepcopy(INSPECTIONS["noports"])
+    listing["Config"]["Env"] = ["SERVICE_ports=80"]
+    container_of(listing, (), derive)
+    assert asked[1:] == [listing["Name"]], "a list may name ports that the image does not expose"
 
 
 def test_an_error_leaves_out_the_ports_that_count_with_one_warning() -> None:

@@ -28,6 +28,7 @@ from registrator.backend import (
     Context,
     Rejected,
     require_known_options,
+    require_port,
 )
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address
@@ -93,6 +94,7 @@ class ConsulKVBackend:
 
         Raises `Rejected`.
         """
+        require_port(service)
         key = f"{self._prefix}{service.name}/{service.id}"
         require_legal(key.removeprefix(self._prefix))
         if self._manifest.belongs(key):

@@ -226,6 +226,8 @@ def check(service: Service) -> dict[str, Any] | None:
     made = _probe(service)
     if made is None:
         return None
+    if not service.port and made.keys() & {"HTTP", "TCP", "GRPC"}:
+        raise Rejected("it has no port (SERVICE_PORTS=0), and its check needs one")
     if "TTL" in made:
         made["TTL"] = _duration(attrs, "check_ttl")
     else:

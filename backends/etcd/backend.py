@@ -5,7 +5,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    SessionLost,
+    require_known_options,
+    require_port,
+)
 from registrator.model import Actual, Entry, Mark, Plan, Service
 from registrator.uri import Address, RegistryURI
 
@@ -55,6 +62,7 @@ class EtcdBackend:
 
     def entry(self, service: Service) -> Entry:
         """``<prefix>/<name>/<id>``. A name may be a path, an id may not. Raises `Rejected`."""
+        require_port(service)
         check("name", service.name, nested=True)
         check("id", service.id)
         if self._json:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from registrator.backend import ConfigError, Context
+from registrator.backend import ConfigError, Context, require_port
 from registrator.model import Entry, Service
 from registrator.uri import RegistryURI
 
@@ -62,6 +62,7 @@ class SkyDNSBackend(EtcdBackend):
 
         DNS ignores the case of names, so we do too. Ids identify services, so their case counts.
         """
+        require_port(service)
         check("name", service.name, nested=True)
         check("id", service.id, nested=True)
         key = f"{self._prefix}/{label(service.name.lower())}/{label(service.id)}"

@@ -28,7 +28,7 @@ from dataclasses import replace
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NoNodeError
 
-from registrator.backend import Context, Rejected, Unavailable
+from registrator.backend import Context, Rejected, Unavailable, require_port
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
 from ..common.values import encode
@@ -92,6 +92,7 @@ class ZooKeeperBackend:
 
         If TCP and UDP share a port, the node for UDP is ``<ip>:<port>:udp``.
         """
+        require_port(service)
         instance = f"{service.address}:{service.port}"
         for part in (service.name, instance):
             if reason := illegal(part):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from registrator.backend import ConfigError, Context, Rejected, Unavailable
+from registrator.backend import ConfigError, Context, Rejected, Unavailable, require_port
 from registrator.model import Actual, Entry, Plan, Service
 
 
@@ -20,6 +20,7 @@ class FolderBackend:
         self._ours = quote(context.identity.owner, safe="") + "@"
 
     def entry(self, service: Service) -> Entry:
+        require_port(service)
         if len(key := f"{self._ours}{quote(service.id, safe='')}.json") > 250:
             raise Rejected("its id is too long for a file's name")
         record = {"name": service.name, "address": service.address, "port": service.port}

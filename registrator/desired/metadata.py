@@ -22,7 +22,7 @@ from registrator.desired.untrusted import (
 from registrator.model import METADATA_PREFIX, Container, unprintable
 
 # Keys that say what a service is. Every other key is an attribute.
-OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore"})
+OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore", "ports", "network", "aliases"})
 
 
 class Setting(NamedTuple):

@@ -10,11 +10,12 @@ class Rules:
     """How the operator wants services to be made.
 
     `hostname` is the first part of ids. `host_ip` is the host's own address as found out,
-    `forced_ip` that of ``-ip``. `ip_label` is the label of ``-useIpFromLabel``. `network` is the
-    one whose address `internal` takes (empty: the container's main one). `filter` says which
-    containers count at all. `filters` are the different filters of the registries. There are none
-    if no registry has one. `on_stop` and `on_pause` take away the services of a container that is
-    being stopped, or that is paused.
+    `forced_ip` that of ``-ip``. If ``-ip`` names an `interface`, `forced_ip` is empty until that
+    has an address. `ip_label` is the label of ``-useIpFromLabel``. `network` is the one whose
+    address `internal` takes (empty: the container's main one). `family` is 6 if IPv6 comes first.
+    `filter` says which containers count at all. `filters` are the different filters of the
+    registries. There are none if no registry has one. `on_stop` and `on_pause` take away the
+    services of a container that is being stopped, or that is paused.
     """
 
     hostname: str
@@ -29,3 +30,5 @@ class Rules:
     filters: tuple[Filter, ...] = ()
     on_stop: bool = False
     on_pause: bool = False
+    interface: str = ""
+    family: int = 4

@@ -5,11 +5,13 @@ for users. A port that breaks a rule is left out, with the reason, and the other
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import intern
 
 from registrator.desired.addresses import address_of
+from registrator.desired.groups import Group, aliases, distinct
 from registrator.desired.metadata import (
+    Metadata,
     Setting,
     Settings,
     attributes_of,
@@ -17,7 +19,7 @@ from registrator.desired.metadata import (
     read_metadata,
     tags_of,
 )
-from registrator.desired.ports import Ports, eligible
+from registrator.desired.ports import Listed, Ports, check_listed, eligible, listed_ports
 from registrator.desired.rules import Rules
 from registrator.desired.untrusted import (
     MAX_RECORDS,
@@ -57,41 +59,38 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
         return Offer(left_out=(LeftOut(None, Reason.FILTERED),))
     if rules.on_pause and container.paused:
         return Offer(left_out=(LeftOut(None, Reason.PAUSED),))
-    ports, unpublished = eligible(container, rules, peer)
-    left_out = [LeftOut(port, Reason.NOT_PUBLISHED) for port in unpublished[:MAX_SERVICES]]
+    metadata = read_metadata(container)
+    listed = listed_ports(metadata)
+    ports, left_out = eligible(container, metadata, listed, rules, peer)
     if container.unreadable:
         left_out.append(LeftOut(None, Reason.UNREADABLE, container.unreadable))
-    elif not container.ports:
-        left_out.append(LeftOut(None, Reason.NO_PORTS))
-    metadata = read_metadata(container)
-    found: dict[str, Service] = {}
+    elif not container.ports and not ports:
+        left_out.append(_no_ports(metadata, listed))
+    groups: list[Group] = []
     tried = size = 0
     for index, port in enumerate(ports):
-        settings = metadata.settings(port.private)
-        shared_name = len(ports) > 1 and not metadata.has_own(port.private, "name")
-        made = _Maker(container, port, settings, shared_name, rules, peer).made()
+        made = _Maker(container, port, metadata, listed, len(ports) > 1, rules, peer).made()
         if isinstance(made, LeftOut) and made.reason in ON_PURPOSE:
             left_out.append(made)
             continue
-        tried, size = tried + 1, size + (_size(made) if isinstance(made, Service) else 0)
+        group = made.services if isinstance(made, Group) else ()
+        tried, size = tried + (len(group) or 1), size + sum(map(_size, group))
         if tried > MAX_SERVICES or size > MAX_RECORDS:
             left_out.append(_too_many(ports[index:]))
             break
         if isinstance(made, LeftOut):
             left_out.append(made)
-            continue
-        lower, higher = sorted((found.get(made.id, made), made), key=_by_port)
-        found[made.id] = lower
-        if lower is not higher:
-            key = settings.get("id", Setting("", "its id")).key
-            text = f"{shown(key)} is also the id of another port; set SERVICE_<port>_ID"
-            other = Port(higher.private_port, higher.protocol)
-            left_out.append(LeftOut(other, Reason.SAME_ID, text))
-    return Offer(tuple(sorted(found.values(), key=_by_port)), tuple(left_out))
+        else:
+            groups.append(made)
+    found, same = distinct(groups)
+    return Offer(found, (*left_out, *same))
 
 
-def _by_port(service: Service) -> tuple[int, str]:
-    return service.private_port, service.protocol
+def _no_ports(metadata: Metadata, listed: Listed) -> LeftOut:
+    """Why a container without ports has no service."""
+    if listed.fault and not metadata.generic.text("ignore"):
+        return LeftOut(None, Reason.REJECTED, listed.fault)
+    return LeftOut(None, Reason.NO_PORTS)
 
 
 def _size(service: Service) -> int:
@@ -120,22 +119,29 @@ def default_name(container: Container) -> str:
 
 @dataclass(slots=True)
 class _Maker:
-    """Makes the service of one port. All methods but `made` raise `Rejection`.
+    """Makes the services of one port. All methods but `made` raise `Rejection`.
 
-    With `shared_name` the port is appended to the name, as other ports have the same.
+    `several` says whether the container has other ports as well.
     """
 
     container: Container
     port: Port
-    settings: Settings
-    shared_name: bool
+    metadata: Metadata
+    listed: Listed
+    several: bool
     rules: Rules
     peer: Container | None
+    settings: Settings = field(init=False)
 
-    def made(self) -> Service | LeftOut:
-        """The service of this port, or why it has none."""
+    def __post_init__(self) -> None:
+        self.settings = self.metadata.settings(self.port.private)
+
+    def made(self) -> Group | LeftOut:
+        """The services of this port, or why it has none."""
         try:
-            return self.service()
+            service = self.service()
+            key = self.settings.get("id", Setting("", "its id")).key
+            return Group(key, (service, *aliases(service, self.settings, self._suffix("aliases"))))
         except Rejection as why:
             return LeftOut(self.port, why.reason, str(why))
 
@@ -143,14 +149,15 @@ class _Maker:
         """The service of this port."""
         container, port = self.container, self.port
         self._check_wanted()
+        check_listed(container, port, self.settings, self.listed, self.rules, self.peer)
         name = self._name()
         check_size(self.settings)
         return Service(
             id=self._id(),
             name=intern(name),
             address=intern(address_of(container, port, self.settings, self.rules, self.peer)),
-            port=_number(port.host_port or port.private),
-            private_port=_number(port.private),
+            port=self._number(port.host_port or port.private),
+            private_port=self._number(port.private),
             protocol=port.protocol,
             tags=self._tags(),
             attrs=attributes_of(self.settings),
@@ -179,10 +186,14 @@ class _Maker:
             name, key = default_name(self.container), "its image's name"
         if not name:
             raise Rejection(f"{METADATA_PREFIX}NAME is not set, and its image has no name")
-        if self.shared_name:
-            name += f"-{self.port.private}"
+        name += self._suffix("name")
         check_name(name, key)
         return name
+
+    def _suffix(self, key: str) -> str:
+        """The end of a name that other ports of the container have as well."""
+        own = self.metadata.has_own(self.port.private, key)
+        return f"-{self.port.private}" if self.several and not own else ""
 
     def _tags(self) -> tuple[str, ...]:
         """The tags that the container sets, then those of the operator."""
@@ -204,8 +215,7 @@ class _Maker:
         check_name(made, "its id, made of host, container and port,")
         return made
 
-
-def _number(port: int) -> int:
-    if not 0 < port < 65536:
-        raise Rejection(f"port {port} is out of range")
-    return port
+    def _number(self, port: int) -> int:
+        if not 0 < port < 65536 and not self.listed.portless:
+            raise Rejection(f"port {port} is out of range")
+        return port

@@ -17,6 +17,7 @@ MAX_METADATA = 64 * 1024
 
 # Limits of one container. An image may expose 65,535 ports, each with all of its metadata.
 MAX_SERVICES = 1000
+MAX_ALIASES = 100
 MAX_RECORDS = 4 * 1024 * 1024
 
 

@@ -39,6 +39,9 @@ _LAST_SIGNAL = 64
 # Seconds from a stop signal to SIGKILL, unless the container sets another time.
 _STOP_TIMEOUT = 10
 
+# With this key a container without ports may have a service.
+_PORTS_KEY = f"{METADATA_PREFIX}PORTS"
+
 # Matches what separates the items of a JSON array, and its ends.
 _BETWEEN = re.compile(r"\s*(\[\s*\]|[\[,\]])\s*")
 
@@ -52,8 +55,8 @@ def container_of(
 ) -> Container:
     """The container in an inspection's answer. Texts that many containers share exist once.
 
-    `derive` is asked for each container that runs and has ports. Raises `Unreadable` if the answer
-    has another form than an engine's.
+    `derive` is asked for each container that runs, and has ports or lists some. Raises `Unreadable`
+    if the answer has another form than an engine's.
     """
     try:
         return _container(answer, labels, derive)
@@ -70,22 +73,25 @@ def _container(
     runs = bool(state.get("Running")) and not state.get("Restarting")
     mode = host.get("NetworkMode") or ""
     pairs = (text.partition("=") for text in config.get("Env") or ())
+    env = {intern(key): intern(value) for key, _, value in pairs if key.startswith(METADATA_PREFIX)}
     ports, unreadable = _ports(answer)
+    kept = {
+        intern(key): intern(value)
+        for key, value in (config.get("Labels") or {}).items()
+        if key.startswith(METADATA_PREFIX) or key in labels
+    }
+    lists_ports = any(key.upper() == _PORTS_KEY for key in (*env, *kept))
+    networks, networks_6 = _networks(answer.get("NetworkSettings") or {}, mode)
     return Container(
         id=intern(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
         image=intern(config.get("Image") or ""),
         hostname=_text(config.get("Hostname")),
-        env={
-            intern(key): intern(value) for key, _, value in pairs if key.startswith(METADATA_PREFIX)
-        },
-        labels={
-            intern(key): intern(value)
-            for key, value in (config.get("Labels") or {}).items()
-            if key.startswith(METADATA_PREFIX) or key in labels
-        },
+        env=env,
+        labels=kept,
         network_mode=intern(mode),
-        networks=_networks(answer.get("NetworkSettings") or {}, mode),
+        networks=networks,
+        networks_6=networks_6,
         ports=ports,
         started_at=_nanoseconds(state.get("StartedAt") or ""),
         exit_code=None if runs else int(state.get("ExitCode") or 0),
@@ -93,7 +99,11 @@ def _container(
         stop_signal=_stop_signal(config),
         stop_timeout=_stop_timeout(config.get("StopTimeout")),
         paused=bool(state.get("Paused")),
-        derived=derive(answer) if derive is not None and runs and ports else NOTHING_DERIVED,
+        derived=(
+            derive(answer)
+            if derive is not None and runs and (ports or lists_ports)
+            else NOTHING_DERIVED
+        ),
     )
 
 
@@ -140,18 +150,22 @@ def _nanoseconds(timestamp: str) -> int:
         return 0
 
 
-def _networks(settings: Mapping[str, Any], mode: str) -> dict[str, str]:
-    """The container's address in each network. The network that it was started with comes first."""
+def _networks(settings: Mapping[str, Any], mode: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The container's address in each network. The network that it was started with comes first.
+
+    The second value has the IPv6 address in each network in which it also has an IPv4 address.
+    """
     found: Mapping[str, Any] = settings.get("Networks") or {}
     main = _main_network(found, "bridge" if mode in ("", "default") else mode)
     names = sorted(found, key=lambda name: (name != main, name))
-    addresses = {
-        name: (found[name] or {}).get("IPAddress") or (found[name] or {}).get("GlobalIPv6Address")
+    both = {
+        name: [_text((found[name] or {}).get(key)) for key in ("IPAddress", "GlobalIPv6Address")]
         for name in names
     }
     if not found and settings.get("IPAddress"):
-        addresses = {main: settings["IPAddress"]}
-    return {intern(name): _text(address) for name, address in addresses.items() if address}
+        both = {main: [_text(settings["IPAddress"]), ""]}
+    addresses = {intern(name): four or six for name, (four, six) in both.items() if four or six}
+    return addresses, {intern(name): six for name, (four, six) in both.items() if four and six}
 
 
 def _main_network(found: Mapping[str, Any], mode: str) -> str:

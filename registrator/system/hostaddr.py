@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,8 @@ SEARCH_PERIOD, WATCH_PERIOD = 2.0, 10.0
 STABLE = 5.0
 
 # Addresses for documentation (RFC 5737, RFC 3849). They are always behind the default route.
-_ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_ELSEWHERE_6 = ((socket.AF_INET6, "2001:db8::1"),)
+_ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), *_ELSEWHERE_6)
 
 
 def resolve(hostname: str, timeout: float = RESOLVE_TIMEOUT) -> list[str]:
@@ -36,12 +37,14 @@ def resolve(hostname: str, timeout: float = RESOLVE_TIMEOUT) -> list[str]:
     return []
 
 
-def default_route_address() -> str:
+def default_route_address(
+    destinations: Iterable[tuple[socket.AddressFamily, str]] = (),
+) -> str:
     """The source address of this host on its default route, or "" without one.
 
     Connecting a UDP socket sends nothing. The kernel only chooses the route.
     """
-    for family, elsewhere in _ELSEWHERE:
+    for family, elsewhere in destinations or _ELSEWHERE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((elsewhere, 9))
             address = str(probe.getsockname()[0])
@@ -53,9 +56,12 @@ def default_route_address() -> str:
 class Rank(IntEnum):
     """How an address was found: the best way comes first.
 
-    IPv4 addresses come before IPv6 ones, as in the original.
+    IPv4 addresses come before IPv6 ones, as in the original. The first two are IPv6 addresses that
+    ``-family 6`` prefers.
     """
 
+    PREFERRED_NAME = -2
+    PREFERRED_ROUTE = -1
     NAME_4 = 0
     NAME_6 = 1
     ROUTE_4 = 2
@@ -86,6 +92,26 @@ def find_address(
     if not address:
         return Found()
     return Found(Rank.ROUTE_6 if ":" in address else Rank.ROUTE_4, address)
+
+
+def find_ipv6_first(
+    hostname: str,
+    resolver: Callable[[str], Sequence[str]] = resolve,
+    route_6: Callable[[], str] = lambda: default_route_address(_ELSEWHERE_6),
+    route: Callable[[], str] = default_route_address,
+) -> Found:
+    """The same with ``-family 6``: an IPv6 address in either way, else as `find_address` does.
+
+    Many systems resolve their own name to an IPv4 address alone. So the route's IPv6 address comes
+    before that.
+    """
+    resolved = resolver(hostname)
+    named = next((address for address in resolved if ":" in address), "")
+    if named and _of_others_use(named):
+        return Found(Rank.PREFERRED_NAME, named)
+    if address := route_6():
+        return Found(Rank.PREFERRED_ROUTE, address)
+    return find_address(hostname, lambda _: resolved, route)
 
 
 def host_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
@@ -141,7 +167,8 @@ class Choice:
             return bool(found.address)
         if found.address not in present:
             return False
-        other_route = found.rank == self.current.rank and found.rank >= Rank.ROUTE_4
+        by_route = found.rank in (Rank.PREFERRED_ROUTE, Rank.ROUTE_4, Rank.ROUTE_6)
+        other_route = found.rank == self.current.rank and by_route
         return found.rank < self.current.rank or other_route
 
 
@@ -150,15 +177,17 @@ def watch_address(
     use: Callable[[str, frozenset[str]], None],
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
+    family: int = 4,
 ) -> None:
     """Follow the host's address from `found` on, until `stop` is set.
 
     Calls `use` with each new address and with all addresses of the host.
     """
+    find = find_ipv6_first if family == 6 else find_address
     choice = Choice(found)
     while not stop.wait(choice.period):
         before, present = choice.current.address, host_addresses()
-        if choice.look(find_address(socket.gethostname()), present, clock()):
+        if choice.look(find(socket.gethostname()), present, clock()):
             address = choice.current.address
             log.warning(
                 "the host's address is %s now (it was %s): registering published ports there",

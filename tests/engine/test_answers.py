@@ -267,3 +267,15 @@ def test_the_time_that_a_container_gets_to_stop(told: object, seconds: int) -> N
 def test_whether_a_container_is_paused(told: bool | None, paused: bool) -> None:
     state = {"Running": True, "Paused": told}
     assert container_of({"Id": ID, "State": state}).paused == paused
+
+
+def test_a_network_may_have_addresses_of_both_kinds() -> None:
+    networks = {
+        "both": {"IPAddress": "10.1.0.2", "GlobalIPv6Address": "2001:db8::2"},
+        "four": {"IPAddress": "10.2.0.2", "GlobalIPv6Address": ""},
+        "six": {"IPAddress": "", "GlobalIPv6Address": "2001:db8:6::2"},
+        "none": {"IPAddress": "", "GlobalIPv6Address": None},
+    }
+    found = container_of({"Id": "x", "NetworkSettings": {"Networks": networks}})
+    assert found.networks == {"both": "10.1.0.2", "four": "10.2.0.2", "six": "2001:db8:6::2"}
+    assert found.networks_6 == {"both": "2001:db8::2"}

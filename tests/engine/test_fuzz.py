@@ -39,6 +39,9 @@ NASTY = st.sampled_from(
         "²", "²/tcp", "0/tcp", "99999/udp", "9" * 5000, "9" * 5000 + "/tcp", "--5", "-1", "", " ",
         "\x00", "\n", "\ud800", "\u2028", "..", "a/../b", "💥" * 100, "SERVICE_NAME=a\x00",
         "SERVICE_ID=..", "SERVICE_80_IP=fe80::1%eth0", "SERVICE_IP=0.0.0.0", "host", "container:",
+        "SERVICE_PORTS=0", "SERVICE_PORTS=80,²", "SERVICE_PORTS=" + "1," * 9000 + "2",
+        "SERVICE_PORTS=53/udp,80", "SERVICE_NETWORK=host", "SERVICE_80_NETWORK=\x00",
+        "SERVICE_NETWORK=bridge", "SERVICE_ALIASES=..,a", "SERVICE_ALIASES=" + "a,b," * 99,
         "container:x", "default", "0001-01-01T00:00:00Z", "9999-99-99T99:99:99Z", "x" * 70_000,
     ]
 )  # fmt: skip
@@ -58,6 +61,8 @@ RULES = [
     Rules("h", "192.0.2.1", internal=True),
     Rules("h", "192.0.2.1", explicit=True, ip_label="ip"),
     Rules("h", "", network="extra", internal=True),
+    Rules("h", "2001:db8::1", family=6),
+    Rules("h", "", interface="eth0"),
 ]
 FUZZ = settings(max_examples=EXAMPLES, deadline=None)
 
@@ -96,9 +101,9 @@ def spoilt(draw: st.DrawFn, answers: list[Any]) -> Any:
 
 
 def check(service: Service) -> None:
-    """Hold a service to the limits of every one."""
-    assert 0 < service.port < 65536
-    assert 0 < service.private_port < 65536
+    """Hold a service to the limits of every one. A service may have no port at all."""
+    assert 0 < service.port < 65536 or service.port == service.private_port == 0
+    assert 0 < service.private_port < 65536 or service.port == 0
     assert service.protocol in ("tcp", "udp", "sctp")
     assert ip_address(service.address) == service.address
     for text in (service.name, service.id):

@@ -45,8 +45,9 @@ TOP = {
     "registrator.config": "uri backend desired options registries templates",
     "registrator.identity": "model config engine",
     "registrator.derive": "derived model config desired templates",
+    "registrator.host_address": "config system",
     "registrator.agent": (
-        "__init__ model uri backend health registries config identity derive"
+        "__init__ model uri backend health registries config identity derive host_address"
         " system status engine desired sync"
     ),
     "registrator.commands": (

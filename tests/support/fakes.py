@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from registrator.backend import Rejected, SessionLost, Unavailable
+from registrator.backend import Rejected, SessionLost, Unavailable, require_port
 from registrator.model import (
     Actual,
     Container,
@@ -197,6 +197,7 @@ class FakeBackend:
         """As `Backend.entry`."""
         if service.name == "forbidden":
             raise Rejected("its name is forbidden here")
+        require_port(service)
         return Entry(service.id, json.dumps(dataclasses.asdict(service)), service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:

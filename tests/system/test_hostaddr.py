@@ -17,6 +17,7 @@ from registrator.system.hostaddr import (
     Rank,
     default_route_address,
     find_address,
+    find_ipv6_first,
     host_addresses,
     resolve,
     watch_address,
@@ -54,6 +55,32 @@ def test_an_address_of_an_ipv6_route() -> None:
 
 def test_no_address_at_all() -> None:
     assert find_address("h", lambda _: ["127.0.0.1"], lambda: "") == Found()
+
+
+@pytest.mark.parametrize(
+    ("resolved", "route_6", "expected"),
+    [
+        (["192.0.2.5", "2001:db8::5"], "2001:db8::1", Found(Rank.PREFERRED_NAME, "2001:db8::5")),
+        (["192.0.2.5"], "2001:db8::1", Found(Rank.PREFERRED_ROUTE, "2001:db8::1")),
+        (["192.0.2.5", "::1"], "2001:db8::1", Found(Rank.PREFERRED_ROUTE, "2001:db8::1")),
+        (["192.0.2.5"], "", NAME_4),
+        (["127.0.1.1"], "", ROUTE_4),
+        ([], "", ROUTE_4),
+    ],
+)
+def test_the_hosts_ipv6_address_comes_first_if_it_is_preferred(
+    resolved: list[str], route_6: str, expected: Found
+) -> None:
+    found = find_ipv6_first("h", lambda _: resolved, lambda: route_6, lambda: "198.51.100.1")
+    assert found == expected
+
+
+def test_a_preferred_address_that_comes_late_is_taken() -> None:
+    preferred = Found(Rank.PREFERRED_ROUTE, ROUTE_6.address)
+    assert moves(NAME_4, *[(preferred, ALL)] * LONG) == [ROUTE_6.address]
+    assert moves(preferred, *[(NAME_4, ALL)] * 3 * LONG) == []
+    other = Found(Rank.PREFERRED_ROUTE, NAME_6.address)
+    assert moves(preferred, *[(other, ALL)] * LONG) == [NAME_6.address], "the route's is another"
 
 
 def moves(start: Found, *looks: tuple[Found, frozenset[str]]) -> list[str]:
