@@ -12,8 +12,15 @@ from typing import Any
 
 from registrator.derived import NOTHING_DERIVED, Derived
 
+# Everybody imports these from here.
+from registrator.ownership import Identity as Identity
+from registrator.ownership import Mark as Mark
+
 # Variables and labels of a container matter if they start with this.
 METADATA_PREFIX = "SERVICE_"
+
+# Marks a field of a service that is no part of its record.
+UNRECORDED = MappingProxyType({"recorded": False})
 
 # One empty mapping for all entries without facts: thousands of empty ones take memory.
 NO_FACTS: Mapping[str, Any] = MappingProxyType({})
@@ -96,6 +103,8 @@ class Service:
     if the service has no port. `attrs` are the container's other ``SERVICE_*`` keys, in lower case.
     `former_addresses` are no part of the service: gliderlabs/registrator may have registered the
     same container there.
+    `weights` are those of a passing service and of one with a warning, as Consul knows them.
+    With `tag_override` others may change the tags.
     """
 
     id: str
@@ -109,12 +118,15 @@ class Service:
     container_id: str = ""
     container_name: str = ""
     container_hostname: str = ""
-    former_addresses: tuple[str, ...] = field(default=(), compare=False)
+    weights: tuple[int, int] = field(default=(1, 1), metadata=UNRECORDED)
+    tag_override: bool = field(default=False, metadata=UNRECORDED)
+    former_addresses: tuple[str, ...] = field(default=(), compare=False, metadata=UNRECORDED)
 
     @property
     def record(self) -> dict[str, Any]:
         """The service by the names of its fields, for registries that take JSON."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
+        recorded = (item.name for item in fields(self) if item.metadata != UNRECORDED)
+        values = {name: getattr(self, name) for name in recorded}
         return values | {"attrs": dict(sorted(self.attrs.items()))}
 
 
@@ -198,50 +210,6 @@ class Snapshot:
     host_addresses: frozenset[str] = frozenset()
     excluded: Mapping[str, Service] = field(default_factory=dict)
     views: Mapping[str, "Snapshot"] = field(default_factory=dict)
-
-
-class Mark(Enum):
-    """Whose an entry is, by what the registry itself says of it.
-
-    TWIN and UNTOLD carry our engine's id. A TWIN names another host: two hosts share one engine id,
-    as cloned machines do, or this host has a new name. UNTOLD names no host: version 1.0.0 wrote
-    it, or the registry has no place for the name.
-    """
-
-    OURS = "ours"
-    TWIN = "another host's with our engine id"
-    UNTOLD = "our engine's"
-    OTHERS = "another owner's"
-    NONE = "unmarked"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who we are in the registries.
-
-    `owner` is the Docker engine's id, since hostnames repeat across cloned machines. `hostname` is
-    the first part of service ids. `former` are ids that this host's engine had before
-    (``-former-engine``).
-    """
-
-    owner: str
-    hostname: str
-    former: tuple[str, ...] = ()
-
-    @property
-    def owners(self) -> tuple[str, ...]:
-        """All owners whose entries may be this host's, the present one first."""
-        return (self.owner, *self.former)
-
-    def mark(self, owner: str | None, host: str | None = None) -> Mark:
-        """Whose an entry is that names this owner and this host; None if it names none."""
-        if not owner:
-            return Mark.NONE
-        if owner not in self.owners:
-            return Mark.OTHERS
-        if not host:
-            return Mark.UNTOLD
-        return Mark.OURS if host == self.hostname else Mark.TWIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,20 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         """The agent's services by id."""
         return self._table(self.agent.services())
 
+    def service(self, service_id: str) -> Mapping[str, Any]:
+        """One of the agent's services. Empty if it has none with this id."""
+        path = f"/v1/agent/service/{service_id}"
+        try:
+            answer: Mapping[str, Any] = self.http.get(base.CB.json(), path)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return {}
+        with self.http.expect_consul_format():
+            if not isinstance(answer, dict):
+                raise TypeError
+        return answer
+
     def checks(self) -> dict[str, Mapping[str, Any]]:
         """The agent's checks by id."""
         return self._table(self.agent.checks())

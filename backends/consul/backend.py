@@ -105,7 +105,7 @@ class ConsulBackend:
         body = self._body(service)
         if left_out := shape.meta(service, {})[1]:
             self._warn_once(service.container_name, service.id, tuple(left_out))
-        return Entry(service.id, shape.content(body, shape.check_types(body)), service)
+        return Entry(service.id, shape.planned(body), service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it, and our copies elsewhere.
@@ -293,7 +293,7 @@ class ConsulBackend:
         """The body of the request that registers a service. Raises `Rejected`."""
         body = shape.body(service, shape.marks(self._identity, self._token_mark.value))
         if self._lifetime:
-            body["Checks"] = [self._lifetime.alias(service.id)]
+            body["Checks"].append(self._lifetime.alias(service.id))
         return body
 
     def _actual(self, key: str, service: Mapping[str, Any]) -> Actual:

@@ -16,6 +16,7 @@ from registrator.backend import Context, SessionLost
 from ..common.keeper import Keeper
 from . import registration as shape
 from .api import Api
+from .checks import alias_id, check_id
 from .errors import Refused
 
 OWNERS = "registrator:"
@@ -48,7 +49,7 @@ class Lifetime:
     ) -> None:
         """Take over what a listing says of the owner's service."""
         meta = services.get(self.id, {}).get("Meta") or {}
-        check = checks.get(shape.check_id(self.id), {})
+        check = checks.get(check_id(self.id), {})
         self.stands = bool(check) and token in (None, meta.get(shape.TOKEN, ""))
         self.due = not self.stands or check.get("Status") != "passing"
 
@@ -85,14 +86,14 @@ class Lifetime:
     def _touch(self, api: Api) -> None:
         """Renew the TTL check, from any thread. Raises `SessionLost` if it is missing."""
         try:
-            api.agent.check.ttl_pass(shape.check_id(self.id))
+            api.agent.check.ttl_pass(check_id(self.id))
         except Refused as error:
             raise SessionLost(f"Registrator's own TTL check is gone: {error}") from error
 
     def alias(self, service_id: str) -> dict[str, str]:
         """The check that makes a service follow the owner."""
         alias = {"AliasService": self.id, "Name": _ALIAS_NAME}
-        return alias | {"CheckID": shape.alias_id(service_id)} | self._life()
+        return alias | {"CheckID": alias_id(service_id)} | self._life()
 
     def critical(self, api: Api, followers: set[str]) -> list[str]:
         """The followers whose alias checks are critical. Raises `SessionLost` if one is missing.
@@ -100,7 +101,7 @@ class Lifetime:
         This takes one request.
         """
         found = api.checks_named(_ALIAS_NAME)
-        statuses = {each: found.get(shape.alias_id(each), {}).get("Status") for each in followers}
+        statuses = {each: found.get(alias_id(each), {}).get("Status") for each in followers}
         if missing := sorted(each for each, status in statuses.items() if not status):
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
             raise SessionLost(f"{missing[0]}{more} or its check is gone from {api.endpoint}")
@@ -123,7 +124,7 @@ class Lifetime:
         api.register(self._body(token))
 
     def _body(self, token: str | None) -> dict[str, Any]:
-        check = {"CheckID": shape.check_id(self.id), "Name": "Registrator is alive"}
+        check = {"CheckID": check_id(self.id), "Name": "Registrator is alive"}
         return {
             "ID": self.id,
             "Name": "registrator",

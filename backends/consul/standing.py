@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from . import checks as ids
 from . import registration as shape
 from .api import Api
 
@@ -25,29 +26,30 @@ class Standing:
         self.token: str | None = None
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
+        self._disputed: set[str | None] = set()  # the services for which these ids would be
 
     def listed(self, services: Iterable[str], checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over the checks of a listing. The caller says which services are `ours`."""
-        self._foreign = shape.foreign(checks)
-        self.checks = {}
-        types = {key: check.get("Type") or "" for key, check in checks.items()}
-        for foreign in self._foreign:
-            del types[foreign]
-        for key in services:
-            found = {each: types[each] for each in shape.possible_check_ids(key) if each in types}
-            self.checks[key] = found or NO_CHECKS
+        self._foreign = ids.foreign(checks)
+        self._disputed = set(map(ids.service_of, self._foreign))
+        found: dict[str, dict[str, str]] = {}
+        for key, check in checks.items():
+            owner = ids.service_of(key)
+            if owner is not None and key not in self._foreign:
+                found.setdefault(owner, {})[key] = check.get("Type") or ""
+        self.checks = {key: found.get(key, NO_CHECKS) for key in services}
 
     def followers(self) -> set[str]:
         """Our services whose checks follow the owner."""
-        return {key for key in self.ours if shape.alias_id(key) in self.checks.get(key, ())}
+        return {key for key in self.ours if ids.alias_id(key) in self.checks.get(key, ())}
 
     def disputes(self, service_id: str) -> bool:
         """Whether a check of another service has an id that a check of this one may have."""
-        return bool(self._foreign.keys() & shape.possible_check_ids(service_id))
+        return service_id in self._disputed
 
     def taken(self, body: Mapping[str, Any]) -> str:
         """Why the checks of a service cannot be registered. Empty if they can."""
-        for each in self._foreign.keys() & shape.check_types(body).keys():
+        for each in self._foreign.keys() & ids.types(body).keys():
             owner = self._foreign[each] or "the node"
             return f"the id of its check, {each!r}, belongs to a check of {owner}"
         return ""
@@ -58,9 +60,11 @@ class Standing:
         A check of another type under the same id would go on beside the new one.
         """
         service_id = body["ID"]
+        if "EnableTagOverride" in body:
+            body = {**body, "Tags": shape.kept_tags(body, api.service(service_id))}
         # Before the request: the agent may carry it out although its answer never comes.
         self.ours[service_id] = body["Name"]
-        wanted = shape.check_types(body)
+        wanted = ids.types(body)
         known = self.checks.get(service_id, {})
         for check_id, kind in known.items():
             if kind and kind != wanted.get(check_id, kind):

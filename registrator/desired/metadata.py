@@ -22,7 +22,14 @@ from registrator.desired.untrusted import (
 from registrator.model import METADATA_PREFIX, Container, unprintable
 
 # Keys that say what a service is. Every other key is an attribute.
-OWN_KEYS = frozenset({"name", "id", "tags", "ip", "ignore", "ports", "network", "aliases"})
+OWN_KEYS = frozenset(
+    {
+        "name", "id", "tags", "ip", "ignore", "ports", "network", "aliases",
+        "enable_tag_override", "weight_passing", "weight_warning",
+    }
+)  # fmt: skip
+
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 
 class Setting(NamedTuple):
@@ -88,6 +95,34 @@ def tags_of(settings: Settings) -> tuple[str, ...]:
     for tag in tags:
         check_text(tag, setting.key, MAX_TAG, "a tag")
     return tags
+
+
+def boolean(settings: Settings, key: str, *, default: bool) -> bool:
+    """The value of a key that is true or false. Raises `Rejection` for anything else."""
+    text = settings.text(key).lower()
+    if text and text not in (*_TRUE, *_FALSE):
+        spelt = settings[key]
+        raise Rejection(f"{shown(spelt.key)} is {shown(spelt.value)!r}, and not true or false")
+    return text in _TRUE if text else default
+
+
+def number(settings: Settings, key: str, low: int, high: int, *, default: int) -> int:
+    """The value of a key that is a whole number. Raises `Rejection` for anything else."""
+    text = settings.text(key)
+    if not text:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+        spelt = settings[key]
+        wanted = f"a whole number from {low} to {high}"
+        raise Rejection(f"{shown(spelt.key)} is {shown(spelt.value)!r}, and not {wanted}")
+    return int(text)
+
+
+def weights_of(settings: Settings) -> tuple[int, int]:
+    """The weights of a passing service and of one with a warning, within Consul's own limits."""
+    passing = number(settings, "weight_passing", 1, 65535, default=1)
+    warning = number(settings, "weight_warning", 0, 65535, default=1)
+    return (1, 1) if (passing, warning) == (1, 1) else (passing, warning)
 
 
 def attributes_of(settings: Settings) -> dict[str, str]:

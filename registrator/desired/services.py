@@ -15,9 +15,11 @@ from registrator.desired.metadata import (
     Setting,
     Settings,
     attributes_of,
+    boolean,
     check_size,
     read_metadata,
     tags_of,
+    weights_of,
 )
 from registrator.desired.ports import Listed, Ports, check_listed, eligible, listed_ports
 from registrator.desired.rules import Rules
@@ -164,6 +166,8 @@ class _Maker:
             container_id=container.id,
             container_name=container.name,
             container_hostname=container.hostname,
+            weights=weights_of(self.settings),
+            tag_override=boolean(self.settings, "enable_tag_override", default=False),
             former_addresses=tuple(filter(None, container.networks.values())),
         )
 

@@ -13,7 +13,7 @@ import pytest
 from support.consul import ENOUGH
 
 from registrator.backend import schemes
-from registrator.backends.consul import registration as consul_service
+from registrator.backends.consul import checks as consul_checks
 from registrator.cli import Words, split
 from registrator.commands.table import COMMANDS
 from registrator.desired import untrusted
@@ -96,19 +96,20 @@ class Asked(dict[str, str]):
 def check_keys() -> set[str]:
     """Every attribute that a health check is made of."""
     found: set[str] = set()
-    consul_service.check(Service("i", "n", "127.0.0.1", 1, 1, attrs=Asked({}, found)))
+    consul_checks.wanted(Service("i", "n", "127.0.0.1", 1, 1, attrs=Asked({}, found)))
     for key in tuple(found):
         attrs = Asked({key: "0"}, found)
-        consul_service.check(Service("i", "n", "127.0.0.1", 1, 1, attrs=attrs))
+        consul_checks.wanted(Service("i", "n", "127.0.0.1", 1, 1, attrs=attrs))
     return found
 
 
 def test_every_metadata_key_is_documented() -> None:
-    documented = set(re.findall(r"`SERVICE_([A-Z_]+)", SERVICES.read_text()))
+    keys = re.findall(r"`SERVICE_(?:[0-9]+_)?([A-Z_0-9]+)", SERVICES.read_text())
+    documented = {re.sub("^CHECK_[0-9]+_", "CHECK_", key) for key in keys}
     assert {key.upper() for key in OWN_KEYS | check_keys()} <= documented
     checks = {key for key in documented if key.startswith("CHECK_")}
     assert checks == {key.upper() for key in check_keys()}
-    readme = set(re.findall(r"`SERVICE_([A-Z]+)`", (ROOT / "README.md").read_text()))
+    readme = set(re.findall(r"`SERVICE_([A-Z_]+)`", (ROOT / "README.md").read_text()))
     assert readme == {key.upper() for key in OWN_KEYS}
 
 

@@ -21,7 +21,8 @@ CORE = ROOT / "registrator"
 PUBLIC = {
     "registrator": "",
     "registrator.derived": "",
-    "registrator.model": "derived",
+    "registrator.ownership": "",
+    "registrator.model": "derived ownership",
     "registrator.uri": "",
     "registrator.http": "",
     "registrator.health": "",

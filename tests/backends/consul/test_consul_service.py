@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from support.consul import service
 
 from registrator.backend import Rejected
+from registrator.backends.consul.checks import foreign, service_of, types, wanted
 from registrator.backends.consul.registration import (
     DIGEST,
     HOST,
     OWNER,
+    TAGS,
     actual,
     body,
-    check,
-    check_types,
     content,
+    kept_tags,
     meta,
     require_legal_id,
 )
-from registrator.model import Identity
+from registrator.model import Identity, Service
 
 ME = {OWNER: "me", HOST: "host"}
+WITH_TAGS: dict[str, Any] = {"tag_override": True, "tags": ("own",)}
 EVERY = {"Interval": "10s", "CheckID": "service:host:c0:80"}
+
+
+def check(service: Service) -> dict[str, object] | None:
+    """Its only check."""
+    found = wanted(service)
+    assert len(found) < 2
+    return found[0] if found else None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_no_check_and_ipv6() -> None:
 
 @pytest.mark.parametrize("command", ["echo 'open", "  ", "a \\"])
 def test_a_command_that_no_shell_could_split(command: str) -> None:
-    with pytest.raises(Rejected, match="check_script"):
+    with pytest.raises(Rejected, match="SERVICE_CHECK_SCRIPT"):
         check(service(attrs={"check_script": command}))
 
 
@@ -131,6 +141,107 @@ def test_a_duration_that_is_of_no_use_to_the_check_does_not_matter() -> None:
     assert check(service(attrs={"check_interval": "15"})) is None
 
 
+def test_further_checks_have_a_number_and_their_own_details() -> None:
+    attrs = {
+        "check_http": "/a", "check_timeout": "2s",
+        "check_10_tcp": "1", "check_2_https": "/b", "check_2_https_method": "HEAD",
+        "check_2_grpc": "1", "check_2_interval": "30s", "check_3_interval": "5s",
+        "check_0_tcp": "1", "check_04_tcp": "1", "check_100_tcp": "1",
+    }  # fmt: skip
+    first, second, tenth = wanted(service(attrs=attrs))
+    assert first == {
+        "HTTP": "http://127.9.0.1:20000/a", "Interval": "10s", "Timeout": "2s",
+        "CheckID": "service:host:c0:80",
+    }  # fmt: skip
+    assert second == {
+        "HTTP": "https://127.9.0.1:20000/b", "Method": "HEAD", "Interval": "30s",
+        "Name": "Service 'web0' check 2", "CheckID": "registrator-check-2:host:c0:80",
+    }  # fmt: skip
+    assert tenth == {
+        "TCP": "127.9.0.1:20000", "Interval": "10s",
+        "Name": "Service 'web0' check 10", "CheckID": "registrator-check-10:host:c0:80",
+    }  # fmt: skip
+
+
+def test_a_fault_of_a_further_check_names_its_key() -> None:
+    attrs = {"check_tcp": "1", "check_2_tcp": "1", "check_2_timeout": "15"}
+    with pytest.raises(Rejected, match="SERVICE_CHECK_2_TIMEOUT: '15' is not a duration"):
+        wanted(service(attrs=attrs))
+    with pytest.raises(Rejected, match="SERVICE_CHECK_3_CMD: no closing quotation"):
+        wanted(service(attrs={"check_3_cmd": "'"}))
+
+
+def test_a_command_of_a_further_check_follows_its_container() -> None:
+    now, later = (service(attrs={"check_2_cmd": "true"}, container_id=c * 64) for c in "ab")
+    assert meta(now, ME)[0][DIGEST] != meta(later, ME)[0][DIGEST]
+
+
+@pytest.mark.parametrize(
+    ("key", "owner"),
+    [
+        ("service:db:1", "db:1"),
+        ("registrator:db:1", "db:1"),
+        ("registrator-check-2:db:1", "db:1"),
+        ("registrator-check-99:", ""),
+        ("registrator-check-0:db", None),
+        ("registrator-check-100:db", None),
+        ("registrator-check-:db", None),
+        ("registrator-check-2", None),
+        ("_service_maintenance:db", None),
+        ("serfHealth", None),
+    ],
+)
+def test_a_checks_id_tells_whose_it_would_be(key: str, owner: str | None) -> None:
+    assert service_of(key) == owner
+
+
+def test_only_checks_that_belong_to_another_service_than_their_ids_are_foreign() -> None:
+    checks = {
+        "service:db:1": {"ServiceID": "db"},
+        "service:db": {"ServiceID": "db"},
+        "registrator-check-2:db": {"ServiceID": "db"},
+        "registrator-check-3:db": {"ServiceID": ""},
+        "theirs": {"ServiceID": "db"},
+    }
+    assert foreign(checks) == {"service:db:1": "db", "registrator-check-3:db": ""}
+
+
+def test_weights_count_and_the_usual_ones_are_not_written() -> None:
+    usual, heavy = body(service(), ME), body(service(weights=(10, 0)), ME)
+    assert "Weights" not in usual
+    assert heavy["Weights"] == {"Passing": 10, "Warning": 0}
+    told = {"Weights": {"Passing": 1, "Warning": 1}}
+    assert content(usual, ()) == content({**usual, **told}, ()) != content(heavy, ())
+
+
+def test_tags_do_not_count_if_others_may_change_them_but_our_own_do() -> None:
+    ours = body(service(**WITH_TAGS), ME)
+    theirs = {**ours, "Tags": ["theirs"]}
+    assert content(ours, ()) == content(theirs, ())
+    other = body(service(tag_override=True, tags=("new",)), ME)
+    assert content(ours, ()) != content(other, ())
+    assert content(ours, ()) != content(body(service(tags=("own",)), ME), ())
+    assert TAGS not in body(service(), ME)["Meta"]
+
+
+def test_tags_of_others_are_sent_again_until_our_own_change() -> None:
+    ours = body(service(**WITH_TAGS), ME)
+    theirs = {**ours, "Tags": ["theirs"]}
+    assert kept_tags(ours, theirs) == ["theirs"]
+    assert kept_tags(ours, {**theirs, "Tags": None}) == ()
+    assert kept_tags(ours, {}) == ("own",)
+    assert kept_tags(ours, {**theirs, "EnableTagOverride": False}) == ("own",)
+    assert kept_tags(ours, {**theirs, "Meta": None}) == ("own",)
+    other = body(service(tag_override=True, tags=("new",)), ME)
+    assert kept_tags(other, theirs) == ("new",)
+
+
+def test_meta_has_room_for_the_hash_of_the_tags() -> None:
+    attrs = {f"k{i:03}": "v" for i in range(70)}
+    assert len(meta(service(attrs=attrs, **WITH_TAGS), ME)[0]) == 63
+    assert len(meta(service(attrs=attrs), ME)[0]) == 63
+
+
 def test_meta_keeps_to_consuls_limits() -> None:
     attrs = {f"k{i:03}": "v" for i in range(70)}
     attrs |= {"a.b": "x", "consul-x": "x", OWNER: "thief", "long": "é" * 257, "fits": "é" * 256}
@@ -153,7 +264,7 @@ def test_ids_that_consul_would_not_let_go_of(wrong: str) -> None:
 
 def test_what_is_read_back_is_one_text_in_memory_with_what_was_written() -> None:
     made = body(service(), ME)
-    written = content(made, check_types(made))
+    written = content(made, types(made))
     listed = json.loads(json.dumps({**made, "Service": made["Name"]}))
 
     assert actual("host:c0:80", listed, (), Identity("me", "host"), None).content is written
