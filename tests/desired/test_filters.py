@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fakes import container
 
@@ -102,6 +102,9 @@ TEXTS = st.text("ab*[?.\n", max_size=12)
 
 
 @given(TEXTS, TEXTS)
+@example("*a*a", "a")
+@example("a*a", "a")
+@example("*a*b*b", "ab")
 def test_a_glob_is_that_of_fnmatch_without_its_other_signs(glob: str, text: str) -> None:
     model = fnmatch.translate(glob.replace("[", "[[]").replace("?", "[?]"))
     assert fits(glob, text) is (re.fullmatch(model, text) is not None)
