@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,17 +32,27 @@ def test_it_is_seen_as_long_as_it_lasts() -> None:
     assert not agent_is_here(owner, "h")
 
 
-def test_it_ends_with_a_killed_process() -> None:
-    owner = uuid4().hex
+@contextlib.contextmanager
+def elsewhere(owner: str, *prefix: str) -> Iterator[None]:
+    """A process with the sign, which is killed in the end. `prefix` goes before its command."""
     code = (
-        "import sys, time; from registrator.system.presence import Presence\n"
+        "import time; from registrator.system.presence import Presence\n"
         f"sign = Presence({owner!r}, 'h'); print('up', flush=True); time.sleep(1000)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    command = [*prefix, sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            yield
+        finally:
+            process.kill()
+
+
+def test_it_ends_with_a_killed_process() -> None:
+    owner = uuid4().hex
+    with elsewhere(owner):
         assert agent_is_here(owner, "h")
-        process.kill()
     assert not agent_is_here(owner, "h")
 
 
@@ -48,16 +60,8 @@ def test_it_is_seen_in_another_network_namespace() -> None:
     """As an agent in a container without --net=host is, for root on the host."""
     require("root", os.geteuid() == 0, "root")
     owner = uuid4().hex
-    code = (
-        "import sys, time; from registrator.system.presence import Presence\n"
-        f"sign = Presence({owner!r}, 'h'); print('up', flush=True); time.sleep(1000)"
-    )
-    command = ["unshare", "--net", sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with elsewhere(owner, "unshare", "--net"):
         assert agent_is_here(owner, "h")
-        process.kill()
     assert not agent_is_here(owner, "h")
 
 
