@@ -84,7 +84,8 @@ class Campaign:
 
     def _options(self, name: str) -> list[str]:
         """The options of an agent by its hostname."""
-        return [*self.world.options, *(() if name == "h" else self.world.clones_options)]
+        own = ("-deregister-on-stop",) if name == "h" else self.world.clones_options
+        return [*self.world.options, *own]
 
     @classmethod
     @contextlib.contextmanager
@@ -213,11 +214,13 @@ class Campaign:
 
     def _stir(self, draw: random.Random, name: str) -> None:
         api = self.engine.api
-        act = draw.choice(["run", "run", "run", "start", "kill", "remove", "rename"])
+        act = draw.choice(["run", "run", "run", "start", "stop", "hup", "kill", "remove", "rename"])
         if act == "run":
             api.run(name, publish_all=True, env={"SERVICE_NAME": f"web-{name}"})
         elif act == "rename":
             api.rename(name, draw.choice(NAMES))
+        elif act == "hup":
+            api.kill(name, "HUP")
         else:
             getattr(api, act)(name)
 

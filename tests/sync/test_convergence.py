@@ -54,7 +54,7 @@ class Host(RuleBasedStateMachine):
         )
         self.inventory = Inventory(
             self.engine,
-            Rules(hostname="h", forced_ip="127.0.0.7"),
+            Rules(hostname="h", forced_ip="127.0.0.7", on_stop=True, on_pause=True),
             self.reconciler.publish,
             clock=lambda: self.now,
             lanes=self.lanes,
@@ -73,6 +73,16 @@ class Host(RuleBasedStateMachine):
     def die(self, name: str) -> None:
         if container(name).id in self.engine.containers:
             self.pending.append(self.engine.die(container(name).id))
+
+    @rule(name=NAMES, number=st.sampled_from([1, 9, 15, None]))
+    def kill(self, name: str, number: int | None) -> None:
+        """A signal is sent. Its receiver may end of it, by another rule, or run on."""
+        self.pending.append(self.engine.kill(container(name).id, number))
+
+    @rule(name=NAMES, paused=st.booleans())
+    def pause(self, name: str, paused: bool) -> None:
+        if container(name).id in self.engine.containers:
+            self.pending.append(self.engine.pause(container(name).id, paused))
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
@@ -160,7 +170,10 @@ class Host(RuleBasedStateMachine):
             self.now += 100
             self.inventory.resync()
             self._work()
-        running = {c.id: c for c in self.engine.containers.values() if c.exit_code is None}
+        running = {
+            c.id: c for c in self.engine.containers.values()
+            if c.exit_code is None and not c.paused
+        }  # fmt: skip
         wanted = {}
         for c in sorted(running.values(), key=lambda c: (c.started_at, c.id)):
             wanted[c.env.get("SERVICE_ID") or f"h:{c.name}:80"] = c.ports[0].host_port
