@@ -94,7 +94,11 @@ class Dockerd(Server):
         pid_file = self.root / "exec/containerd/containerd.pid"
         if pid_file.exists():
             command = Path("/proc", pid_file.read_text(), "cmdline")
-            until(lambda: not command.exists() or not command.read_bytes(), "containerd's end")
+            until(
+                lambda: not command.exists() or not command.read_bytes(),
+                "containerd's end",
+                ignore=(FileNotFoundError, ProcessLookupError),  # while it is read
+            )
             pid_file.unlink(missing_ok=True)
 
     def ready(self) -> bool:
