@@ -22,7 +22,7 @@ from conftest import RunAgent
 from support.agent import Agent
 from support.consul import put
 from support.engine import Dockerd
-from support.etcd import keys
+from support.etcd import keys, revision
 from support.servers import Consul, Etcd, program
 from support.wait import until
 
@@ -125,10 +125,12 @@ def test_an_entry_goes_while_the_application_still_serves(
     with stopping(engine, "term", "quit"):
         become(consul, "other")
         until(lambda: in_etcd() == {"other"}, "etcd")
+        before = revision(etcd)
         for _ in range(2):
             put(consul, "agent/service/deregister/h:other:80")
             become(consul, "other")  # by a resync
         assert in_etcd() == {"other"}
+        assert revision(etcd) == before, "a resync without a change wrote"
         assert serves(engine, "term")
         assert serves(engine, "quit")
         # An agent that was restarted knows nothing of the signals.
