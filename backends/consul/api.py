@@ -98,6 +98,16 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
                 raise TypeError
         return table
 
+    def server_nodes(self) -> Sequence[str]:
+        """The nodes that are servers of the datacenter. Raises `Denied` if none may be read."""
+        answer = self.http.get(base.CB.json(), "/v1/catalog/service/consul")
+        with self.http.expect_consul_format():
+            nodes = [str(row["Node"]) for row in answer]
+        if not nodes:
+            # Consul hides what the token may not read.
+            raise Denied(f"{self.endpoint}: the token may not read the servers", unknown=False)
+        return nodes
+
     def ping(self) -> None:
         """Raise `NoAnswer` unless the agent itself answers. A refusal is an answer too.
 

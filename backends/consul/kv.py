@@ -40,7 +40,7 @@ from .errors import explain_denial
 from .kv_finder import Finder
 from .kv_keys import place, require_legal
 from .kv_owners import Owners, facts
-from .kv_session import Session, anywhere
+from .kv_session import SERVERS_RULES, Session, anywhere
 from .kv_transaction import Stored, Write
 from .kv_writer import Writer
 from .servers import Servers
@@ -61,7 +61,9 @@ class ConsulKVBackend:
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
-        require_known_options(uri, "value", *([] if uri.scheme.endswith("-unix") else ["order"]))
+        require_known_options(
+            uri, "value", "dc", *([] if uri.scheme.endswith("-unix") else ["order"])
+        )
         self._json = wants_json(uri)
         if context.ttl and not 10 <= context.ttl <= 86400:
             raise ConfigError("Consul's sessions need a -ttl of 10 to 86400 s")
@@ -82,6 +84,7 @@ class ConsulKVBackend:
         places = dict.fromkeys((self._prefix, self._manifest.root if self._prefix else ""))
         rights = [f'key_prefix "{each}" {{ policy = "write" }}' for each in places]
         rights += ['session_prefix "" { policy = "write" }'] if self._ttl else []
+        rights += [SERVERS_RULES] if self._ttl and settings.dc else []
         self._rules = f"the token needs {' and '.join(rights)}"
         self._writer = Writer(
             self._finder.store, self._manifest, self._owners, self._session, self._actual,

@@ -3,10 +3,12 @@
 Nothing but its TTL ends it, except one thing: Consul ends the sessions of a node that leaves the
 cluster. A session belongs to the node of the Consul agent at which it was opened, and a client
 agent leaves when it is stopped. So `Session.due` is looked at each second, together with the
-connection, and the session is renewed as soon as the connection is gone.
+connection, and the session is renewed as soon as the connection is gone. Another datacenter does
+not know that node. So a session there belongs to one of its servers.
 """
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -22,6 +24,9 @@ from .settings import Settings
 from .transport import WATCH
 
 T = TypeVar("T")
+
+SERVERS_RULES = 'service "consul" { policy = "read" } node_prefix "" { policy = "read" }'
+"""The rules that the choice of a server in another datacenter needs."""
 
 # The keeper's own connections are not news: the reconciler tells of its own, and of failures.
 _quiet = logging.getLogger(f"{__name__}.keeper")
@@ -66,8 +71,10 @@ class Session:
 
     def open(self, api: Api) -> None:
         """Open a session. It has no checks, so no agent's death ends it."""
+        node = random.choice(api.server_nodes()) if self._settings.dc else None
         self.id = api.session.create(
             self._name + self._context.identity.hostname,
+            node=node,
             checks=[],
             lock_delay=0,
             behavior="delete",

@@ -128,4 +128,6 @@ class Servers:
 
 def _doubt(error: Unavailable) -> str:
     """A hint for the operator, if the first answer did not look like Consul's."""
-    return " (is this Consul's HTTP port?)" if isinstance(error, Refused | Cut) else ""
+    known = isinstance(error, Refused) and error.reason.startswith("No path to datacenter")
+    doubtful = isinstance(error, Refused | Cut) and not known
+    return " (is this Consul's HTTP port?)" if doubtful else ""

@@ -64,7 +64,8 @@ class Token:
 class Settings:
     """How to reach Consul.
 
-    The ``-unix`` schemes set `socket_path`, the ``-tls`` schemes set `tls`.
+    The ``-unix`` schemes set `socket_path`, the ``-tls`` schemes set `tls`. `dc` is the datacenter
+    that every request is for (``?dc=``). It is empty for the server's own.
     """
 
     addresses: tuple[Address, ...]
@@ -73,6 +74,7 @@ class Settings:
     socket_path: str
     tls: tls.Client | None
     server_name: str
+    dc: str = ""
 
     @classmethod
     def read(cls, context: Context, socket_path: str = "") -> "Settings":
@@ -81,6 +83,9 @@ class Settings:
         secure = uri.scheme.endswith("-tls")
         if uri.scheme.endswith("-unix") and (uri.addresses or not socket_path):
             raise ConfigError(f"give the path of a socket: {uri.scheme}:///path")
+        dc = uri.options.get("dc", "")
+        if "dc" in uri.options and not re.fullmatch("[A-Za-z0-9_-]{1,64}", dc):
+            raise ConfigError(f"{dc[:80]!r} in ?dc= is no name of a datacenter")
         return cls(
             uri.servers(8501 if secure else 8500),
             context.timeout,
@@ -88,6 +93,7 @@ class Settings:
             socket_path,
             _tls(context.environ) if secure else None,
             context.environ.get("CONSUL_TLS_SERVER_NAME", ""),
+            dc,
         )
 
 

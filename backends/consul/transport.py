@@ -156,7 +156,9 @@ class Client:
             raise Cut(f"{self.endpoint}: its answer is not in Consul's format") from error
 
     def _request(self, method: str, path: str, params: Any, data: str | None) -> Any:
-        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+        dc = self._settings.dc
+        query = urlencode([*(params or ()), *([("dc", dc)] if dc else ())])
+        target = quote(path, safe="/:") + (f"?{query}" if query else "")
         token = self._settings.token
         used = token.value
         status, headers, content = self._exchange(method, target, data)

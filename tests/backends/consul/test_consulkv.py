@@ -211,7 +211,8 @@ def test_a_thousand_from_nothing(make: Make, ttl: float) -> None:
     ("uri", "context"),
     [
         ("consulkv://a/x?value=xml", {}),
-        ("consulkv://a/x?dc=y", {}),
+        ("consulkv://a/x?dc=", {}),
+        ("consulkv://a/x?dc=a%20b", {}),
         ("consulkv://a/x/../y", {}),
         ("consulkv://a/x", {"ttl": 9, "ttl_refresh": 3}),
         ("consulkv://a/x", {"ttl": 86401, "ttl_refresh": 3}),
