@@ -1,0 +1,177 @@
+"""Several checks, weights and tags of others: on a real engine, with a real Consul."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.agent import Agent
+from support.consul import put
+from support.engine import Dockerd
+from support.proxy import RecordingHTTPProxy
+from support.servers import Consul
+from support.wait import until
+
+RunAgent = Callable[..., Agent]
+ID = "h:web:80"
+THEIRS = ["theirs"]
+HEAVY = {"Passing": 10, "Warning": 0}
+SHARED = {"SERVICE_ENABLE_TAG_OVERRIDE": "true", "SERVICE_TAGS": "own"}
+
+
+@pytest.fixture
+def watched(consul: Consul) -> Iterator[RecordingHTTPProxy]:
+    made = RecordingHTTPProxy(consul.address)
+    yield made
+    made.close()
+
+
+def words(watched: RecordingHTTPProxy, *more: str, ip: str = "127.10.0.1") -> tuple[str, ...]:
+    return ("-ip", ip, "-hostname", "h", "-resync", "0.3", *more, f"consul://{watched.address}")
+
+
+def stands(consul: Consul) -> Any:
+    """The service at the Consul agent; None if there is none."""
+    return consul.api("agent/services").get(ID)
+
+
+def checks(consul: Consul) -> dict[str, str]:
+    """The types of all checks of the service, by id."""
+    found = consul.api("agent/checks").items()
+    return {key: each["Type"] for key, each in found if each["ServiceID"] == ID}
+
+
+def in_catalog(consul: Consul) -> Any:
+    """The service in the catalog; None if there is none."""
+    node = consul.api(f"catalog/node/{consul.config['node_name']}")
+    return node["Services"].get(ID)
+
+
+def listings(watched: RecordingHTTPProxy) -> int:
+    return sum("agent/services" in each.path for each in watched.requests)
+
+
+def resyncs(watched: RecordingHTTPProxy) -> None:
+    """Wait for some resyncs."""
+    seen = listings(watched)
+    until(lambda: listings(watched) > seen + 2, "some resyncs")
+
+
+def writes_nothing(watched: RecordingHTTPProxy, run: Agent, restart: Callable[[], Agent]) -> Agent:
+    """Let a resync go by, kill the agent and start it again: all without a write."""
+    watched.requests.clear()
+    resyncs(watched)
+    run.kill()
+    again = restart()
+    resyncs(watched)
+    assert watched.writes == []
+    return again
+
+
+def test_several_checks_and_weights(
+    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+) -> None:
+    api = clean_engine.api
+    env = {
+        "SERVICE_WEIGHT_PASSING": "10", "SERVICE_WEIGHT_WARNING": "0", "SERVICE_CHECK_TTL": "1h",
+        "SERVICE_80_CHECK_2_TCP": "1", "SERVICE_CHECK_3_HTTP": "/",
+        "SERVICE_CHECK_3_INTERVAL": "1h",
+    }  # fmt: skip
+    api.run("web", publish_all=True, env=env)
+    run = agent(*words(watched))
+    three = {f"service:{ID}": "ttl", f"registrator-check-2:{ID}": "tcp",
+             f"registrator-check-3:{ID}": "http"}  # fmt: skip
+    until(lambda: stands(consul) and checks(consul) == three, "three checks")
+    assert stands(consul)["Weights"] == HEAVY
+    until(lambda: (in_catalog(consul) or {}).get("Weights") == HEAVY, "the catalog")
+    run = writes_nothing(watched, run, lambda: agent(*words(watched)))
+    # Somebody removes a check, and another one changes the weights.
+    put(consul, f"agent/check/deregister/registrator-check-2:{ID}")
+    until(lambda: checks(consul) == three, "the check again")
+    altered = {"ID": ID, "Name": "web", "Meta": stands(consul)["Meta"], "Weights": {"Passing": 2}}
+    put(consul, "agent/service/register", altered)
+    until(lambda: stands(consul)["Weights"]["Passing"] == 10, "the weights again")
+    # Another container of that name, while no agent runs: what it does not ask for goes.
+    run.kill()
+    api.remove("web")
+    api.run("web", publish_all=True, env={"SERVICE_CHECK_3_TTL": "1h"})
+    agent(*words(watched))
+    until(lambda: checks(consul) == {f"registrator-check-3:{ID}": "ttl"}, "the one check")
+    until(lambda: stands(consul)["Weights"] == {"Passing": 1, "Warning": 1}, "the usual weights")
+
+
+def test_a_wrong_value_leaves_only_its_service_out(
+    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+) -> None:
+    wrong = {
+        "SERVICE_WEIGHT_PASSING": "0",
+        "SERVICE_ENABLE_TAG_OVERRIDE": "maybe",
+        "SERVICE_CHECK_2_TIMEOUT": "15",
+    }
+    for number, (key, value) in enumerate(wrong.items()):
+        env = {key: value, "SERVICE_CHECK_2_TCP": "1"}
+        clean_engine.api.run(f"bad{number}", publish_all=True, env=env)
+    clean_engine.api.run("web", publish_all=True)
+    run = agent(*words(watched))
+    until(lambda: stands(consul), "the good one")
+    for number, key in enumerate(wrong):
+        run.wait_log(rf"WARN.*\bbad{number}\b.*{key}")
+    resyncs(watched)
+    assert consul.api("agent/services").keys() == {ID}
+    told = run.log.splitlines()
+    assert [len([line for line in told if key in line]) for key in wrong] == [1, 1, 1]
+
+
+def tag(consul: Consul) -> None:
+    """Change the tags as another tool does, in the catalog."""
+    found = in_catalog(consul)
+    body = {
+        "Node": consul.config["node_name"], "Address": consul.ip, "SkipNodeUpdate": True,
+        "Service": {**found, "Tags": THEIRS},
+    }  # fmt: skip
+    put(consul, "catalog/register", body)
+
+
+def both_have(consul: Consul, tags: list[str]) -> bool:
+    """Whether the catalog and the Consul agent have these tags."""
+    here, there = stands(consul), in_catalog(consul)
+    return bool(here and there) and here["Tags"] == there["Tags"] == tags
+
+
+def test_tags_of_another_tool_stay(
+    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+) -> None:
+    api = clean_engine.api
+    api.run("web", publish_all=True, env=SHARED)
+    run = agent(*words(watched))
+    until(lambda: both_have(consul, ["own"]), "its own tags")
+    tag(consul)
+    run = writes_nothing(watched, run, lambda: agent(*words(watched)))
+    # A Consul agent compares itself with the catalog at its start, and then each minute.
+    consul.restart()
+    until(lambda: both_have(consul, THEIRS), "the Consul agent to take the tags over")
+    run = writes_nothing(watched, run, lambda: agent(*words(watched)))
+    # Something else changes: the address, by an option, and a check, which the entry lost.
+    run.kill()
+    run = agent(*words(watched, ip="127.10.0.2"))
+    until(lambda: stands(consul)["Address"] == "127.10.0.2", "the other address")
+    until(lambda: in_catalog(consul)["Address"] == "127.10.0.2", "the other address")
+    assert both_have(consul, THEIRS)
+    # The container's own tags change, while no agent runs.
+    run.kill()
+    api.remove("web")
+    api.run("web", publish_all=True, env=SHARED | {"SERVICE_TAGS": "new"})
+    agent(*words(watched, ip="127.10.0.2"))
+    until(lambda: both_have(consul, ["new"]), "its own new tags")
+
+
+def test_without_the_key_tags_of_another_tool_go(
+    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+) -> None:
+    clean_engine.api.run("web", publish_all=True, env={"SERVICE_TAGS": "own"})
+    agent(*words(watched))
+    until(lambda: both_have(consul, ["own"]), "its own tags")
+    body = {"ID": ID, "Name": "web", "Tags": THEIRS, "Meta": stands(consul)["Meta"]}
+    put(consul, "agent/service/register", body)
+    until(lambda: both_have(consul, ["own"]), "its own tags again")
