@@ -212,7 +212,20 @@ def as_the_table_and_the_comments_say(host: Host) -> None:
         if name
     }
     assert len(comments) == 11
-    until(lambda: names(host) == {"web", *comments}, lambda: str(held(host)))
+    until(lambda: names(host) == {"web", "nginx", *comments}, lambda: str(held(host)))
+    assert {"sue": ["web-7", "zone=b"], "tom": ["web-8", "zone=none"]}.items() <= {
+        labels["container"]: labels["tags"].strip(",").split(",")
+        for labels in in_file(host, "/run/zones.json")
+    }.items()
+    of_file = {
+        labels["container"]: labels["service"] for labels in in_file(host, "/run/names.json")
+    }
+    assert (of_file["ann"], of_file["tom"]) == ("ann", "web")
+
+
+def in_file(host: Host, path: str) -> list[dict[str, str]]:
+    """The labels of each group that a file holds."""
+    return [group["labels"] for group in json.loads(host.run("cat", path))]
 
 
 # --- registries ---
