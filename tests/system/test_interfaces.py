@@ -71,7 +71,13 @@ def test_both_kinds_of_a_real_interface(host: Isolated) -> None:
 class Watched:
     """An interface whose address the test says; `told` are the addresses that were used."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: str, current: str = "") -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *looks: str,
+        current: str = "",
+        period: float = 0.001,
+    ) -> None:
         self.told: list[str] = []
         self._looks = [*looks]
         self._stop, self.again = threading.Event(), threading.Event()
@@ -79,7 +85,7 @@ class Watched:
         monkeypatch.setattr(interfaces, "SEARCH_PERIOD", 0.001)
         self.thread = threading.Thread(
             target=watch_interface,
-            args=("eth0", 4, current, self._use, self._stop, self.again, 0.001),
+            args=("eth0", 4, current, self._use, self._stop, self.again, period),
         )
         self.thread.start()
         self.thread.join(DEADLINE)
@@ -130,3 +136,8 @@ def test_without_a_resync_an_interface_is_read_when_asked(monkeypatch: pytest.Mo
     thread.join(DEADLINE)
     assert not thread.is_alive()
     assert told == ["192.0.2.6"]
+
+
+def test_an_interface_is_awaited_without_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, "", "", "192.0.2.5", period=0)
+    assert watched.told == ["192.0.2.5"]
