@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,6 +102,22 @@ def test_several_checks_and_weights(
     until(lambda: stands(consul)["Weights"] == {"Passing": 1, "Warning": 1}, "the usual weights")
 
 
+def test_keys_that_were_attributes_are_told_once_at_the_start(
+    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+) -> None:
+    api = clean_engine.api
+    api.run("web", publish_all=True, env={"SERVICE_WEIGHT_PASSING": "10", "SERVICE_80_NETWORK": ""})
+    api.run("plain", publish_all=True, env={"SERVICE_NAME": "plain", "SERVICE_CHECK_TTL": "1h"})
+    run = agent(*words(watched))
+    until(lambda: stands(consul), "the service")
+    api.run("later", publish_all=True, env={"SERVICE_CHECK_2_TTL": "1h"})
+    until(lambda: "h:later:80" in consul.api("agent/services"), "the later one")
+    resyncs(watched)
+    told = [line for line in run.log.splitlines() if "settings now" in line]
+    (line,) = told
+    assert re.search(r"WARN.*container web .*: SERVICE_80_NETWORK, SERVICE_WEIGHT_PASSING:", line)
+
+
 def test_a_wrong_value_leaves_only_its_service_out(
     clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
 ) -> None:
@@ -119,7 +136,7 @@ def test_a_wrong_value_leaves_only_its_service_out(
         run.wait_log(rf"WARN.*\bbad{number}\b.*{key}")
     resyncs(watched)
     assert consul.api("agent/services").keys() == {ID}
-    told = run.log.splitlines()
+    told = [line for line in run.log.splitlines() if "settings now" not in line]
     assert [len([line for line in told if key in line]) for key in wrong] == [1, 1, 1]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from registrator.desired.left_out import lines
+from registrator.desired.new_keys import warning
 from registrator.desired.rules import Rules
 from registrator.desired.services import services
 from registrator.desired.untrusted import shown
@@ -65,6 +66,7 @@ class Containers:
         self._withdrawn = Withdrawn()
         self._known: dict[str, _Known] = {}
         self._changed: set[str] = set()  # their services are to be derived anew
+        self._starting = True  # until all that the first listing names is known
         self.offers: dict[str, Offer] = {}  # by container id, as in the last snapshot
         self._views: Mapping[str, Snapshot] = {}  # those of the last snapshot
 
@@ -173,10 +175,13 @@ class Containers:
             said = before.get(container_id)
             if offer is not said:
                 self._log(self._known[container_id].container, offer, said)
+        self._starting = self._starting and not complete
         return replace(whole, views=self._views)
 
     def _log(self, container: Container, offer: Offer, said: Offer | None) -> None:
-        """Log the ports that are left out now, and were not before."""
+        """Log the ports that are left out now, and were not before, and new keys at the start."""
+        if self._starting and said is None and (text := warning(container, offer)):
+            log.warning("%s", text)
         old = frozenset(said.left_out if said else ())
         for level, text in lines(container, (each for each in offer.left_out if each not in old)):
             log.log(level, "%s", text)
