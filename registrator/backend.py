@@ -78,6 +78,10 @@ class Backend(Protocol):
     If it has an attribute ``per_address`` that is true, an entry belongs to the address of the URI
     that took it. ``registrator withdraw`` then looks at each address by itself.
 
+    If it has an attribute ``shows_health`` that is true, clients see the health of each service
+    there. It then gets unhealthy services too, and gives its entries a status. Other registries
+    have no unhealthy service.
+
     The call with a `Context` makes a backend. It reads the URI, the environment and the files that
     they name, and raises `ConfigError`. It opens no connection: the command checks its options
     this way before anything runs. Every call ends within the time limit times the number of

@@ -43,6 +43,7 @@ class Config:
     tags: tuple[str, ...] | Template = ()
     name: Template | None = None
     hostname: str = ""
+    health: bool = False
     deregister: str = "always"
     deregister_on_stop: bool = False
     deregister_on_pause: bool = False
@@ -96,13 +97,15 @@ class Config:
             filters=filters if any(filters) else (),
             on_stop=self.deregister_on_stop,
             on_pause=self.deregister_on_pause,
+            health=self.health,
         )
 
     @property
     def more_events(self) -> tuple[str, ...]:
         """The engine's events that only some options need."""
         stop = ("kill",) if self.deregister_on_stop else ()
-        return (*stop, "pause", "unpause") if self.deregister_on_pause else stop
+        pause = ("pause", "unpause") if self.deregister_on_pause else ()
+        return (*stop, *pause, "health_status") if self.health else (*stop, *pause)
 
 
 def configure(

@@ -26,6 +26,15 @@ UNRECORDED = MappingProxyType({"recorded": False})
 NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
+class ContainerHealth(Enum):
+    """The result of a container's own health check. NONE also stands for no check."""
+
+    NONE = "none"
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A port of a container. `host_port` is 0 if it is exposed but not published."""
@@ -66,6 +75,7 @@ class Container:
     stop_timeout: int = 10
     paused: bool = False
     derived: Derived = NOTHING_DERIVED
+    health: ContainerHealth = ContainerHealth.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ class Event:
     """A hint that a container changed. `time` is the engine's clock in nanoseconds (0: unknown).
 
     `container_id` is empty if it cannot be read. Then any container may have changed. `signal` is
-    the one that was sent to the container, if the event is a `kill` and tells it.
+    the one that was sent to the container, if the event is a `kill` and tells it. `health` is what
+    an event about a probe tells, or None.
     """
 
     container_id: str
@@ -81,6 +92,7 @@ class Event:
     time: int
     exit_code: int | None = None
     signal: int | None = None
+    health: ContainerHealth | None = None
 
 
 class EngineUnavailable(Exception):
@@ -104,7 +116,8 @@ class Service:
     `former_addresses` are no part of the service: gliderlabs/registrator may have registered the
     same container there.
     `weights` are those of a passing service and of one with a warning, as Consul knows them.
-    With `tag_override` others may change the tags.
+    With `tag_override` others may change the tags. `health` is NONE unless it counts for this
+    service (``-health``).
     """
 
     id: str
@@ -118,6 +131,7 @@ class Service:
     container_id: str = ""
     container_name: str = ""
     container_hostname: str = ""
+    health: ContainerHealth = field(default=ContainerHealth.NONE, metadata=UNRECORDED)
     weights: tuple[int, int] = field(default=(1, 1), metadata=UNRECORDED)
     tag_override: bool = field(default=False, metadata=UNRECORDED)
     former_addresses: tuple[str, ...] = field(default=(), compare=False, metadata=UNRECORDED)
@@ -152,6 +166,8 @@ class Reason(Enum):
     RESTART_LOOP = "it restarts again and again"
     WITHDRAWN = "it is being stopped"
     PAUSED = "it is paused"
+    UNHEALTHY = "its health check fails"
+    STARTING = "its health check has not passed yet"
     NOT_INSPECTED = "it cannot be inspected"
     UNREADABLE = "what the engine says of it cannot be read"
     TOO_MANY = "its container has too many services"
@@ -217,13 +233,16 @@ class Entry:
     """A service as a backend would write it.
 
     `key` is unique in the registry. `content` is compared with a listing. If another service has
-    the key, this one takes the `alternate` key, if the registry's layout gives it one.
+    the key, this one takes the `alternate` key, if the registry's layout gives it one. `status` is
+    for a registry that tells clients the health of a service. It is compared too, unless it is
+    empty: then whatever status stands is fine.
     """
 
     key: str
     content: str
     service: Service
     alternate: str | None = None
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +251,9 @@ class Actual:
 
     `held` is False if the entry depends on the lease or session of another process. It has to be
     written again then. `id` and `address` are those of the service, as far as the registry tells.
-    `host` is the host that a TWIN names. `facts` are for entries that are unmarked or UNTOLD: what
-    the registry tells of the service, by the names of the fields of `Service`.
+    `host` is the host that a TWIN names. `status` is as in `Entry`. `facts` are for
+    entries that are unmarked or UNTOLD: what the registry tells of the service, by the names of the
+    fields of `Service`.
     """
 
     content: str
@@ -242,6 +262,7 @@ class Actual:
     id: str = ""
     address: str = ""
     host: str = ""
+    status: str = ""
     facts: Mapping[str, Any] = field(default_factory=lambda: NO_FACTS)
 
     @property

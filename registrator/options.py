@@ -148,6 +148,9 @@ OPTIONS = (
            "They may be a template.", _tags),
     Option("name", "name", "Services", "TEMPLATE", "the image's",
            "Name of the services of a container that sets no SERVICE_NAME.", _template),
+    Option("health", "health", "Services", "", "false",
+           "Take the health checks of containers into account: Consul shows their status, and "
+           "other registries have only healthy services.", boolean),
     Option("hostname", "hostname", "Services", "NAME", "the host's",
            "First part of service ids.", word),
     Option("deregister", "deregister", "Keeping in step", "POLICY", "always",

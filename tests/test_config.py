@@ -76,7 +76,7 @@ def test_every_option(uri: str) -> None:
             "ip": "192.0.2.1", "internal": "true", "network": "front", "explicit": "1",
             "useIpFromLabel": "addr", "tags": "a\\,b, c", "hostname": "h", "cleanup": "F",
             "deregister": "on-success", "resync": "0", "ttl": "30", "ttl-refresh": "10.5",
-            "deregister-on-stop": "true", "deregister-on-pause": "1",
+            "deregister-on-stop": "true", "deregister-on-pause": "1", "health": "true",
             "retry-attempts": "3", "retry-interval": "500", "log-level": "debug",
             "log-format": "json", "filter": "label=a,name=b",
         },
@@ -87,12 +87,12 @@ def test_every_option(uri: str) -> None:
         uris=(parse(uri),), ip="192.0.2.1", internal=True, network="front", explicit=True,
         use_ip_from_label="addr", tags=("a,b", "c"), hostname="h", cleanup=False,
         deregister="on-success", resync=0, ttl=30, ttl_refresh=10.5, retry_attempts=3,
-        deregister_on_stop=True, deregister_on_pause=True, retry_interval=0.5,
+        deregister_on_stop=True, deregister_on_pause=True, health=True, retry_interval=0.5,
         log_level="debug", log_format="json", filter=parse_filter("label=a,name=b"),
     )  # fmt: skip
     assert config.rules("found", "192.0.2.9") == Rules(
         "h", "192.0.2.9", "192.0.2.1", True, "front", True, "addr", ("a,b", "c"),
-        parse_filter("label=a,name=b"), on_stop=True, on_pause=True,
+        parse_filter("label=a,name=b"), on_stop=True, on_pause=True, health=True,
     )  # fmt: skip
     assert configure({}, [uri], {}).rules("found", "192.0.2.9").hostname == "found"
 
@@ -128,6 +128,8 @@ def test_a_registry_has_one_filter(uri: str) -> None:
         ({}, ()),
         ({"deregister-on-stop": "true"}, ("kill",)),
         ({"deregister-on-pause": "true"}, ("pause", "unpause")),
+        ({"health": "true"}, ("health_status",)),
+        ({"deregister-on-stop": "true", "health": "true"}, ("kill", "health_status")),
         (
             {"deregister-on-stop": "true", "deregister-on-pause": "true"},
             ("kill", "pause", "unpause"),

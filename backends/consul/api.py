@@ -133,6 +133,11 @@ class Api(base.Consul):  # type: ignore[misc]  # python-consul2 has no types
         """Register a check of a service that stands, or replace the one with its id."""
         self.http.put(base.CB.bool(), "/v1/agent/check/register", data=json.dumps(body))
 
+    def update_check(self, check_id: str, status: str) -> None:
+        """Set the status of a TTL check. Raises `Refused` if there is none."""
+        path = f"/v1/agent/check/update/{check_id}"
+        self.http.put(base.CB.bool(), path, data=json.dumps({"Status": status}))
+
     def deregister_check(self, check_id: str) -> None:
         """Remove one check. A check that is gone is no error."""
         with _gone():

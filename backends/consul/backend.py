@@ -16,18 +16,20 @@ dead, Consul's servers mark its services critical after some seconds, and keep t
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from sys import intern
 from typing import Any, TypeVar
 
 from registrator.backend import ConfigError, Context, Rejected, SessionLost, require_known_options
 from registrator.model import Actual, Entry, Mark, Plan, Service
 
+from . import container_health
 from . import registration as shape
 from .api import Api
 from .concurrent import Writers
 from .errors import Leaderless, NoAnswer, explain_denial
 from .failback import Home
+from .left_out import warner
 from .leftovers import INTERVAL, Leftovers
 from .lifetime import OWNERS, Lifetime
 from .removals import Removals
@@ -53,6 +55,7 @@ class ConsulBackend:
 
     any_thread = True
     per_address = True
+    shows_health = True
 
     def __init__(self, context: Context) -> None:
         uri = context.uri
@@ -83,8 +86,7 @@ class ConsulBackend:
         self._all_written = False  # whether a whole plan was written since the connection
         self._look_due = False  # whether copies at other agents may go since the last keep-alive
         self._standing = Standing()
-        # The cache holds what was logged, so that each attribute is logged once.
-        self._warn_once = lru_cache(1024)(partial(_warn_left_out, self._uri))
+        self._warn_once = warner(self._uri)
 
     @property
     def keepalive_interval(self) -> float | None:
@@ -105,7 +107,8 @@ class ConsulBackend:
         body = self._body(service)
         if left_out := shape.meta(service, {})[1]:
             self._warn_once(service.container_name, service.id, tuple(left_out))
-        return Entry(service.id, shape.planned(body), service)
+        status = container_health.status(service)
+        return Entry(service.id, shape.planned(body), service, status=status)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """Every service of the agent in use, whoever registered it, and our copies elsewhere.
@@ -126,6 +129,7 @@ class ConsulBackend:
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = {key: intern(services[key]["Service"]) for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
+        self._standing.health.stand_with({k: found[k].content for k in ours})
         self._standing.token = token = self._token_mark.value
         if self._last in self._removals.endpoints(token):
             self._call(lambda api: self._removals.redo(api, services, token))
@@ -146,16 +150,18 @@ class ConsulBackend:
         self._all_written = False
         if plan.register:
             self._call(self._prepare)
-        wanted = {entry.key: entry.service for entry in plan.register}
+        wanted, standing = {entry.key: entry for entry in plan.register}, self._standing
         rejected = {
             key: why
-            for key, service in wanted.items()
-            if self._standing.disputes(key) and (why := self._standing.taken(self._body(service)))
+            for key, entry in wanted.items()
+            if standing.disputes(key) and (why := standing.taken(self._body(entry.service)))
         }
         keys = [key for key in wanted if key not in rejected]
-        rejected |= self._each(
-            lambda api, key: self._standing.register(api, self._body(wanted[key])), keys
-        )
+
+        def write(api: Api, key: str) -> None:
+            standing.write(api, wanted[key], self._body(wanted[key].service))
+
+        rejected |= self._each(write, keys)
         going = {key: self._standing.ours.get(key, "") for key in plan.deregister}
         self._removals.note(self._last, going, self._standing.token)
         rejected |= self._each(self._standing.deregister, plan.deregister)
@@ -297,14 +303,5 @@ class ConsulBackend:
         return body
 
     def _actual(self, key: str, service: Mapping[str, Any]) -> Actual:
-        checks, token = self._standing.checks[key], self._token_mark.value
-        return shape.actual(key, service, checks, self._identity, token)
-
-
-def _warn_left_out(uri: str, container: str, service_id: str, keys: tuple[str, ...]) -> None:
-    for key in keys:
-        log.warning(
-            "%s: container %s, service %s: Consul's Meta cannot hold the attribute %.150r "
-            "(64 pairs, keys A-Z a-z 0-9 _ - up to 128, values up to 512 bytes); left out",
-            uri, container, service_id, key,
-        )  # fmt: skip
+        checks, status = self._standing.checks[key], self._standing.health.of(key)
+        return shape.actual(key, service, checks, self._identity, self._token_mark.value, status)

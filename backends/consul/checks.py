@@ -23,7 +23,7 @@ _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|
 _NUMBERED = re.compile(r"check_([1-9][0-9]?)_.+", re.DOTALL)
 
 # What stands before the service's id in the ids of our checks.
-_KINDS = re.compile(r"service|registrator|registrator-check-[1-9][0-9]?")
+_KINDS = re.compile(r"service|registrator|registrator-health|registrator-check-[1-9][0-9]?")
 
 # What a check does by, and the type that an agent then tells of it.
 _TYPES = {

@@ -20,7 +20,7 @@ from registrator.backend import Rejected
 from registrator.model import NO_FACTS, Actual, Identity, Mark, Service
 
 from ..common.values import encode
-from . import checks
+from . import checks, container_health
 from .transport import printable
 
 OWNER = "registrator-owner"
@@ -111,7 +111,7 @@ def body(service: Service, marks: Mapping[str, str]) -> dict[str, Any]:
         "Port": service.port,
         "Tags": service.tags,
         "Meta": meta(service, marks)[0],
-        "Checks": list(checks.wanted(service)),
+        "Checks": [*checks.wanted(service), *container_health.checks(service)],
     }
     if service.tag_override:
         made["EnableTagOverride"] = True
@@ -140,8 +140,9 @@ def actual(
     checks: Collection[str],
     identity: Identity,
     token: str | None,
+    status: str = "",
 ) -> Actual:
-    """The entry for a service that an agent lists, with the ids of its checks.
+    """The entry for a service that an agent lists, with the ids of its checks and its `status`.
 
     It is held if it depends on the token with the mark `token`, or if that is not known.
     """
@@ -153,6 +154,7 @@ def actual(
         id=key,
         address=intern(service.get("Address") or ""),
         host=service["Meta"][HOST] if whose is Mark.TWIN else "",
+        status=status,
         facts=facts(service) if whose is Mark.NONE else NO_FACTS,
     )
 

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from registrator.model import Entry
+
 from . import checks as ids
 from . import registration as shape
 from .api import Api
+from .container_health import Statuses
 
 # One empty mapping for all services without checks: thousands of empty ones take memory.
 NO_CHECKS: Mapping[str, str] = MappingProxyType({})
@@ -24,6 +27,7 @@ class Standing:
         self.checks: dict[str, Mapping[str, str]] = {}
         self.outdated: dict[str, Mapping[str, Any]] = {}
         self.token: str | None = None
+        self.health = Statuses()
         # Checks whose ids we would not give to a check of their service, with the service's id.
         self._foreign: dict[str, str] = {}
         self._disputed: set[str | None] = set()  # the services for which these ids would be
@@ -38,6 +42,7 @@ class Standing:
             if owner is not None and key not in self._foreign:
                 found.setdefault(owner, {})[key] = check.get("Type") or ""
         self.checks = {key: found.get(key, NO_CHECKS) for key in services}
+        self.health = Statuses(checks)
 
     def followers(self) -> set[str]:
         """Our services whose checks follow the owner."""
@@ -53,6 +58,12 @@ class Standing:
             owner = self._foreign[each] or "the node"
             return f"the id of its check, {each!r}, belongs to a check of {owner}"
         return ""
+
+    def write(self, api: Api, entry: Entry, body: Mapping[str, Any]) -> None:
+        """Register a service, or set only the status of its health check if the rest stands."""
+        if entry.key in self.outdated or not self.health.suffices(api, entry):
+            self.register(api, body)
+            self.health.registered(api, entry)
 
     def register(self, api: Api, body: Mapping[str, Any]) -> None:
         """Register a service. Remove those of its checks that are ours and not wanted.
@@ -81,4 +92,5 @@ class Standing:
             api.register(body)
         api.deregister(service_id)
         self.checks.pop(service_id, None)
+        self.health.gone(service_id)
         self.ours.pop(service_id, None)

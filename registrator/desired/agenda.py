@@ -29,6 +29,11 @@ class Agenda:
         with self.lock:
             self.tasks.setdefault(container_id, Task()).add(hint)
 
+    def is_idle(self, container_id: str) -> bool:
+        """Whether nothing is pending for a container, so that what is known of it is taken in."""
+        with self.lock:
+            return container_id not in self.tasks
+
     def started(self, container_id: str, time: float) -> None:
         """Note when a container started, in seconds of the engine's clock."""
         with self.lock:

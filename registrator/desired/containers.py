@@ -20,7 +20,16 @@ from registrator.desired.services import services
 from registrator.desired.untrusted import shown
 from registrator.desired.views import by_id, view
 from registrator.desired.withdrawn import Kill, Withdrawn
-from registrator.model import Container, LeftOut, Offer, Port, Reason, Service, Snapshot
+from registrator.model import (
+    Container,
+    ContainerHealth,
+    LeftOut,
+    Offer,
+    Port,
+    Reason,
+    Service,
+    Snapshot,
+)
 
 log = logging.getLogger("registrator.containers")
 
@@ -79,6 +88,11 @@ class Containers:
     def stopping(self) -> Set[str]:
         """The ids of the known containers that are being stopped."""
         return {key for key, known in self._known.items() if known.stops}
+
+    def has_health(self, container_id: str, health: ContainerHealth | None) -> bool:
+        """Whether this is known to be a container's health. Any thread may ask."""
+        known = self._known.get(container_id)
+        return known is not None and known.container.health is health
 
     def use_rules(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make all services anew, by other rules."""

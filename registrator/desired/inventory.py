@@ -100,6 +100,9 @@ class Inventory:
             return event.container_id in self._containers.ids
         if event.action == "kill":
             return self._agenda.killed(event.container_id, event.signal, event.time)
+        idle = self._agenda.is_idle(event.container_id)
+        if idle and self._containers.has_health(event.container_id, event.health):
+            return False  # Podman tells of each probe.
         ended = event.action == "die" and not self._keeps(event.exit_code)
         self._agenda.add(event.container_id, Hint(event.time, ended or event.action == "destroy"))
         if event.action == "start":

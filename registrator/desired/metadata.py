@@ -24,7 +24,7 @@ from registrator.model import METADATA_PREFIX, Container, unprintable
 # Keys that say what a service is. Every other key is an attribute.
 OWN_KEYS = frozenset(
     {
-        "name", "id", "tags", "ip", "ignore", "ports", "network", "aliases",
+        "name", "id", "tags", "ip", "ignore", "ports", "network", "aliases", "health",
         "enable_tag_override", "weight_passing", "weight_warning",
     }
 )  # fmt: skip

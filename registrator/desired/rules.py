@@ -15,7 +15,8 @@ class Rules:
     address `internal` takes (empty: the container's main one). `family` is 6 if IPv6 comes first.
     `filter` says which containers count at all. `filters` are the different filters of the
     registries. There are none if no registry has one. `on_stop` and `on_pause` take away the
-    services of a container that is being stopped, or that is paused.
+    services of a container that is being stopped, or that is paused. With `health` the container's
+    health check counts.
     """
 
     hostname: str
@@ -32,3 +33,4 @@ class Rules:
     on_pause: bool = False
     interface: str = ""
     family: int = 4
+    health: bool = False

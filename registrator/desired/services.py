@@ -36,6 +36,7 @@ from registrator.desired.untrusted import size as text_size
 from registrator.model import (
     METADATA_PREFIX,
     Container,
+    ContainerHealth,
     LeftOut,
     Offer,
     Port,
@@ -166,6 +167,7 @@ class _Maker:
             container_id=container.id,
             container_name=container.name,
             container_hostname=container.hostname,
+            health=self._health(),
             weights=weights_of(self.settings),
             tag_override=boolean(self.settings, "enable_tag_override", default=False),
             former_addresses=tuple(filter(None, container.networks.values())),
@@ -178,6 +180,11 @@ class _Maker:
             raise Rejection(f"{shown(ignore.key)} is set", Reason.IGNORED)
         if self.rules.explicit and not self.settings.text("name"):
             raise Rejection("", Reason.NOT_NAMED)
+
+    def _health(self) -> ContainerHealth:
+        """The health of the service, or NONE if the operator or the container does not want it."""
+        counts = self.rules.health and boolean(self.settings, "health", default=True)
+        return self.container.health if counts else ContainerHealth.NONE
 
     def _name(self) -> str:
         setting, derived = self.settings.get("name", Setting()), self.container.derived

@@ -17,6 +17,7 @@ from registrator.derived import NOTHING_DERIVED, Derived
 from registrator.model import (
     METADATA_PREFIX,
     Container,
+    ContainerHealth,
     EngineUnavailable,
     Port,
     Unreadable,
@@ -26,6 +27,12 @@ log = logging.getLogger("registrator.engine")
 
 # The ids and names of containers. They become parts of paths.
 CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+
+# The words of engines for the health of a container.
+HEALTH = {health.value: health for health in ContainerHealth}
+
+# How a listing's text ends, such as "Up 3 minutes (healthy)". Podman lacks the word "health".
+_LISTED_HEALTH = re.compile(r"\((healthy|unhealthy|(?:health: )?starting)\)")
 
 # Python's digits include those of all alphabets.
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
@@ -104,6 +111,7 @@ def _container(
             if derive is not None and runs and (ports or lists_ports)
             else NOTHING_DERIVED
         ),
+        health=HEALTH.get(_text((state.get("Health") or {}).get("Status")), ContainerHealth.NONE),
     )
 
 
@@ -212,8 +220,8 @@ def _ports(answer: Mapping[str, Any]) -> tuple[tuple[Port, ...], str]:
     return tuple(port for each in ports for port in each), unreadable
 
 
-def rows(text: str) -> Iterator[tuple[str, int]]:
-    """The id of each container of a listing, with a digest of what the listing says of it.
+def rows(text: str, health: bool = False) -> Iterator[tuple[str, int]]:
+    """The id of each container of a listing, with its `fingerprint`.
 
     A row without a readable id is left out, with a warning: inspections say what is gone. Raises
     `EngineUnavailable` if the text is not a JSON array.
@@ -223,7 +231,7 @@ def rows(text: str) -> Iterator[tuple[str, int]]:
         for row in items(text):
             found = row.get("Id") if isinstance(row, Mapping) else None
             if isinstance(found, str) and CONTAINER_ID.fullmatch(found):
-                yield intern(found), fingerprint(row)
+                yield intern(found), fingerprint(row, health)
             else:
                 strange += 1
     except (ValueError, RecursionError) as error:
@@ -249,13 +257,15 @@ def items(text: str) -> Iterator[Any]:
         raise ValueError("not a JSON array")
 
 
-def fingerprint(row: Mapping[str, Any]) -> int:
+def fingerprint(row: Mapping[str, Any], health: bool = False) -> int:
     """A digest of what a listing says of a container, without its age and the order of ports.
 
-    An engine writes the keys of each object in the same order every time.
+    With `health` the digest also changes with the container's health, if the listing tells it. An
+    engine writes the keys of each object in the same order every time.
     """
     ports = row.get("Ports")
     if isinstance(ports, list):
         ports = sorted(map(json.dumps, ports))
     rest = [row.get(key) for key in ("Names", "State", "Labels", "NetworkSettings")]
-    return hash(json.dumps([ports or [], rest]))
+    told = _LISTED_HEALTH.search(str(row.get("Status"))) if health else None
+    return hash(json.dumps([ports or [], rest, told and told[1]]))

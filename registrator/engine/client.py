@@ -16,7 +16,7 @@ import urllib3
 
 from registrator.engine.answers import Derive, container_of, rows
 from registrator.engine.connection import Connection
-from registrator.engine.event_lines import ALIASES, parse_event
+from registrator.engine.event_lines import ALIASES, HEALTH_STATUS, parse_event
 from registrator.http import Answer
 from registrator.model import Container, EngineUnavailable, Event, Unreadable
 
@@ -68,6 +68,7 @@ class DockerEngine:
         self._labels = labels
         self._events = {"type": ["container", "network"], "event": [*EVENTS, *more_events]}
         self._derive = derive
+        self._reads_health = HEALTH_STATUS in more_events
         self._stream: urllib3.BaseHTTPResponse | None = None
 
     @property
@@ -104,7 +105,8 @@ class DockerEngine:
         The digest changes if an inspection could tell something new. The listing is complete, or
         it raises.
         """
-        return dict(rows(self._get("/containers/json").data.decode(errors="replace")))
+        text = self._get("/containers/json").data.decode(errors="replace")
+        return dict(rows(text, self._reads_health))
 
     def inspect(self, container_id: str, timeout: float | None = None) -> Container | None:
         """The container as it is now, or None if it is gone.

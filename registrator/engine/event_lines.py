@@ -10,11 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from registrator.engine.answers import CONTAINER_ID
-from registrator.model import Event
+from registrator.engine.answers import CONTAINER_ID, HEALTH
+from registrator.model import ContainerHealth, Event
 
 # Podman has its own names for some actions.
 ALIASES = {"died": "die", "remove": "destroy"}
+
+# The event about a probe. Docker sends it if the health changed, and Podman at each probe.
+HEALTH_STATUS = "health_status"
 
 # An event that tells nothing but that something happened. Only a listing can say what.
 UNREADABLE = Event("", "", 0)
@@ -52,6 +55,8 @@ def parse_event(line: bytes) -> Event | None:
         return UNREADABLE
     action = action if isinstance(action, str) else ""
     action = ALIASES.get(action, action)
+    if action.partition(":")[0] == HEALTH_STATUS:
+        return Event(container_id, HEALTH_STATUS, _time(event), health=_health(event, action))
     sent = _signal(attributes) if action == "kill" else None
     return Event(container_id, action, _time(event), _exit_code(attributes), sent)
 
@@ -78,3 +83,9 @@ def _signal(attributes: Mapping[str, Any]) -> int | None:
     """The signal that was sent. Podman does not tell it."""
     told = attributes.get("signal")
     return int(told) if isinstance(told, str) and _SIGNAL.fullmatch(told) else None
+
+
+def _health(event: Mapping[str, Any], action: str) -> ContainerHealth | None:
+    """The health that an event tells: Docker in its action, Podman in a field of its own."""
+    told = action.partition(": ")[2] or event.get("HealthStatus")
+    return HEALTH.get(told) if isinstance(told, str) else None

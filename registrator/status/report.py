@@ -133,9 +133,9 @@ class RegistryReport(Report[RegistryRow]):
             service = entry.service
             self._log.log(
                 level,
-                "%s: registered %s as %s at %s (container %s)",
+                "%s: registered %s as %s at %s (container %s)%s",
                 name, service.name, service.id, Address(service.address, service.port),
-                service.container_name,
+                service.container_name, f", {entry.status}" if entry.status else "",
             )  # fmt: skip
         for key in removed:
             self._log.log(level, "%s: removed %s", name, key)
@@ -152,7 +152,9 @@ class RegistryReport(Report[RegistryRow]):
         self._tell_excluded(snapshot)
         for service_id, problem in problems.items():
             if self.row.problems.get(service_id) != problem:
-                self._log.warning(
+                level = logging.INFO if problem.reason is Reason.STARTING else logging.WARNING
+                self._log.log(
+                    level,
                     "%s: %s (container %s) is not registered: %s",
                     self.row.name, service_id, snapshot.services[service_id].container_name,
                     problem.text,

@@ -25,6 +25,9 @@ means that it names no owner, as the entries of gliderlabs/registrator do.
 | no      | anything else                                 | leave                             |
 
 Dangling entries that this process never wanted are removed only with ``-cleanup``.
+
+A registry that cannot tell the health of a service has no unhealthy ones (``-health``). A starting
+one is desired if its entry stands. Otherwise it waits. See `sync.by_health`.
 """
 
 import re
@@ -121,7 +124,12 @@ def diff(
         found = actual.get(key)
         if found is None:
             register.append(entry)
-        elif found.mark is Mark.OURS and found.held and found.content == entry.content:
+        elif (
+            found.mark is Mark.OURS
+            and found.held
+            and found.content == entry.content
+            and entry.status in ("", found.status)
+        ):
             continue  # This is by far the usual case, and the quickest check.
         elif why := _conflict(found, entry.service, here):
             conflicts[key] = why
@@ -136,11 +144,13 @@ def diff(
 
 
 def _differs(found: Actual, entry: Entry) -> bool:
-    """Whether our entry has to be written again: its mark, its lease or its content is not ours.
+    """Whether our entry has to be written again: its mark, lease, content or status is not ours.
 
     A twin's has another content or lease. If it has neither, the mark cannot become another one.
     """
-    return found.mark is Mark.NONE or not found.held or found.content != entry.content
+    if found.mark is Mark.NONE or not found.held or found.content != entry.content:
+        return True
+    return entry.status not in ("", found.status)
 
 
 def _conflict(found: Actual, service: Service, here: Here) -> str:
@@ -169,7 +179,13 @@ def entries(
     return found, problems
 
 
-def by_key(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[tuple[Entry, Entry]]]:
+def written(entry: Entry) -> Actual:
+    """An entry as it stands once it is written."""
+    service = entry.service
+    return Actual(entry.content, id=service.id, address=service.address, status=entry.status)
+
+
+def by_key(entries: Iterable[Entry]) -> tuple[Mapping[str, Entry], list[tuple[Entry, Entry]]]:
     """Give every entry its key; returns the entries by key, and the clashes as (loser, winner).
 
     If two entries claim one key and one of them has an alternate key, that one takes the

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from registrator.backend import Backend, BackendError, SessionLost, listing
-from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Reason, Snapshot
+from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Snapshot
 from registrator.status.report import RegistryReport, Written
-from registrator.sync.plan import Here, by_key, diff, entries, still_ours
+from registrator.sync.by_health import ByHealth
+from registrator.sync.plan import Here, by_key, diff, entries, still_ours, written
+from registrator.sync.problems import problems
 from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 
 # Seconds from an outage to another listing: a thawed server may still carry out a late write.
@@ -76,6 +78,7 @@ class Reconciler:
         self._refused: dict[str, tuple[str, str]] = {}  # key -> the refused content, and why
         self._backend = make(self.wake, self.wake_soon)
         self._any_thread = bool(getattr(self._backend, "any_thread", False))
+        self._by_health = ByHealth(bool(getattr(self._backend, "shows_health", False)))
 
     def publish(self, snapshot: Snapshot, *, wake: bool = True) -> None:
         """Take over the desired state. Without `wake`, the caller calls `step_here` next."""
@@ -148,22 +151,22 @@ class Reconciler:
         snapshot = self._latest
         if snapshot is None:
             return Written()
-        written, problems = Written(), self.report.row.problems
+        done, found = Written(), self.report.row.problems
         try:
             self._keep_alive()
             news = snapshot is not self.report.row.realised
             if news and self._spread_listing < math.inf:
                 self._listing_due = True  # The write needs a new connection anyway.
             if news or self._is_listing_due():
-                written, problems = self._realise(snapshot)
+                done, found = self._realise(snapshot)
         except Exception:
             # After a bug, too: no other thread may plan over nothing before the process ends.
             self._listing_due = self._failed_before = True
             raise
         self._failed_before = False
-        if self.report.realised(snapshot, problems, written):
+        if self.report.realised(snapshot, found, done):
             self._next_listing = min(self._next_listing, self._clock() + SECOND_LOOK)
-        return written
+        return done
 
     def _keep_alive(self) -> None:
         interval = self._backend.keepalive_interval
@@ -203,23 +206,18 @@ class Reconciler:
 
     def _realise(self, snapshot: Snapshot) -> tuple[Written, Mapping[str, Problem]]:
         """Write what is missing; returns what was written, and the problems by service id."""
-        self._entries, problems = entries(snapshot, self._entries, self._backend.entry)
+        self._entries, found = entries(snapshot, self._entries, self._backend.entry)
         desired, clashes = by_key(self._entries.values())
         if self._is_listing_due():
             self._look(desired)
+        desired = self._by_health.choose(desired, self._actual)
+        found |= self._by_health.problems()
         plan = self._plan(snapshot, desired)
         drift = snapshot is self.report.row.realised
-        written = self._apply(plan, drift)
+        done = self._apply(plan, drift)
         self._apply(self._withdrawal(desired), drift)
-        for loser, winner in clashes:
-            text = f"{winner.service.id} has the same place, {winner.key}"
-            problems[loser.service.id] = Problem(Reason.SAME_KEY, text)
-        for key, why in plan.conflicts.items():
-            problems[desired[key].service.id] = _problem(Reason.OTHERS_ENTRY, why, desired[key])
-        for key, (_, why) in self._refused.items():
-            if key in desired:
-                problems[desired[key].service.id] = _problem(Reason.REFUSED, why, desired[key])
-        return written, problems
+        found.update(problems(desired, clashes, plan.conflicts, self._refused))
+        return done, found
 
     def _is_refused(self, entry: Entry) -> bool:
         """Whether the registry refused this very content since the last listing."""
@@ -234,7 +232,8 @@ class Reconciler:
         here = Here(self._identity.hostname, snapshot.addresses, snapshot.host_addresses)
 
         def dangling(key: str) -> bool:
-            return key in self._wanted or (self._cleanup and snapshot.complete)
+            known = key in self._wanted or key in self._by_health.withheld
+            return known or (self._cleanup and snapshot.complete)
 
         for key in self._doubtful & writable.keys():
             if here.claims(self._actual[key], writable[key].service):
@@ -268,8 +267,7 @@ class Reconciler:
                 self._refused[entry.key] = (entry.content, refused[entry.key])
         for entry in registered:
             self._refused.pop(entry.key, None)
-            service = entry.service
-            self._actual[entry.key] = Actual(entry.content, id=service.id, address=service.address)
+            self._actual[entry.key] = written(entry)
         for key in removed:
             self._actual.pop(key, None)
             self._doubtful.discard(key)
@@ -303,8 +301,3 @@ class Reconciler:
         due = min(self._next_listing, self._spread_listing)
         interval = self._backend.keepalive_interval
         return due if interval is None else min(due, self._last_keepalive + interval)
-
-
-def _problem(reason: Reason, why: str, entry: Entry) -> Problem:
-    """A problem at the entry's place in the registry, which the text names unless it is the id."""
-    return Problem(reason, why if entry.key == entry.service.id else f"{why} ({entry.key})")

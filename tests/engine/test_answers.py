@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registrator.engine.answers import container_of, fingerprint, rows, signal_number
-from registrator.model import Container, Port
+from registrator.model import Container, ContainerHealth, Port
 
 ID = "0123456789abcdef" * 4
 
@@ -279,3 +279,43 @@ def test_a_network_may_have_addresses_of_both_kinds() -> None:
     found = container_of({"Id": "x", "NetworkSettings": {"Networks": networks}})
     assert found.networks == {"both": "10.1.0.2", "four": "10.2.0.2", "six": "2001:db8:6::2"}
     assert found.networks_6 == {"both": "2001:db8::2"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Up 2 minutes (healthy)", "Up 2 minutes (unhealthy)"),
+        ("Up 1 second (health: starting)", "Up 1 second (healthy)"),
+        ("Up 1 second (starting)", "Up 1 second (unhealthy)"),
+        ("Up 1 second", "Up 1 second (healthy)"),
+    ],
+)
+def test_a_listing_shows_another_health_only_if_it_counts(before: str, after: str) -> None:
+    old, new = {**ROW, "Status": before}, {**ROW, "Status": after}
+    older = {**ROW, "Status": after.replace("Up", "Up 3 hours and")}
+    assert fingerprint(old, health=True) != fingerprint(new, health=True)
+    assert fingerprint(new, health=True) == fingerprint(older, health=True)
+    assert fingerprint(old) == fingerprint(new)
+
+
+@pytest.mark.parametrize("status", [None, 3, ["healthy"], "(healthiest)", "healthy"])
+def test_a_listing_without_a_health(status: object) -> None:
+    assert fingerprint({**ROW, "Status": status}, health=True) == fingerprint(ROW)
+
+
+@pytest.mark.parametrize(
+    ("state", "health"),
+    [
+        ({}, ContainerHealth.NONE),
+        ({"Health": None}, ContainerHealth.NONE),
+        ({"Health": {"Status": ""}}, ContainerHealth.NONE),
+        ({"Health": {"Status": "none"}}, ContainerHealth.NONE),
+        ({"Health": {"Status": "of a new kind"}}, ContainerHealth.NONE),
+        ({"Health": {"Status": "starting", "Log": None}}, ContainerHealth.STARTING),
+        ({"Health": {"Status": "healthy"}}, ContainerHealth.HEALTHY),
+        ({"Health": {"Status": "unhealthy"}}, ContainerHealth.UNHEALTHY),
+    ],
+)
+def test_the_health_of_a_container(state: dict[str, object], health: ContainerHealth) -> None:
+    answer = {"Id": "abc", "State": {"Running": True, **state}}
+    assert container_of(answer).health is health

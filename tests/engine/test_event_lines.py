@@ -5,7 +5,7 @@ import json
 import pytest
 
 from registrator.engine.event_lines import parse_event
-from registrator.model import Event
+from registrator.model import ContainerHealth, Event
 
 
 def line(**parts: object) -> bytes:
@@ -92,3 +92,28 @@ def test_podman_names_a_container_by_the_event_of_a_network_only_if_it_joins_or_
     actor = {"ID": "abc", "Attributes": {"name": "web1"}}
     assert parse_event(line(Type="network", Action=action, Actor=actor)) == Event("abc", action, 5)
     assert parse_event(line(Type="network", Action="remove", Actor=actor)) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "health"),
+    [
+        ({"Action": "health_status: healthy"}, ContainerHealth.HEALTHY),
+        ({"Action": "health_status: unhealthy"}, ContainerHealth.UNHEALTHY),
+        ({"Action": "health_status", "HealthStatus": "healthy"}, ContainerHealth.HEALTHY),
+        ({"Action": "health_status", "HealthStatus": "starting"}, ContainerHealth.STARTING),
+        # Only an inspection can say.
+        ({"Action": "health_status"}, None),
+        ({"Action": "health_status", "HealthStatus": ["healthy"]}, None),
+        ({"Action": "health_status: better than ever"}, None),
+    ],
+)
+def test_the_health_that_a_probe_found(
+    parts: dict[str, object], health: ContainerHealth | None
+) -> None:
+    assert parse_event(line(**parts)) == Event("abc", "health_status", 5, health=health)
+
+
+def test_no_label_makes_a_health() -> None:
+    attributes = {"HealthStatus": "healthy", "health_status": "healthy", "name": "web1"}
+    event = parse_event(line(Action="health_status", Actor={"ID": "abc", "Attributes": attributes}))
+    assert event == Event("abc", "health_status", 5)

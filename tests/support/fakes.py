@@ -16,6 +16,7 @@ from registrator.backend import Rejected, SessionLost, Unavailable, require_port
 from registrator.model import (
     Actual,
     Container,
+    ContainerHealth,
     EngineSlow,
     EngineUnavailable,
     Entry,
@@ -91,6 +92,12 @@ class FakeEngine:
         self.containers[container_id] = dataclasses.replace(before, paused=paused)
         return Event(container_id, "pause" if paused else "unpause", next(self._clock))
 
+    def probe(self, container_id: str, health: ContainerHealth) -> Event:
+        """Give a container another health; returns the event that tells of it."""
+        old = self.containers[container_id]
+        self.containers[container_id] = dataclasses.replace(old, health=health)
+        return Event(container_id, "health_status", next(self._clock), health=health)
+
     def remove(self, container_id: str) -> Event:
         """Take a container away; returns the event that tells of it."""
         self.containers.pop(container_id, None)
@@ -115,8 +122,8 @@ class FakeEngine:
         if self.mute:
             raise EngineUnavailable("status 500")
         return {
-            c.id: hash((c.name, c.started_at, c.paused)) for c in self.containers.values()
-            if c.exit_code is None
+            c.id: hash((c.name, c.started_at, c.paused, c.health))
+            for c in self.containers.values() if c.exit_code is None
         }  # fmt: skip
 
     def inspect(self, container_id: str, timeout: float | None = None) -> Container | None:
@@ -198,7 +205,9 @@ class FakeBackend:
         if service.name == "forbidden":
             raise Rejected("its name is forbidden here")
         require_port(service)
-        return Entry(service.id, json.dumps(dataclasses.asdict(service)), service)
+        content = dataclasses.asdict(service)
+        del content["health"]  # As in the registries that cannot show it.
+        return Entry(service.id, json.dumps(content), service)
 
     def list(self, keys: Collection[str] = (), /) -> Mapping[str, Actual]:
         """As `Backend.list`. It shows nothing of other owners but what stands at `keys`."""

@@ -24,13 +24,14 @@ from support.fakes import (
 from registrator.backend import BackendError
 from registrator.desired.inventory import PORTION, Inventory
 from registrator.desired.rules import Rules
-from registrator.model import EngineUnavailable, Event, Identity
+from registrator.model import ContainerHealth, EngineUnavailable, Event, Identity
 from registrator.status.report import RegistryReport
 from registrator.sync.reconciler import Reconciler
 
 HOST = Identity("engine-1", "h")
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 THEIRS = ("content", "engine-2", None)
+NONE, STARTING, HEALTHY, UNHEALTHY = ContainerHealth
 
 
 class Host(RuleBasedStateMachine):
@@ -54,7 +55,7 @@ class Host(RuleBasedStateMachine):
         )
         self.inventory = Inventory(
             self.engine,
-            Rules(hostname="h", forced_ip="127.0.0.7", on_stop=True, on_pause=True),
+            Rules(hostname="h", forced_ip="127.0.0.7", on_stop=True, on_pause=True, health=True),
             self.reconciler.publish,
             clock=lambda: self.now,
             lanes=self.lanes,
@@ -63,11 +64,20 @@ class Host(RuleBasedStateMachine):
     def _backend(self, *_: Any) -> FakeBackend:
         return FakeBackend(self.registry, HOST)
 
-    @rule(name=NAMES, custom_id=st.booleans())
-    def start(self, name: str, custom_id: bool) -> None:
+    @rule(name=NAMES, custom_id=st.booleans(), checked=st.booleans())
+    def start(self, name: str, custom_id: bool, checked: bool) -> None:
         self.port += 1
         env = {"SERVICE_ID": "shared"} if custom_id else {}
-        self.pending.append(self.engine.start(container(name, self.port, env=env)))
+        health = ContainerHealth.STARTING if checked else ContainerHealth.NONE
+        made = container(name, self.port, env=env, health=health)
+        self.pending.append(self.engine.start(made))
+
+    @rule(name=NAMES, health=st.sampled_from(ContainerHealth))
+    def probe(self, name: str, health: ContainerHealth) -> None:
+        """Its health check passes or fails, or starts anew."""
+        found = self.engine.containers.get(container(name).id)
+        if found and found.exit_code is None and NONE not in (found.health, health):
+            self.pending.append(self.engine.probe(found.id, health))
 
     @rule(name=NAMES)
     def die(self, name: str) -> None:
@@ -176,9 +186,15 @@ class Host(RuleBasedStateMachine):
         }  # fmt: skip
         wanted = {}
         for c in sorted(running.values(), key=lambda c: (c.started_at, c.id)):
-            wanted[c.env.get("SERVICE_ID") or f"h:{c.name}:80"] = c.ports[0].host_port
+            wanted[c.env.get("SERVICE_ID") or f"h:{c.name}:80"] = c
         entries = {key: value[2] for key, value in self.registry.entries.items() if value != THEIRS}
-        assert {key: service.port for key, service in entries.items() if service} == wanted
+        ports = {key: service.port for key, service in entries.items() if service}
+        # A starting one is as it was: there or not.
+        assert ports == {
+            key: c.ports[0].host_port
+            for key, c in wanted.items()
+            if c.health in (NONE, HEALTHY) or (c.health is STARTING and key in ports)
+        }
         before = self.registry.writes
         self.now += 100
         self.inventory.resync()
