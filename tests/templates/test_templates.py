@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registrator.templates import EvaluationError, Template, TemplateError
-from registrator.templates.limits import MAX_BYTES, MAX_STEPS
+from registrator.templates.limits import BYTES_A_STEP, MAX_BYTES, MAX_STEPS, Limits, Output
 from registrator.templates.parser import MAX_DEPTH
 
 PARITY = Path(__file__).resolve().parents[1] / "parity"
@@ -324,3 +324,18 @@ def test_only_a_match_imports_the_regular_expressions() -> None:
     assert "re2" not in sys.modules
     assert made('{{ matchFirstElement "^-p" .Args }}') == "-p"
     assert "re2" in sys.modules
+
+
+def test_the_limits_are_exact_and_those_of_the_document() -> None:
+    limits = Limits()
+    for _ in range(9_998):
+        limits.step(BYTES_A_STEP - 1)
+    limits.step(BYTES_A_STEP)
+    assert limits.steps == MAX_STEPS == 10_000
+    with pytest.raises(EvaluationError):
+        limits.step()
+    out = Output(Limits())
+    out.add("é" * 32 * 1024)
+    with pytest.raises(EvaluationError):
+        out.add("x")
+    assert "at most 10,000 steps and 64 KiB" in (PARITY.parents[1] / "docs/services.md").read_text()
