@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.consul import backend
 
-from registrator.backend import ConfigError, Context, load, require_known_options, secret
+from registrator.backend import (
+    ConfigError,
+    Context,
+    Rejected,
+    load,
+    require_known_options,
+    secret,
+)
+from registrator.model import Service
 from registrator.uri import parse
 
 # Every variable that a scheme reads a secret from, with what it needs beside it.
@@ -78,3 +89,20 @@ def test_an_unknown_option_is_told_with_those_there_are() -> None:
         ConfigError, match=r"^unknown option tiemout; known are filter, timeout, value$"
     ):
         require_known_options(given, "value")
+
+
+@pytest.mark.parametrize(
+    "uri", ["consulkv://h/p", "etcd://h/p", "skydns2://h/local", "zookeeper://h/p", "file:///run/x"]
+)
+def test_a_service_without_a_port_is_for_consul_only(uri: str) -> None:
+    """A backend opens no connection for that."""
+    worker = Service("h:work:0", "work", "192.0.2.1", 0, 0)
+    with closing(backend(uri)) as ours, pytest.raises(Rejected, match="it has no port"):
+        ours.entry(worker)
+    with closing(backend("consul://h")) as consul:
+        assert consul.entry(worker).key == "h:work:0"
+        reports = replace(worker, attrs={"check_ttl": "30s"})
+        assert consul.entry(reports).key == "h:work:0"
+        for key in ("check_tcp", "check_http", "check_grpc"):
+            with pytest.raises(Rejected, match="its check needs one"):
+                consul.entry(replace(worker, attrs={key: "/x"}))
