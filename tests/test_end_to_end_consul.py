@@ -90,7 +90,8 @@ def test_several_checks_and_weights(
     # Somebody removes a check, and another one changes the weights.
     put(consul, f"agent/check/deregister/registrator-check-2:{ID}")
     until(lambda: checks(consul) == three, "the check again")
-    altered = {"ID": ID, "Name": "web", "Meta": stands(consul)["Meta"], "Weights": {"Passing": 2}}
+    same = {key: stands(consul)[key] for key in ("ID", "Address", "Port", "Tags", "Meta")}
+    altered = same | {"Name": "web", "Weights": {"Passing": 2, "Warning": 0}}
     put(consul, "agent/service/register", altered)
     until(lambda: stands(consul)["Weights"]["Passing"] == 10, "the weights again")
     # Another container of that name, while no agent runs: what it does not ask for goes.
