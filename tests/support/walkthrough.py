@@ -114,7 +114,9 @@ def look_at_agent(host: Host, folder: Path, line: str, variables: Mapping[str, s
         agent.wait_log(r"Docker engine \S+ at ")
         agent.wait_log(r"connected to|: registered ")
         assert agent.stop() == 0, agent.tail()
-        assert not re.search(" (WARN|ERROR)", agent.log), agent.tail()
+        # A page's containers use the new keys on purpose.
+        faults = [each for each in agent.log.splitlines() if "settings now" not in each]
+        assert not re.search(" (WARN|ERROR)", "\n".join(faults)), agent.tail()
     finally:
         agent.kill()
 
