@@ -99,12 +99,14 @@ class DockerAPI:
         command: Sequence[str] = (),
         restart: str = "no",
         stop_signal: str = "",
+        health_cmd: str = "",
         **host_config: object,
     ) -> str:
         """Make a container without starting it; returns its id.
 
         `ports` maps ``80/tcp`` and the like to a host port, to an address and port, or to several
-        of these. `network` is any network mode; `restart` is a policy's name.
+        of these. `network` is any network mode; `restart` is a policy's name. `health_cmd` runs
+        every second, and one failure counts.
         """
         bindings = {port: _bindings(given) for port, given in (ports or {}).items()}
         body: dict[str, object] = {
@@ -122,6 +124,9 @@ class DockerAPI:
         }
         if command:
             body["Cmd"] = [*command]
+        if health_cmd:
+            probe = {"Interval": 10**9, "Timeout": 60 * 10**9, "Retries": 1}
+            body["Healthcheck"] = {"Test": ["CMD-SHELL", health_cmd], **probe}
         if stop_signal:
             body["StopSignal"] = stop_signal
         made = self.request("POST", f"/containers/create?{urlencode({'name': name})}", body)
@@ -157,6 +162,11 @@ class DockerAPI:
     def kill(self, container: str, signal: str = "KILL") -> None:
         """Send a signal; does not wait for what comes of it."""
         self.request("POST", f"/containers/{container}/kill?signal={signal}")
+
+    def execute(self, container: str, *command: str) -> None:
+        """Run a command in a container; does not wait for its end."""
+        made = self.request("POST", f"/containers/{container}/exec", {"Cmd": [*command]})
+        self.request("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
     def remove(self, container: str) -> None:
         """Kill it if it runs, and take it away."""
