@@ -686,7 +686,7 @@ def test_whatever_a_container_sets_its_services_are_sound(
         assert all(unicodedata.category(c) not in ("Cc", "Cs") for text in texts for c in text)
         assert all(len(text) <= MAX_TAG for text in texts)
         assert not {".."} & {*service.id.split("/"), *service.name.split("/")}
-        json.dumps(dataclasses.asdict(service), ensure_ascii=False).encode()
+        json.dumps(service.record, ensure_ascii=False).encode()
     said = [text for _, text in lines(container, offer.left_out)]
     assert all(unicodedata.category(char) not in ("Cc", "Cs") for text in said for char in text)
     assert len(set(said)) == len(said)
