@@ -56,6 +56,7 @@ class Container:
     cannot be read, and is empty if there is none. `stop_signal` asks the container to end. It is 0
     if events cannot tell which signal was sent. `stop_timeout` is the time that the container then
     gets, in seconds, and negative if there is no limit. `derived` is made of the whole answer.
+    `probed_at` is when the last probe ended that the engine tells of, like `started_at`, or 0.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Container:
     paused: bool = False
     derived: Derived = NOTHING_DERIVED
     health: ContainerHealth = ContainerHealth.NONE
+    probed_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

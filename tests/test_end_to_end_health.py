@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,41 @@ def test_a_container_opts_out(clean_engine: Dockerd, consul: Consul, agent: RunA
     run.wait_log("container wrong .*SERVICE_HEALTH")
     until(lambda: consul.api("agent/services").keys() == {"h:web:80"}, "the one")
     assert CHECK not in consul.api("agent/checks")
+
+
+def test_a_restart_of_the_engine_takes_no_healthy_entry_away(
+    agent: RunAgent, tmp_path: Path
+) -> None:
+    """With live-restore an engine reads the health from its disk, or starts the checks anew."""
+    path = tmp_path / "services.json"
+    engine = Dockerd(tmp_path / "engine", live_restore=True)
+    try:
+        engine.start()
+        engine.api.import_image("web", expose=[80])
+        run = agent(*words(f"file://{path}"), docker_host=engine.host)
+        container = engine.api.run("web", publish_all=True, health_cmd=PROBE)
+        run.wait_log("h:web:80 .* is not registered: ")
+        until(lambda: _health(engine) == "unhealthy", "the first probe")
+        passes(engine)
+        until(lambda: in_file(path), "the file")
+        engine.kill()
+        _make_outdated(engine.data / "containers" / container / "config.v2.json")
+        engine.start()
+        run.wait_log("Docker engine: recovered")
+        engine.api.run("later", publish_all=True)
+        until(lambda: "h:later:80" in path.read_text(), run.tail)
+        assert "h:web:80" in path.read_text()
+        assert "removed h:web:80" not in run.log
+    finally:
+        engine.remove()
+
+
+def _make_outdated(state: Path) -> None:
+    """Let an engine's file say what it said before the last probe."""
+    said = json.loads(state.read_text())
+    health = said["State"]["Health"]
+    health["Status"], health["Log"] = "unhealthy", health["Log"][:1]
+    state.write_text(json.dumps(said))
 
 
 def _health(engine: Dockerd) -> str:

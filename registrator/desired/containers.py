@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+from registrator.desired.latest_health import with_latest_health
 from registrator.desired.left_out import lines
 from registrator.desired.new_keys import warning
 from registrator.desired.rules import Rules
@@ -105,6 +106,8 @@ class Containers:
         Returns when to look at it again without a hint.
         """
         known = self._known.get(container_id)
+        if known is not None and container is not None:
+            container = with_latest_health(container, known.container)
         if container is None:
             self._withdrawn.forget(container_id)
             if known is not None:

@@ -89,6 +89,7 @@ def _container(
     }
     lists_ports = any(key.upper() == _PORTS_KEY for key in (*env, *kept))
     networks, networks_6 = _networks(answer.get("NetworkSettings") or {}, mode)
+    health = state.get("Health") or {}
     return Container(
         id=intern(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
@@ -111,7 +112,10 @@ def _container(
             if derive is not None and runs and (ports or lists_ports)
             else NOTHING_DERIVED
         ),
-        health=HEALTH.get(_text((state.get("Health") or {}).get("Status")), ContainerHealth.NONE),
+        health=HEALTH.get(_text(health.get("Status")), ContainerHealth.NONE),
+        probed_at=max(
+            (_nanoseconds(str(p.get("End"))) for p in health.get("Log") or ()), default=0
+        ),
     )
 
 

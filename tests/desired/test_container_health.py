@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support.fakes import FakeEngine, container
 
@@ -135,3 +137,44 @@ def test_a_missed_change_is_found_by_a_listing() -> None:
     stock.inventory.resync()
     stock.inventory.step()
     assert stock.health is UNHEALTHY
+
+
+def looks(*seen: tuple[ContainerHealth, int], started_at: int = 1) -> ContainerHealth:
+    """The health after looks that found a health and the end of the last probe.
+
+    The last look found the run that began at `started_at`.
+    """
+    stock = Stock(STARTING)
+    web = container("web").id
+    for number, (health, probed_at) in enumerate(seen, 1):
+        began = started_at if number == len(seen) else 1
+        found = container("web", health=health, probed_at=probed_at, started_at=began)
+        stock.engine.containers[web] = found
+        assert stock.mark(Event(web, "rename", 5))
+    return stock.health
+
+
+def test_a_newer_probe_counts() -> None:
+    assert looks((HEALTHY, 10), (UNHEALTHY, 11)) is UNHEALTHY
+    assert looks((HEALTHY, 10), (UNHEALTHY, 11), (HEALTHY, 12)) is HEALTHY
+
+
+@pytest.mark.parametrize("probed_at", [0, 9, 10])
+@pytest.mark.parametrize("told", [STARTING, UNHEALTHY, NONE])
+def test_an_engine_does_not_go_back_to_the_past(told: ContainerHealth, probed_at: int) -> None:
+    """As a restarted one with live-restore may."""
+    assert looks((HEALTHY, 10), (told, probed_at)) is HEALTHY
+    assert looks((HEALTHY, 10), (told, probed_at), (UNHEALTHY, 11)) is UNHEALTHY
+
+
+def test_another_run_of_a_container_has_a_health_of_its_own() -> None:
+    assert looks((HEALTHY, 10), (STARTING, 10), started_at=2) is STARTING
+
+
+def test_without_the_time_of_probes_each_health_counts() -> None:
+    assert looks((HEALTHY, 0), (UNHEALTHY, 0)) is UNHEALTHY
+
+
+def test_a_clock_that_was_put_back_hides_no_health() -> None:
+    to_come = time.time_ns() + 3600 * 10**9
+    assert looks((HEALTHY, to_come), (UNHEALTHY, 11)) is UNHEALTHY

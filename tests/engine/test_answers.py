@@ -319,3 +319,18 @@ def test_a_listing_without_a_health(status: object) -> None:
 def test_the_health_of_a_container(state: dict[str, object], health: ContainerHealth) -> None:
     answer = {"Id": "abc", "State": {"Running": True, **state}}
     assert container_of(answer).health is health
+
+
+@pytest.mark.parametrize(
+    ("log", "probed_at"),
+    [
+        (None, 0),
+        ([], 0),
+        ([{}, {"End": None}, {"End": "soon"}], 0),
+        ([{"End": "1970-01-01T01:00:05.123456789+01:00"}], 5_123_456_000),
+        ([{"End": "1970-01-01T00:00:03Z"}, {"End": "1970-01-01T00:00:04Z"}], 4 * 10**9),
+    ],
+)
+def test_the_end_of_the_last_probe(log: object, probed_at: int) -> None:
+    answer = {"Id": "abc", "State": {"Health": {"Status": "healthy", "Log": log}}}
+    assert container_of(answer).probed_at == probed_at
