@@ -179,3 +179,28 @@ def test_paused_containers(clean_podman: Podman, registry: Consul, agent: RunAge
     becomes(registry, {}, "pause")
     podman.api.unpause("web1")
     becomes(registry, web1, "unpause")
+
+
+def test_the_health_of_a_container(clean_podman: Podman, registry: Consul, agent: RunAgent) -> None:
+    podman = clean_podman
+
+    def status() -> str:
+        return str(registry.api("agent/checks").get(check, {}).get("Status"))
+
+    def becomes_after_probes(wanted: str) -> None:
+        # The event of a probe tells the health before it.
+        def probed() -> bool:
+            podman.probe("web1")
+            return status() == wanted
+
+        until(probed, lambda: f"{wanted}: {status()}")
+
+    check = "registrator-health:h:web1:80"
+    agent(*words(registry, "-health"), docker_host=podman.host)
+    podman.run("web1", publish_all=True, health_cmd="test -f /ok")
+    becomes(registry, {"h:web1:80": published(podman, "web1")}, "start")
+    assert status() == "critical"
+    podman.api.execute("web1", "sh", "-c", "echo > /ok")
+    becomes_after_probes("passing")
+    podman.api.execute("web1", "busybox", "rm", "/ok")
+    becomes_after_probes("critical")
