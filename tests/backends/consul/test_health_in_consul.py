@@ -13,7 +13,7 @@ from support.servers import Consul
 
 from registrator.backend import Backend
 from registrator.model import ContainerHealth, Identity, Mark, Plan, Service, Snapshot
-from registrator.status.report import RegistryReport
+from registrator.status.report import RegistryReport, Written
 from registrator.sync.reconciler import Reconciler
 
 NONE, STARTING, HEALTHY, UNHEALTHY = ContainerHealth
@@ -35,6 +35,7 @@ class Agent:
 
     def __init__(self, watched: RecordingHTTPProxy, **context: Any) -> None:
         self.now = 0.0
+        self.done = Written()
         self._watched = watched
         self._backend = backend(f"consul://{watched.address}", **context)
         self._reconciler = Reconciler(
@@ -50,7 +51,7 @@ class Agent:
         else:
             own = frozenset({wanted.address})
             self._reconciler.publish(Snapshot({wanted.id: wanted}, own, host_addresses=own))
-        self._reconciler.step()
+        self.done = self._reconciler.step()
         return [request.path.partition("?")[0] for request in self._watched.writes[before:]]
 
     def close(self) -> None:
@@ -86,6 +87,12 @@ def test_the_life_of_a_check(agent: Agent, consul: Consul) -> None:
     assert agent.writes(replace(OWN, health=UNHEALTHY)) == [UPDATE]
     assert statuses(consul) == {own: "passing", CHECK: "critical"}
     assert agent.writes() == []
+
+
+def test_other_news_write_nothing(agent: Agent) -> None:
+    for health, wrote in ((HEALTHY, 1), (HEALTHY, 0), (UNHEALTHY, 1), (UNHEALTHY, 0)):
+        agent.writes(replace(OWN, health=health))
+        assert agent.done == (wrote, 0)
 
 
 def test_another_registration_keeps_the_status(agent: Agent, consul: Consul) -> None:
