@@ -95,7 +95,7 @@ def test_a_restart_of_the_engine_takes_no_healthy_entry_away(
     try:
         engine.start()
         engine.api.import_image("web", expose=[80])
-        run = agent(*words(f"file://{path}"), docker_host=engine.host)
+        run = agent(*words(f"file://{path}", resync="0"), docker_host=engine.host)
         container = engine.api.run("web", publish_all=True, health_cmd=PROBE)
         run.wait_log("h:web:80 .* is not registered: ")
         until(lambda: _health(engine) == "unhealthy", "the first probe")
@@ -117,7 +117,7 @@ def _make_outdated(state: Path) -> None:
     """Let an engine's file say what it said before the last probe."""
     said = json.loads(state.read_text())
     health = said["State"]["Health"]
-    health["Status"], health["Log"] = "unhealthy", health["Log"][:1]
+    health["Status"], health["Log"] = "unhealthy", (health["Log"] or [])[:1]
     state.write_text(json.dumps(said))
 
 
