@@ -148,7 +148,8 @@ def consul_records(consul: Consul, proxy: RecordingHTTPProxy) -> dict[str, Any]:
     for request in proxy.requests:
         if request.path.startswith("/v1/agent/service/register"):
             body = {key.lower(): value for key, value in json.loads(request.body).items()}
-            sent = body.get("check") or {}
+            # The original sends its only check alone. Consul makes the same of it.
+            sent: dict[str, Any] = next(iter(body["checks"]), {})
             checks[body["id"]] = {key.lower().replace("_", ""): v for key, v in sent.items()}
     return {
         service_id: {

@@ -175,6 +175,7 @@ def started_by_the_unit(host: Host) -> None:
         '| sed "s#\\$REGISTRIES#$REGISTRIES#")'
     )
     host.run("docker", "stop", "registrator")
+    until(lambda: len(held(host)) == 1, lambda: str(held(host)))
     (web,) = held(host)
     host.run("curl", "-sX", "PUT", f"http://127.0.0.1:8500/v1/agent/service/deregister/{web}")
     shown = host.run("sh", "-c", f"({script}) 2>&1 | sed '/registered web/q'")

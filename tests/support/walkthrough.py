@@ -8,11 +8,14 @@ the foreground is ended once it has found its engine and a registry.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from registrator.health import NAME, problems
 from support.host import Host
 from support.process import Process
 from support.wait import until
@@ -113,12 +116,23 @@ def look_at_agent(host: Host, folder: Path, line: str, variables: Mapping[str, s
         agent.launch()
         agent.wait_log(r"Docker engine \S+ at ")
         agent.wait_log(r"connected to|: registered ")
+        # It may have written the first part only.
+        until(lambda: is_well(agent.pid), lambda: agent.tail())
         assert agent.stop() == 0, agent.tail()
         # A page's containers use the new keys on purpose.
         faults = [each for each in agent.log.splitlines() if "settings now" not in each]
         assert not re.search(" (WARN|ERROR)", "\n".join(faults)), agent.tail()
     finally:
         agent.kill()
+
+
+def is_well(pid: int) -> bool:
+    """Whether the health note of the agent with this process id has no problem."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # The agent may close others meanwhile.
+            if str(file.readlink()).startswith(f"/memfd:{NAME} "):
+                return not problems(file.read_text(), time.monotonic())
+    return False
 
 
 def shape(text: str) -> list[list[str]]:
