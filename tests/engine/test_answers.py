@@ -286,6 +286,7 @@ def test_a_network_may_have_addresses_of_both_kinds() -> None:
     [
         ("Up 2 minutes (healthy)", "Up 2 minutes (unhealthy)"),
         ("Up 1 second (health: starting)", "Up 1 second (healthy)"),
+        ("Up 1 second", "Up 1 second (health: starting)"),
         ("Up 1 second (starting)", "Up 1 second (unhealthy)"),
         ("Up 1 second", "Up 1 second (healthy)"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from support.servers import Consul, start_all
 from support.wait import until
 
 from registrator.backend import Backend, SessionLost, Unavailable
-from registrator.model import Plan
+from registrator.model import ContainerHealth, Plan
 from registrator.sync.plan import Here, by_key, diff
 
 HERE = Here("host", frozenset({"127.9.0.1"}), frozenset({"127.9.0.1"}))
@@ -23,7 +24,10 @@ Pair = tuple[Consul, Consul]
 KNOCK = {"X-Consul-Token": MASTER}
 LEASED: Mapping[str, Any] = {"ttl": 30, "ttl_refresh": 10}
 ENDS = service(3)
-CHECKED = service(1, {"check_ttl": "1h", "check_initial_status": "passing"})
+CHECKED = replace(
+    service(1, {"check_ttl": "1h", "check_initial_status": "passing"}),
+    health=ContainerHealth.HEALTHY,
+)
 
 
 @pytest.fixture(scope="module")
