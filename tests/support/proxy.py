@@ -106,9 +106,13 @@ class TCPProxy:
             for each in pair:
                 each.transport.abort()
         finally:
-            self._open.difference_update(pair)
             for each in pair:
                 each.close()
+            # One with unsent data stays open until somebody reads it, or until the proxy ends.
+            for each in pair:
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
+            self._open.difference_update(pair)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._upstream.startswith("unix://"):
