@@ -62,7 +62,12 @@ campaign = cd tests && ../.venv/bin/python -m faults $(if $(REGISTRY),--registry
 faults: servers ## Random faults by seed on real clusters, and how long each fault and a stop take
 	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.ends)
 	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.maintenance)
+	$(if $(REGISTRY),,cd tests && ../.venv/bin/python -m faults.rolling)
 	$(campaign) --seeds $(SEEDS) --first $(FIRST) $(if $(REGISTRY),,--timings)
+
+.PHONY: rolling
+rolling: servers ## Ten rolling updates under load, with and without the options; counts failed requests
+	cd tests && ../.venv/bin/python -m faults.rolling
 
 # make mutants MODULE=sync/plan; without MODULE it takes hours.
 .PHONY: mutants

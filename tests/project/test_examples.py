@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.rolling import update
 from support.host import Host
 from support.servers import program
 from support.wait import until
@@ -103,6 +104,12 @@ def test_nginx_reaches_every_instance(compose: Host) -> None:
             until(lambda n=number: len(answers(compose)) == n, lambda: str(answers(compose)))  # type: ignore[misc]
     finally:
         down(compose, folder)
+
+
+def test_requests_fail_in_a_rolling_update_without_the_options(compose: Host) -> None:
+    """The example's page shows that none fails with them."""
+    count = update(compose, updates=1, options="", instances=1)
+    assert count.requests > count.failed > 0
 
 
 def serve(host: Host, folder: Path, found: list[dict[str, Any]]) -> None:
