@@ -165,6 +165,7 @@ class Reason(Enum):
     SAME_KEY = "another service has the same place in the registry"
     OTHERS_ENTRY = "somebody else's entry stands in its place"
     REFUSED = "the registry refuses it"
+    REGISTRY_AWAY = "the registry does not answer"
     RESTART_LOOP = "it restarts again and again"
     WITHDRAWN = "it is being stopped"
     PAUSED = "it is paused"
@@ -200,10 +201,14 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The services of a container, and each port that is left out."""
+    """The services of a container, and each port that is left out.
+
+    `container` has its facts, unless it was never inspected.
+    """
 
     services: tuple[Service, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    container: Container | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

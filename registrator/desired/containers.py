@@ -95,6 +95,11 @@ class Containers:
         known = self._known.get(container_id)
         return known is not None and known.container.health is health
 
+    def get(self, container_id: str) -> Container | None:
+        """What is known of a container."""
+        known = self._known.get(container_id)
+        return known.container if known else None
+
     def use_rules(self, rules: Rules, addresses: frozenset[str]) -> None:
         """Make all services anew, by other rules."""
         self._rules, self._addresses = rules, addresses
@@ -216,7 +221,7 @@ def _without_lost_ids(offer: Offer, winners: Mapping[int, Service]) -> Offer:
         port = Port(service.private_port, service.protocol)
         left_out.append(LeftOut(port, Reason.SAME_ID, text))
     kept = tuple(service for service in offer.services if service not in lost)
-    return Offer(kept, (*offer.left_out, *left_out))
+    return Offer(kept, (*offer.left_out, *left_out), offer.container)
 
 
 def _peer_id(container: Container) -> str:

@@ -118,6 +118,7 @@ class Inspections:
     def _settle(self, container_id: str, task: Task, container: Container | None) -> None:
         """Take in what a container is now. An answer that is still to come is of no use."""
         task.retry_at, task.wait, task.left_out, task.asked = math.inf, 0.0, None, None
+        task.container = None
         if container is not None and container.exit_code is not None:
             told = self._containers.is_told_to_stop(container)
             if self._keeps(container.exit_code) and not told:
@@ -135,6 +136,7 @@ class Inspections:
                 container_id[:12], SETTLE,
             )  # fmt: skip
         task.retry_at, task.asked = calm_at, None
+        task.container = self._containers.get(container_id) or task.container
         task.left_out = LeftOut(None, Reason.RESTART_LOOP)
         self._containers.put(container_id, None)
 

@@ -143,7 +143,7 @@ class Inventory:
                 report.failed(error)
             if not isinstance(error, EventsLost):
                 self._engine.interrupt()
-            return engine_backoff(report.row.failures)
+            return report.waits(engine_backoff(report.row.failures))
 
         def rounds() -> None:
             while not stop.is_set():
@@ -292,8 +292,10 @@ class Inventory:
         """Publish what is known, if it is another snapshot, and tell the board."""
         with self._agenda.lock:
             waiting = {key for key, task in self._agenda.tasks.items() if task.hint or task.asked}
-            apart = {
-                key: task.left_out for key, task in self._agenda.tasks.items() if task.left_out
+            lone = {
+                key: Offer((), (task.left_out,), task.container)
+                for key, task in self._agenda.tasks.items()
+                if task.left_out
             }
             if complete is None:
                 complete = settled and not any(
@@ -306,5 +308,5 @@ class Inventory:
             if snapshot != before:
                 self._snapshot = snapshot
                 publish(snapshot)
-        lone = {key: Offer(left_out=(why,)) for key, why in apart.items()}
+        self._board.latest = self._snapshot
         self._board.offers = ChainMap(lone, self._containers.offers)

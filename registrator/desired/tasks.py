@@ -41,8 +41,8 @@ class Task:
     `hint` says why it has to be looked at now, if it has. `moved` says that it joined or left a
     network, and `kills` are the signals that were sent to it. `retry_at` is when to look again
     without a hint, and `wait` the pause that led to it. `left_out` says why an unknown container
-    has no services yet. `asked` is a slow inspection that goes on, and `slow` says that the last
-    one was slow.
+    has no services yet, and `container` is what was known of it before. `asked` is a slow
+    inspection that goes on, and `slow` says that the last one was slow.
     """
 
     hint: Hint | None = None
@@ -51,6 +51,7 @@ class Task:
     retry_at: float = math.inf
     wait: float = 0.0
     left_out: LeftOut | None = None
+    container: Container | None = None
     asked: Future[Container | None] | None = None
     slow: bool = False
 

@@ -46,7 +46,7 @@ class Follower:
 
         def failed(error: Exception) -> float:
             self._report.failed(f"none answers at {self._engine.address} ({error})")
-            return engine_backoff(self._report.row.failures)
+            return self._report.waits(engine_backoff(self._report.row.failures))
 
         engine = retry(self._engine.identify, EngineUnavailable, failed, self._stop)
         if engine is not None:

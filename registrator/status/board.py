@@ -6,22 +6,26 @@ The core fills the board through its reports. `Board.problems` gives the lines o
 import logging
 from collections.abc import Iterable, Mapping
 
-from registrator.model import Offer
+from registrator.model import Offer, Snapshot
 from registrator.status.report import RegistryReport, Report
-from registrator.status.rows import EngineRow
+from registrator.status.rows import AgentRow, EngineRow
 
 
 class Board:
     """The reports of one agent: on the engine with its event stream, and on each registry.
 
-    `offers` says what each container offers, by container id. It is replaced with each snapshot.
+    `offers` says what each container offers, by container id. It is replaced with each snapshot,
+    and `latest` is that snapshot. `refused` counts the requests for this state that were refused.
     """
 
     def __init__(self, registries: Iterable[str] = ()) -> None:
         """`registries` are the URIs of the registries, without secrets."""
         self.engine = Report(EngineRow("Docker engine"), logging.getLogger("registrator.engine"))
         self.registries = [RegistryReport(uri) for uri in registries]
+        self.agent = AgentRow()
         self.offers: Mapping[str, Offer] = {}
+        self.latest: Snapshot | None = None
+        self.refused = 0
 
     def problems(self) -> list[str]:
         """The reasons why registries are not in sync now, a line each, without secrets."""

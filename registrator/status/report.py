@@ -63,6 +63,11 @@ class Report(Generic[R]):
                 self.row.name, self._clock() - self._began, failures, reason,
             )  # fmt: skip
 
+    def waits(self, seconds: float) -> float:
+        """Note that the next attempt follows in so many seconds, and return them."""
+        self.update(next_attempt=time.time() + seconds)
+        return seconds
+
     def succeeded(self, outcome: object = "", **changes: Any) -> bool:
         """Note a success, and change other fields of the row with it.
 
@@ -70,7 +75,9 @@ class Report(Generic[R]):
         """
         before, now = self.row, time.time()
         since = now if before.failures or not before.last_success else before.since
-        self.update(failures=0, error="", since=since, last_success=now, **changes)
+        self.update(
+            failures=0, error="", since=since, last_success=now, next_attempt=0.0, **changes
+        )
         if before.failures:
             lasted = self._clock() - self._began
             detail = f": {outcome}" if outcome else ""

@@ -16,7 +16,7 @@ class Row:
 
     `failures` is how many attempts failed in a row, and `error` why the last one did. Both are
     empty after a success. `since` is when the present state began: the first failure of an outage,
-    or the success that ended one.
+    or the success that ended one. `next_attempt` is when the next one is due after a failure.
     """
 
     name: str
@@ -24,6 +24,34 @@ class Row:
     error: str = ""
     failures: int = 0
     last_success: float = 0.0
+    next_attempt: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """The agent itself. `started` is when its process began.
+
+    `hostname` is the first part of ids, and empty before the engine answers. `policy` is
+    ``internal`` or ``published``. `address` is the one at which published ports are registered, as
+    far as it is known, and `network` the one of ``-network``.
+    """
+
+    version: str = ""
+    started: float = 0.0
+    hostname: str = ""
+    policy: str = "published"
+    address: str = ""
+    network: str = ""
+
+    @property
+    def addresses(self) -> str:
+        """At which addresses services are registered, in words."""
+        if self.policy == "internal":
+            where = f" in the network {self.network}" if self.network else ""
+            return f"exposed ports at the containers' own addresses{where}"
+        if self.address:
+            return f"published ports at {self.address}"
+        return "published ports at no address, as none is known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +68,13 @@ class RegistryRow(Row):
 
     `realised` is the snapshot that the last successful step wrote. `problems` says for each of its
     services that is not registered why, by service id. What the registry's filter excludes is not
-    among them, but in `realised.excluded`.
+    among them, but in `realised.excluded`. `server` is the one in use, if the backend tells it.
     """
 
     realised: Snapshot | None = None
     problems: Mapping[str, Problem] = field(default_factory=dict)
     last_listing: float = 0.0
+    server: str = ""
 
     @property
     def in_sync(self) -> bool:
