@@ -26,9 +26,11 @@ from registrator.engine.follower import Follower
 from registrator.health import PERIOD, Health
 from registrator.host_address import HostAddress
 from registrator.identity import identify, tell_addresses
+from registrator.listener.listener import Listener
 from registrator.model import Identity, Snapshot
 from registrator.registries import make_backend
 from registrator.status.board import Board
+from registrator.status.rows import AgentRow
 from registrator.sync.reconciler import GaveUp, Reconciler
 from registrator.system import log as logs
 from registrator.system.hostaddr import host_addresses
@@ -73,6 +75,12 @@ class Agent:
         self._address: HostAddress | None = None
         self._health = Health()
         self._board = Board(map(str, config.uris))
+        self._board.agent = AgentRow(
+            __version__, time.time(), policy="internal" if config.internal else "published",
+            network=config.network,
+        )  # fmt: skip
+        self._listener = Listener(config.http, self._board, self._health)
+        self._health.socket = self._listener.name
         self._engine = DockerEngine(
             environ,
             config.labels,
@@ -89,6 +97,7 @@ class Agent:
         tell_ready(self._environ)
         # This thread calls neither engine nor registry: it always gets to its signals.
         self._spawn("events", self._follow_engine)
+        self._spawn("listener", lambda: self._listener.run(self._stop))
         self._guard(self._attend)
         self._shut_down()
         return 1 if self._failed else 0
@@ -129,10 +138,11 @@ class Agent:
         host_ip = self._address.current
         tell_addresses(config, identity.hostname, host_ip)
         self._presence = Presence(identity.owner, identity.hostname)
+        self._board.tell_agent(hostname=identity.hostname, address=host_ip)
         self._reconcilers = [
             Reconciler(
                 report,
-                partial(self._backend, uri, identity),
+                partial(self._backend, uri, identity, report.serves),
                 identity,
                 cleanup=config.cleanup,
                 resync=config.resync,
@@ -158,6 +168,7 @@ class Agent:
 
             def use(address: str, present: frozenset[str]) -> None:
                 inventory.use_rules(config.rules(identity.hostname, address), present)
+                self._board.tell_agent(address=address)
 
             self._spawn("address", partial(self._address.follow, use, self._stop))
         self._spawn("inventory", lambda: inventory.run(self._stop))
@@ -169,12 +180,13 @@ class Agent:
         self,
         uri: RegistryURI,
         identity: Identity,
+        serves: Callable[[str], None],
         wake: Callable[[], None],
         wake_soon: Callable[[], None],
     ) -> Backend:
         context = Context(
             uri, identity, self._config.ttl, self._config.ttl_refresh,
-            environ=self._environ, wake=wake, wake_soon=wake_soon,
+            environ=self._environ, wake=wake, wake_soon=wake_soon, serves=serves,
         )  # fmt: skip
         return make_backend(context)
 
@@ -225,6 +237,7 @@ class Agent:
         """Let the threads end by themselves, but not for long."""
         self._wake_all()
         self._engine.interrupt()
+        self._listener.wake()
         end = time.monotonic() + GRACE
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))

@@ -57,6 +57,8 @@ class Context:
     at once. If a connection ended and nothing is known to be missing, it calls `wake_soon` instead.
     The agents of many hosts lose their connections at one moment. With `wake_soon` each of them
     comes back in a moment of its own.
+
+    A backend may call `serves` from any thread with the server that it has moved to.
     """
 
     uri: RegistryURI
@@ -67,6 +69,7 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     wake: Callable[[], None] = lambda: None
     wake_soon: Callable[[], None] = lambda: None
+    serves: Callable[[str], None] = lambda _: None
 
 
 class Backend(Protocol):

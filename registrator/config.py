@@ -9,6 +9,7 @@ from registrator.desired.addresses import COMPOSE_PROJECT
 from registrator.desired.filters import EVERYTHING, Filter, parse_filter
 from registrator.desired.rules import Rules
 from registrator.desired.services import COMPOSE_SERVICE
+from registrator.listener.addresses import ListenAddress
 from registrator.options import OPTIONS, Option
 from registrator.registries import make_backend
 from registrator.templates import Template
@@ -54,6 +55,7 @@ class Config:
     ttl_refresh: float = 0
     retry_attempts: int = -1
     retry_interval: float = 2
+    http: ListenAddress | None = None
     log_level: str = "info"
     log_format: str = "text"
 

@@ -22,15 +22,21 @@ PERIOD, MAX_AGE = 2.0, 10.0
 
 
 class Health:
-    """The agent's side: the note that says what is wrong now."""
+    """The agent's side: the note that says what is wrong now.
+
+    `text` is the note. Its first line has the moment, and the name of the agent's private `socket`.
+    """
 
     def __init__(self) -> None:
         self._file = os.memfd_create(NAME)
+        self.socket = ""
+        self.text = ""
 
     def note(self, problems: Iterable[str]) -> None:
         """Replace the note. Each problem is a line without a secret."""
-        text = "\n".join([f"{time.monotonic():.1f}", *problems])
-        os.pwrite(self._file, text.encode()[:SIZE].ljust(SIZE), 0)
+        first = f"{time.monotonic():.1f} {self.socket}".rstrip()
+        self.text = "\n".join([first, *problems])
+        os.pwrite(self._file, self.text.encode(errors="replace")[:SIZE].ljust(SIZE), 0)
 
     def close(self) -> None:
         """Remove the note."""
@@ -52,13 +58,28 @@ def notes(proc: Path = Path("/proc")) -> list[str]:
 
 def problems(note: str, now: float) -> list[str]:
     """The problems of the agent that wrote this note. `now` is the monotonic clock in seconds."""
-    written, *wrong = note.strip().split("\n")
-    if not written:
+    _, *wrong = note.strip().split("\n")
+    if not note.strip():
         return ["the agent has only just started"]
-    age = now - float(written)
-    if age > MAX_AGE:
-        return [f"the agent has been stuck for {age:.0f} s"]
+    if is_stuck(note, now):
+        return [f"the agent has been stuck for {now - _first(note)[0]:.0f} s"]
     return wrong
+
+
+def is_stuck(note: str, now: float) -> bool:
+    """Whether the agent that wrote this note has stopped to write."""
+    return bool(note.strip()) and now - _first(note)[0] > MAX_AGE
+
+
+def socket_of(note: str) -> str:
+    """The name of the private socket of the agent that wrote this note, or an empty text."""
+    return _first(note)[1] if note.strip() else ""
+
+
+def _first(note: str) -> tuple[float, str]:
+    """The moment and the socket's name in the first line of a note."""
+    written, _, name = note.strip().partition("\n")[0].partition(" ")
+    return float(written), name.strip()
 
 
 def main() -> int:

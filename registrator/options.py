@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from registrator.desired.filters import parse_filter
 from registrator.desired.metadata import split_tags
 from registrator.desired.untrusted import MAX_NAME, MAX_TAG, ip_address, size
+from registrator.listener.addresses import read_address
 from registrator.model import unprintable
 from registrator.templates import Template, TemplateError
 
@@ -177,6 +178,9 @@ OPTIONS = (
     Option("retry-interval", "retry_interval", "Start", "MS", "2000",
            "First wait between attempts in milliseconds. It grows, jittered, to 30 s.",
            _milliseconds),
+    Option("http", "http", "Seeing", "ADDRESS", "",
+           "Answer who asks for the state over HTTP at ADDRESS:PORT, :PORT or unix:///path. "
+           "There is no password. Without it, no port is open.", read_address),
     Option("log-level", "log_level", "Log", "LEVEL", "info",
            "Least level to log: debug, info, warning or error.",
            _one_of("debug", "info", "warning", "error")),

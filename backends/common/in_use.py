@@ -1,6 +1,7 @@
 """The log lines that say which of a registry's servers is in use."""
 
 import logging
+from collections.abc import Callable
 
 from registrator.uri import RegistryURI
 
@@ -8,10 +9,17 @@ from registrator.uri import RegistryURI
 class InUse:
     """Logs the first connection and each move, and repeats nothing.
 
-    The reconciler logs when a registry fails and recovers. This class logs which server serves.
+    The reconciler logs when a registry fails and recovers. This class logs which server serves, and
+    also tells it to `serves`.
     """
 
-    def __init__(self, uri: RegistryURI, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        uri: RegistryURI,
+        log: logging.Logger,
+        serves: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._serves = serves
         self._name = str(uri)
         self._log = log
         self._server = ""
@@ -26,6 +34,7 @@ class InUse:
         that the caller raises an error that names this move.
         """
         former, self._server = self._server, server
+        self._serves(server)
         if not former:
             self._log.info("%s: connected to %s, %s", self._name, server, details)
         elif already_logged or (server == former and not why):

@@ -67,7 +67,7 @@ class ConsulBackend:
         self._uri = str(uri)
         self._identity = context.identity
         self._wake = context.wake
-        self._servers = Servers(uri, settings, log, need_leader=False)
+        self._servers = Servers(uri, settings, log, need_leader=False, serves=context.serves)
         api = self._servers.api
         self._token = settings.token
         self._token_mark = TokenMark(settings.token)

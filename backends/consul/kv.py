@@ -78,7 +78,9 @@ class ConsulKVBackend:
         settings = Settings.read(context, socket_path)
         order = Order(context)
         self._session = Session(context, settings, order)
-        self._servers = Servers(uri, settings, log, need_leader=True, order=order)
+        self._servers = Servers(
+            uri, settings, log, need_leader=True, order=order, serves=context.serves
+        )
         self._finder = Finder(context.identity, self._prefix, self._call, self._actual)
         self._manifest = self._finder.manifest
         places = dict.fromkeys((self._prefix, self._manifest.root if self._prefix else ""))

@@ -30,11 +30,12 @@ class Servers:
         *,
         need_leader: bool,
         order: Callable[[Iterable[Address]], list[Address]] = list,
+        serves: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._name = str(uri)
         self._settings = settings
         self._log = log
-        self._in_use = InUse(uri, log)
+        self._in_use = InUse(uri, log, serves)
         self._need_leader = need_leader
         self._order = order
         self.current: Api | None = None

@@ -67,7 +67,7 @@ class EtcdClient:
         self._first: Address | None = None
         self._mute: dict[Server, float] = {}
         self._ended = threading.Event()
-        self._in_use = InUse(context.uri, log)
+        self._in_use = InUse(context.uri, log, context.serves)
         # Why the last connection ended. Empty once an error or a log line says it.
         self._end_to_log = ""
 

@@ -84,7 +84,10 @@ class Session:
         self.id, self.password = resumed or (0, b"")
         servers = context.uri.servers(2181)
         self._hosts = ", ".join(server.host for server in servers)
-        self._in_use = InUse(context.uri, SILENT if resumed else log)
+        # A session that is only resumed, to be ended, tells nobody.
+        self._in_use = (
+            InUse(context.uri, SILENT) if resumed else InUse(context.uri, log, context.serves)
+        )
         self._opened = 0
         self._member = ""
         # Whether an error was raised since the last working connection.

@@ -5,6 +5,8 @@ The core fills the board through its reports. `Board.problems` gives the lines o
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from registrator.model import Offer, Snapshot
 from registrator.status.report import RegistryReport, Report
@@ -26,6 +28,10 @@ class Board:
         self.offers: Mapping[str, Offer] = {}
         self.latest: Snapshot | None = None
         self.refused = 0
+
+    def tell_agent(self, **changes: Any) -> None:
+        """Note facts about the agent itself."""
+        self.agent = replace(self.agent, **changes)
 
     def problems(self) -> list[str]:
         """The reasons why registries are not in sync now, a line each, without secrets."""

@@ -43,10 +43,10 @@ class Report(Generic[R]):
         """Raise a counter."""
         self.counters[counter] = self.counters.get(counter, 0) + by
 
-    def failed(self, reason: object, *, lost: bool = False) -> None:
+    def failed(self, reason: object, *, lost: bool = False) -> R:
         """Note a failed attempt. The text of `reason` must be fit for the log.
 
-        If entries may be `lost` by it, the log tells it whatever its number.
+        If entries may be `lost` by it, the log tells it whatever its number. Returns the new row.
         """
         failures, since = self.row.failures + 1, self.row.since
         if failures == 1:
@@ -62,6 +62,7 @@ class Report(Generic[R]):
                 "%s: still failing after %.0f s and %d attempts: %s",
                 self.row.name, self._clock() - self._began, failures, reason,
             )  # fmt: skip
+        return self.row
 
     def waits(self, seconds: float) -> float:
         """Note that the next attempt follows in so many seconds, and return them."""
@@ -101,6 +102,11 @@ class RegistryReport(Report[RegistryRow]):
     def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
         super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
         self._twins: set[str] = set()
+        self._server = ""
+
+    def serves(self, server: str) -> None:
+        """Note the server in use. Any thread may call it: the next success tells it."""
+        self._server = server
 
     def twins(self, hosts: Collection[str]) -> None:
         """Note the other hosts whose entries carry our engine's id. The log tells each once."""
@@ -166,7 +172,7 @@ class RegistryReport(Report[RegistryRow]):
                     self.row.name, service_id, snapshot.services[service_id].container_name,
                     problem.text,
                 )  # fmt: skip
-        return self.succeeded(outcome, realised=snapshot, problems=problems)
+        return self.succeeded(outcome, realised=snapshot, problems=problems, server=self._server)
 
     def _tell_excluded(self, snapshot: Snapshot) -> None:
         """Log the services that the registry's filter excludes now, and did not before."""

@@ -229,7 +229,7 @@ def _head(board: Board, tally: _Tally) -> Head:
 
 
 def _engine(row: EngineRow) -> EngineState:
-    state = "starting" if not row.last_success else "down" if row.failures else "up"
+    state = "down" if row.failures else "up" if row.last_success else "starting"
     return EngineState(
         state=state,
         address=row.address,
@@ -272,7 +272,7 @@ def _summary(engine: EngineState, registries: list[RegistryState], tally: _Tally
     attention = ports + down + (engine["state"] == "down")
     return Summary(
         verdict=_verdict(engine, len(registries), tally, attention),
-        well=not attention,
+        well=not attention and engine["state"] == "up",
         attention=attention,
         containers=tally.containers,
         services=tally.services,
@@ -281,8 +281,9 @@ def _summary(engine: EngineState, registries: list[RegistryState], tally: _Tally
 
 
 def _verdict(engine: EngineState, registries: int, tally: _Tally, attention: int) -> str:
-    if engine["state"] == "starting":
-        return "The Docker engine has not answered yet"
+    if engine["state"] != "up":
+        yet = " yet" if engine["state"] == "starting" else ""
+        return f"The Docker engine does not answer{yet}"
     if attention:
         return f"{attention} {'needs' if attention == 1 else 'need'} attention"
     if pending := tally.ports[PENDING]:

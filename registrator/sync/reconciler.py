@@ -277,13 +277,13 @@ class Reconciler:
     def _failed(self, error: Exception) -> float:
         """Note a failed attempt; returns the seconds to wait before the next one."""
         lost = isinstance(error, SessionLost)
-        self.report.failed(error, lost=lost)
-        row = self.report.row
+        row = self.report.failed(error, lost=lost)
         if not row.last_success and 0 <= self._attempts < row.failures:
             raise GaveUp(f"{row.name}: {error}") from error
         if lost and row.failures == 1:
             return 0
-        return backoff(row.failures, FIRST_BACKOFF if row.last_success else self._first_wait)
+        first = FIRST_BACKOFF if row.last_success else self._first_wait
+        return self.report.waits(backoff(row.failures, first))
 
     def _wait(self, seconds: float) -> None:
         self._retry_now.wait(seconds)

@@ -37,19 +37,20 @@ FOLDERS = {
     "templates": "",
     "desired": "model status system",
     "sync": "model backend status system",
+    "listener": "health status",
 }
 
 # What stands above the folders, from the bottom up.
 TOP = {
-    "registrator.options": "desired model templates",
+    "registrator.options": "desired listener model templates",
     "registrator.registries": "uri backend",
-    "registrator.config": "uri backend desired options registries templates",
+    "registrator.config": "uri backend desired listener options registries templates",
     "registrator.identity": "model config engine",
     "registrator.derive": "derived model config desired templates",
     "registrator.host_address": "config system",
     "registrator.agent": (
         "__init__ model uri backend health registries config identity derive host_address"
-        " system status engine desired sync"
+        " system status engine desired sync listener"
     ),
     "registrator.commands": (
         "model uri backend options registries config identity system engine sync"
