@@ -96,7 +96,7 @@ class Containers:
         return known is not None and known.container.health is health
 
     def get(self, container_id: str) -> Container | None:
-        """What is known of a container."""
+        """The facts of a container, if it is known."""
         known = self._known.get(container_id)
         return known.container if known else None
 

@@ -20,7 +20,7 @@ MAX_PATH = 107
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen: at a port of `host` (empty: all addresses), or at the socket `path`."""
+    """The place to listen: at a port of `host` (empty: all addresses), or at the socket `path`."""
 
     host: str = ""
     port: int = 0
@@ -75,14 +75,18 @@ def open_socket(address: ListenAddress) -> socket.socket:
     return opened
 
 
-def open_private() -> tuple[socket.socket, str]:
-    """A unix socket without a path, for the commands on this host, and its random name."""
-    name = f"registrator-{os.urandom(16).hex()}"
+def private_name() -> str:
+    """A random name for a unix socket without a path."""
+    return f"registrator-{os.urandom(16).hex()}"
+
+
+def open_private(name: str) -> socket.socket:
+    """A unix socket without a path, for the commands on this host."""
     opened = socket.socket(socket.AF_UNIX)
     opened.bind(f"\0{name}")
     opened.listen(BACKLOG)
     opened.setblocking(False)
-    return opened, name
+    return opened
 
 
 def _unix(path: str) -> socket.socket:

@@ -13,7 +13,7 @@ TIMEOUT = 12.0
 
 
 class Reply(NamedTuple):
-    """What an agent answers. The names of the headers are in lower case."""
+    """An answer of an agent. The names of the headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]

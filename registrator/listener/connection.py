@@ -13,7 +13,7 @@ MAX_DISCARDED = 256 * 1024
 
 
 class Wants(Enum):
-    """What a connection waits for."""
+    """The thing that a connection waits for."""
 
     TO_READ = "to read"
     TO_WRITE = "to write"

@@ -23,6 +23,7 @@ from registrator.listener.addresses import (
     is_allowed,
     open_private,
     open_socket,
+    private_name,
     remove,
 )
 from registrator.status.board import Board
@@ -68,11 +69,11 @@ class Listener:
         self._site: Site | None = None
         self._open_at = 0.0  # when to try to open the address of -http; 0: now
         self._failed = False
-        private, self.name = open_private()
-        self._add(private, private=True)
+        self.name = private_name()
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop` is set and `wake` called."""
+        """Open the doors, and serve until `stop` is set and `wake` called."""
+        self._add(open_private(self.name), private=True)
         if self._address and not self._address.is_local:
             log.warning(
                 "-http %s: everybody who reaches this address can read what this host runs, "

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for. The names of the headers are in lower case."""
+    """The thing that a client asks for. The names of the headers are in lower case."""
 
     method: str
     path: str

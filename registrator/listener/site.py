@@ -21,7 +21,7 @@ log = logging.getLogger("registrator.listener")
 
 
 class Path(NamedTuple):
-    """What answers a path, and whether it is `guarded` from what other sites make a browser ask."""
+    """The answer of a path. A `guarded` one is not for what other sites make a browser ask."""
 
     answer: Callable[[Request], Answer]
     guarded: bool = False
@@ -50,7 +50,7 @@ class Site:
             found = self.refusal(why)
         except Exception:
             # A bug in an answer must not end the agent, whose work is another.
-            log.exception("a bug ended an answer; report this")
+            log.error("a bug ended an answer; report this", exc_info=True)
             found = text(500, "the agent has a bug: its log says more")
         return found.encode(body=request is None or request.method != "HEAD")
 
@@ -73,10 +73,13 @@ class Site:
         return {name.lower() for name in names if name}
 
     def _livez(self, _: Request) -> Answer:
-        if is_stuck(self._health.text, time.monotonic()):
-            return text(503, *problems(self._health.text, time.monotonic()))
-        return text(200, "alive")
+        return self._stuck() or text(200, "alive")
 
     def _readyz(self, _: Request) -> Answer:
-        wrong = problems(self._health.text, time.monotonic())
-        return text(503, *wrong) if wrong else text(200, "well")
+        # Not those of the note, which may be 2 s old.
+        wrong = self._board.problems()
+        return self._stuck() or (text(503, *wrong) if wrong else text(200, "well"))
+
+    def _stuck(self) -> Answer | None:
+        note, now = self._health.text, time.monotonic()
+        return text(503, *problems(note, now)) if is_stuck(note, now) else None

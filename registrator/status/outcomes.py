@@ -1,4 +1,4 @@
-"""What can become of a port, and what the operator can do about it: the one table of remedies.
+"""The outcomes of a port, and what the operator can do about each: the one table of remedies.
 
 An outcome is `registered`, `pending`, or the name of a `Reason` in lower case. The page, the
 commands and the metrics tell the same, because all of them take it from here.
@@ -26,17 +26,17 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.SAME_KEY: "give each of the two its own SERVICE_NAME or SERVICE_ID",
     Reason.OTHERS_ENTRY: "remove the other entry, or set another SERVICE_ID or -hostname",
     Reason.REFUSED: "change what the registry refuses, or the rules of the registry",
-    Reason.REGISTRY_AWAY: "see that the registry runs, and that this host reaches it; "
-    "the agent tries again by itself",
+    Reason.REGISTRY_AWAY: "see that the registry runs, and that this host reaches it "
+    "(the agent tries again by itself)",
     Reason.RESTART_LOOP: "read the container's log (docker logs), and mend why it ends",
-    Reason.NOT_INSPECTED: "see whether docker inspect answers; the agent tries again by itself",
+    Reason.NOT_INSPECTED: "see whether docker inspect answers (the agent tries again by itself)",
     Reason.UNREADABLE: "see what docker inspect says of it, and report it with the agent's log",
     Reason.TOO_MANY: "publish fewer ports, or set fewer and shorter variables and labels",
 }
 
 
 class Outcome(TypedDict):
-    """What one outcome means, in words."""
+    """The meaning of one outcome, in words."""
 
     text: str
     remedy: str

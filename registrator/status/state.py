@@ -105,7 +105,7 @@ def _dumps(value: object) -> str:
 
 
 class _Tally:
-    """What is counted while the groups are made."""
+    """Counts while the groups are made."""
 
     def __init__(self, registries: int) -> None:
         self.containers = self.services = 0

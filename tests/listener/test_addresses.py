@@ -18,6 +18,7 @@ from registrator.listener.addresses import (
     is_allowed,
     open_private,
     open_socket,
+    private_name,
     read_address,
     remove,
 )
@@ -86,8 +87,8 @@ def test_all_addresses_are_those_of_both_families() -> None:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    door, name = open_private()
-    with closing(door), socket.socket(socket.AF_UNIX) as client:
+    name = private_name()
+    with closing(open_private(name)) as door, socket.socket(socket.AF_UNIX) as client:
         client.connect(f"\0{name}")
         accepted, _ = door.accept()
         with closing(accepted):
@@ -99,16 +100,15 @@ def test_the_own_user_is_allowed(pair: tuple[socket.socket, socket.socket]) -> N
 
 
 def test_two_private_sockets_have_other_names() -> None:
-    (one, first), (two, second) = open_private(), open_private()
-    with closing(one), closing(two):
-        assert first != second
-        assert len(first) > 32
+    first, second = private_name(), private_name()
+    assert first != second
+    assert len(first) > 32
 
 
 def test_another_user_is_not_allowed() -> None:
     require("root", os.geteuid() == 0, "changing the user needs it")
-    door, name = open_private()
-    with closing(door):
+    name = private_name()
+    with closing(open_private(name)) as door:
         child = os.fork()
         if not child:
             os.setuid(65534)

@@ -25,6 +25,7 @@ from registrator.listener.client import ask
 from registrator.listener.listener import MAX_CLIENTS, Listener
 from registrator.listener.requests import MAX_HEAD
 from registrator.listener.site import Site
+from registrator.model import Snapshot
 from registrator.status.board import Board
 from registrator.status.state import state
 
@@ -42,12 +43,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_tells_whether_the_agent_is_well(served: Serving) -> None:
-    assert served.get("/livez")[0] == 200
-    assert served.get("/readyz")[::2] == (503, b"the agent has only just started\n")
-    served.health.note(["consul://h:8500: not in sync"])
+    assert served.get("/livez")[::2] == (200, b"alive\n")
+    assert served.get("/readyz")[::2] == (503, b"Docker engine: has not answered yet\n")
+    served.board.engine.succeeded(version="20.10.24")
     assert served.get("/livez")[::2] == (200, b"alive\n")
     assert served.get("/readyz")[::2] == (503, b"consul://h:8500: not in sync\n")
-    served.health.note([])
+    served.board.registries[0].realised(Snapshot(), {})
     assert served.get("/readyz")[::2] == (200, b"well\n")
 
 

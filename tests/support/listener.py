@@ -75,7 +75,7 @@ def serving() -> Iterator[Serving]:
     made = Serving()
     made.thread.start()
     try:
-        until(lambda: made.connect().close() or True, "the listener", ignore=(OSError,))
+        until(lambda: made.get("/livez"), "the listener", ignore=(OSError,))
         yield made
     finally:
         made.stop.set()

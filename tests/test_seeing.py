@@ -1,0 +1,218 @@
+"""The state of a running agent on a real engine and a real Consul, asked by both doors."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Agent
+from support.engine import Dockerd
+from support.listener import received
+from support.servers import Consul, free_ports, loopback_ip
+from support.wait import until
+
+from registrator.health import notes, socket_of
+from registrator.listener.client import Reply, ask
+
+RunAgent = Callable[..., Agent]
+IP = "127.10.0.1"
+
+
+class Asked:
+    """An agent with both doors open, and what it answers."""
+
+    def __init__(self, agent: RunAgent, consul: Consul, *words: str) -> None:
+        self.host = loopback_ip()
+        (self.port,) = free_ports(self.host, 1)
+        address = f"{self.host}:{self.port}"
+        self.uri = f"consul://{consul.address}"
+        self.agent = agent("-ip", IP, "-hostname", "h", "-http", address, *words, self.uri)
+        self.agent.wait_log(f"answering at {address}")
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        """The status and the body by the address of ``-http``."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def ask(self, path: str) -> Reply:
+        """The answer by the private socket."""
+        return ask(self.private, path)
+
+    @property
+    def private(self) -> str:
+        """The name of the private socket, as the health note of this very agent has it."""
+        folder = Path(f"/proc/{self.agent.pid}")
+        found = [link.readlink() for link in (folder / "fd").iterdir()]
+        assert any("registrator-health" in str(link) for link in found)
+        names = {socket_of(note) for note in notes()}
+        own = Path(f"/proc/{self.agent.pid}/net/unix").read_text()
+        sockets = {str(link)[8:-1] for link in found if str(link).startswith("socket:[")}
+        lines = [line.split() for line in own.splitlines() if "@registrator-" in line]
+        (name,) = {line[-1][1:] for line in lines if line[6] in sockets} & names
+        return name
+
+    def state(self) -> dict[str, Any]:
+        made: dict[str, Any] = json.loads(self.get("/api/state")[1])
+        return made
+
+    def outcomes(self) -> dict[tuple[str, int | None], tuple[str, str]]:
+        """The outcome and the reason of each port, by the container's name."""
+        return {
+            (group["name"], row["port"]): (row["outcome"], row["why"])
+            for group in self.state()["containers"]
+            for row in group["ports"]
+        }
+
+
+def test_it_tells_what_stands_and_what_does_not(
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
+) -> None:
+    api = clean_engine.api
+    api.run("good", publish_all=True, env={"SERVICE_TAGS": "a", "SERVICE_X": "s3cret"})
+    api.run("bad", publish_all=True, env={"SERVICE_NAME": "..", "TOKEN": "s3cret"})
+    api.run("hidden")
+    api.run("ignored", publish_all=True, env={"SERVICE_IGNORE": "1"})
+    asked = Asked(agent, consul)
+    wanted = {
+        ("good", 80): "registered",
+        ("bad", 80): "rejected",
+        ("hidden", 80): "not_published",
+        ("ignored", 80): "ignored",
+    }
+    until(
+        lambda: {key: told[0] for key, told in asked.outcomes().items()} == wanted,
+        lambda: str(asked.outcomes()),
+    )
+    assert "SERVICE_NAME" in asked.outcomes()["bad", 80][1]
+    made = asked.state()
+    assert made["agent"]["hostname"] == "h"
+    assert made["agent"]["addresses"]["text"] == f"published ports at {IP}"
+    (registry,) = made["registries"]
+    assert registry["name"] == asked.uri
+    assert registry["server"] == consul.address
+    assert registry["counts"] == {"registered": 1, "pending": 0, "rejected": 0, "conflicts": 0}
+    assert made["summary"]["verdict"] == "1 needs attention"
+    assert b"s3cret" not in asked.get("/api/state")[1]
+    assert json.loads(asked.ask("/api/state").body)["containers"] == made["containers"]
+    assert asked.get("/readyz") == (200, b"well\n")
+
+
+def test_it_tells_of_an_outage_and_its_end(
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
+) -> None:
+    clean_engine.api.run("before", publish_all=True)
+    asked = Asked(agent, consul)
+    until(lambda: ("before", 80) in asked.outcomes(), "the container")
+    until(lambda: asked.outcomes()["before", 80][0] == "registered", "its entry")
+    consul.stop()
+    clean_engine.api.run("after", publish_all=True)
+    until(
+        lambda: asked.outcomes().get(("after", 80), ("",))[0] == "registry_away",
+        lambda: str(asked.outcomes()),
+    )
+    assert asked.outcomes()["before", 80][0] == "registered"
+    (registry,) = asked.state()["registries"]
+    assert registry["state"] == "down"
+    assert registry["outage_since"] <= registry["next_attempt"]
+    assert asked.get("/livez")[0] == 200
+    assert asked.get("/readyz")[0] == 503
+    assert asked.uri.encode() in asked.get("/readyz")[1]
+    consul.start()
+    until(
+        lambda: {told[0] for told in asked.outcomes().values()} == {"registered"},
+        lambda: str(asked.outcomes()),
+    )
+    assert asked.get("/readyz")[0] == 200
+    (registry,) = asked.state()["registries"]
+    assert (registry["state"], registry["outage_since"]) == ("in_sync", None)
+
+
+def test_bad_clients_delay_no_event_and_leave_nothing_open(
+    clean_engine: Dockerd, consul: Consul, agent: RunAgent
+) -> None:
+    asked = Asked(agent, consul)
+    until(lambda: asked.get("/readyz")[0] == 200, "the agent")
+    asked.ask("/api/state")
+    folder = Path(f"/proc/{asked.agent.pid}/fd")
+    until(lambda: not clients_of(asked), "the end of the first clients")
+    before = len([*folder.iterdir()])
+    where = (asked.host, asked.port)
+    held = [socket.create_connection(where, timeout=120) for _ in range(30)]
+    for number, client in enumerate(held):
+        sent = (b"", b"GET /api/state HTTP/1.1\r\n", b"x" * 9000, b"POST / HTTP/1.1\r\n\r\n")[
+            number % 4
+        ]
+        client.sendall(sent)
+    clean_engine.api.run("web", publish_all=True)
+    until(lambda: "h:web:80" in consul.api("agent/services"), "the entry")
+    for client in held:
+        received(client)  # It is answered or closed, though it sends no more.
+        client.close()
+    until(lambda: asked.get("/livez")[0] == 200, "an answer")
+    until(lambda: not clients_of(asked), "the end of all clients")
+    until(lambda: len([*folder.iterdir()]) <= before, "as few descriptors as before")
+
+
+def clients_of(asked: Asked) -> int:
+    """How many connections to the port of ``-http`` this agent has."""
+    shown = subprocess.run(
+        ["ss", "-Htn", "state", "established", "state", "close-wait", "sport", f"= :{asked.port}"],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    return len(shown.splitlines())
+
+
+def test_a_stopped_agent_leaves_no_socket(
+    agent: RunAgent, tmp_path: Path, clean_engine: Dockerd
+) -> None:
+    path = tmp_path / "a.sock"
+    made = agent("-http", f"unix://{path}", f"file://{tmp_path}/services.json")
+    made.wait_log("answering at unix://")
+    assert path.stat().st_mode & 0o777 == 0o600
+    made.signal(signal.SIGTERM)
+    assert made.exited() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("value", ["9909", "web:80", ":0", "unix://a"])
+def test_a_wrong_address_ends_it(value: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "registrator", "-http", value, f"file://{tmp_path}/a.json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "DOCKER_HOST": "x"}
+    )
+    assert done.returncode == 2
+    assert "-http must be ADDRESS:PORT" in done.stderr
+
+
+def test_all_addresses_come_with_a_warning(
+    clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
+) -> None:
+    (port,) = free_ports("0.0.0.0", 1)
+    made = agent("-http", f":{port}", f"file://{tmp_path}/services.json")
+    made.wait_log("there is no password")
+    made.wait_log(f"answering at :{port}")
+
+
+def test_nothing_that_answers_is_imported_before_somebody_asks() -> None:
+    """An agent that nobody asks has to stay small."""
+    code = (
+        "import sys, registrator.agent\n"
+        "late = {'registrator.listener.site', 'registrator.status.state', 'http.server'}\n"
+        "sys.exit(f'{late & {*sys.modules}}' if late & {*sys.modules} else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
