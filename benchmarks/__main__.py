@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks import events, fleet, herd, paper, peers, real, resources, scale, starting
+from benchmarks import events, fleet, herd, looking, paper, peers, real, resources, scale, starting
 from benchmarks.figure import Figure, table
 
 
@@ -82,6 +82,7 @@ ROWS: dict[str, Group] = {
         full=5,
     ),
     "idle": _each(resources.idle, ("consul", 1000), ("zookeeper", 1000), quick=5, full=20),
+    "looking": _each(looking.rows, ("consul", 1000), quick=30, full=3600),
     "writes": _each(resources.writes, (1000, 4.0), quick=3, full=10),
     "storm": _each(starting.storm, ("consul", 1000), ("zookeeper", 1000), quick=1, full=5),
     "burst": _each(real.burst, ("consul",), ("zookeeper",), quick=40, full=200),
