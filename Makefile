@@ -82,7 +82,7 @@ soak: servers ## Faults for MINUTES of one agent after the other; its memory has
 fuzz: setup ## Spoil the engine's answers, templates and requests in random places for MINUTES
 	@end=$$((SECONDS + 60 * $(MINUTES))); while ((SECONDS < end)); do \
 		FUZZ_EXAMPLES=5000 .venv/bin/pytest -q tests/engine/test_fuzz.py \
-			tests/templates/test_template_fuzz.py tests/listener/test_fuzz.py \
+			tests/templates/test_template_fuzz.py tests/listener/test_spoilt_requests.py \
 			--timeout=0 --hypothesis-seed=$$RANDOM$$RANDOM; done
 
 # make compatibility ONLY=etcd-3.6.8; ONLY=etcd is all of etcd.

@@ -50,7 +50,7 @@ class Looker:
 
 
 def rows(scheme: str, n: int, seconds: float) -> Iterator[Figure]:
-    """What it costs to look at an agent with `n` services, for so many seconds."""
+    """The costs of looking at an agent with `n` services, for so many seconds."""
     host = loopback_ip()
     (port,) = free_ports(host, 1)
     words = ("-ip", IP, "-http", f"{host}:{port}", "-resync", "1000000")

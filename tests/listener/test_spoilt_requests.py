@@ -60,7 +60,7 @@ def test_a_head_is_read_or_refused(sent: bytes) -> None:
 
 
 def answered(sent: bytes, cuts: list[int]) -> bytes:
-    """What a client gets that sends these bytes in such pieces, and then no more."""
+    """The bytes that a client gets which sends these bytes in such pieces, and then no more."""
     health = Health()
     site = Site(Board(["consul://h:8500"]), health)
     ours, client = socket.socketpair()
