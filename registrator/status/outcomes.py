@@ -12,16 +12,24 @@ from registrator.model import Reason
 REGISTERED, PENDING = "registered", "pending"
 
 # These are somebody's will. All other reasons need attention.
-ON_PURPOSE = frozenset({Reason.NO_PORTS, Reason.NOT_PUBLISHED, Reason.IGNORED, Reason.NOT_NAMED})
+ON_PURPOSE = frozenset(
+    {
+        Reason.NO_PORTS, Reason.NOT_PUBLISHED, Reason.NOT_LISTED, Reason.IGNORED, Reason.NOT_NAMED,
+        Reason.FILTERED, Reason.WITHDRAWN, Reason.PAUSED,
+    }
+)  # fmt: skip
 
 # What to do about each reason.
 REMEDIES: Mapping[Reason, str] = {
     Reason.NO_PORTS: "expose a port in the image or with --expose, if it offers a service",
     Reason.NOT_PUBLISHED: "publish it with -p, or run the agent with -internal",
+    Reason.NOT_LISTED: "add the port to SERVICE_PORTS, if it offers a service",
     Reason.IGNORED: "remove SERVICE_IGNORE, or SERVICE_<port>_IGNORE, from the container",
     Reason.NOT_NAMED: "set SERVICE_NAME or SERVICE_<port>_NAME, or run the agent without -explicit",
+    Reason.FILTERED: "change -filter, or ?filter= of the registry's URI, if it is to be registered",
     Reason.REJECTED: "correct the variable or the label that the text names, and start it again",
     Reason.NO_ADDRESS: "run the agent with -ip, or connect the container to the network",
+    Reason.NOT_ATTACHED: "connect the container to the network that SERVICE_NETWORK names",
     Reason.SAME_ID: "give each of the two its own SERVICE_ID or SERVICE_<port>_ID",
     Reason.SAME_KEY: "give each of the two its own SERVICE_NAME or SERVICE_ID",
     Reason.OTHERS_ENTRY: "remove the other entry, or set another SERVICE_ID or -hostname",
@@ -29,6 +37,10 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.REGISTRY_AWAY: "see that the registry runs, and that this host reaches it "
     "(the agent tries again by itself)",
     Reason.RESTART_LOOP: "read the container's log (docker logs), and mend why it ends",
+    Reason.WITHDRAWN: "wait until it has ended; the agent registers it again if it runs on",
+    Reason.PAUSED: "end the pause with docker unpause",
+    Reason.UNHEALTHY: "read what its health check says with docker inspect, and mend it",
+    Reason.STARTING: "wait until its health check passes once",
     Reason.NOT_INSPECTED: "see whether docker inspect answers (the agent tries again by itself)",
     Reason.UNREADABLE: "see what docker inspect says of it, and report it with the agent's log",
     Reason.TOO_MANY: "publish fewer ports, or set fewer and shorter variables and labels",
