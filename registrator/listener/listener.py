@@ -40,6 +40,9 @@ MAX_CLIENTS = 8
 # Seconds until the address of -http is tried again.
 RETRY = 5.0
 
+# Seconds without a look for clients after there was no descriptor for one.
+NO_DESCRIPTOR = 1.0
+
 # Seconds between two clients that are let in. A flood of them costs a part of one core only.
 PACE = 0.001
 
@@ -126,7 +129,8 @@ class Listener:
             client, _ = door.socket.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                time.sleep(1)  # Nothing can be done before others have closed theirs.
+                # Nothing can be done before others have closed theirs.
+                time.sleep(NO_DESCRIPTOR)
             return
         try:
             turned_away = len(door.clients) >= MAX_CLIENTS

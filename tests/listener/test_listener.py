@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support.listener import Serving, descriptors, received, serving, status
@@ -215,6 +217,21 @@ def test_a_process_of_another_user_is_sent_away(
         ask(served.listener.name, "/livez")
     assert served.board.refused == 1
     assert served.get("/livez")[0] == 200
+
+
+def test_without_a_descriptor_for_a_client_it_does_not_spin(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def accept(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    waited: list[float] = []
+    monkeypatch.setattr("registrator.listener.listener.time.sleep", waited.append)
+    door = listener.Door(cast("socket.socket", Full()), private=False)
+    served.listener._accept(door)
+    assert listener.NO_DESCRIPTOR in waited
+    assert not door.clients
 
 
 def test_an_address_in_use_is_one_line_and_tried_again(
