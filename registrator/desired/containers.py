@@ -56,7 +56,8 @@ class _Known:
 
     def derive(self, rules: Rules, peer: Container | None) -> None:
         """Find out what it offers, and to whom. `peer` is the one whose network it shares."""
-        self.offer = STOPS if self.stops else services(self.container, rules, peer)
+        offer = STOPS if self.stops else services(self.container, rules, peer)
+        self.offer = replace(offer, container=self.container)
         hidden = (each.text for each in rules.filters if not each.admits(self.container, peer))
         self.excluded_by = frozenset(hidden)
 

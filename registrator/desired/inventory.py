@@ -25,7 +25,7 @@ from registrator.desired.inspections import Engine, Inspections
 from registrator.desired.rules import Rules
 from registrator.desired.tasks import Hint, Task
 from registrator.desired.vanished import Doubt
-from registrator.model import EngineUnavailable, Event, Offer, Snapshot
+from registrator.model import EngineUnavailable, Event, Snapshot
 from registrator.status.board import Board
 from registrator.system.retry import engine_backoff, retry
 
@@ -292,11 +292,7 @@ class Inventory:
         """Publish what is known, if it is another snapshot, and tell the board."""
         with self._agenda.lock:
             waiting = {key for key, task in self._agenda.tasks.items() if task.hint or task.asked}
-            lone = {
-                key: Offer((), (task.left_out,), task.container)
-                for key, task in self._agenda.tasks.items()
-                if task.left_out
-            }
+            lone = {key: task.offer for key, task in self._agenda.tasks.items() if task.left_out}
             if complete is None:
                 complete = settled and not any(
                     task.uninspected for task in self._agenda.tasks.values()

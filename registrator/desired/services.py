@@ -86,7 +86,7 @@ def services(container: Container, rules: Rules, peer: Container | None = None) 
         else:
             groups.append(made)
     found, same = distinct(groups)
-    return Offer(found, (*left_out, *same), container)
+    return Offer(found, (*left_out, *same))
 
 
 def _no_ports(metadata: Metadata, listed: Listed) -> LeftOut:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from registrator.desired.withdrawn import Kill
-from registrator.model import Container, LeftOut, Reason
+from registrator.model import Container, LeftOut, Offer, Reason
 
 # Why nothing may be known of a container that runs.
 UNINSPECTED = frozenset({Reason.NOT_INSPECTED, Reason.UNREADABLE})
@@ -70,6 +70,11 @@ class Task:
     def uninspected(self) -> bool:
         """Whether the container runs and could not be inspected even once."""
         return self.left_out is not None and self.left_out.reason in UNINSPECTED
+
+    @property
+    def offer(self) -> Offer:
+        """The offer of a container without services, which says why it has none."""
+        return Offer((), (self.left_out,) if self.left_out else (), self.container)
 
     def add(self, hint: Hint) -> None:
         """Add a hint to those that wait."""

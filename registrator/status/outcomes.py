@@ -37,7 +37,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.REGISTRY_AWAY: "see that the registry runs, and that this host reaches it "
     "(the agent tries again by itself)",
     Reason.RESTART_LOOP: "read the container's log (docker logs), and mend why it ends",
-    Reason.WITHDRAWN: "wait until it has ended; the agent registers it again if it runs on",
+    Reason.WITHDRAWN: "wait until it has ended (the agent registers it again if it runs on)",
     Reason.PAUSED: "end the pause with docker unpause",
     Reason.UNHEALTHY: "read what its health check says with docker inspect, and mend it",
     Reason.STARTING: "wait until its health check passes once",

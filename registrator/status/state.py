@@ -20,9 +20,9 @@
                 or "down"
     containers  a group for each container, by name: id, name, image (both may be empty: it was
                 never inspected), started, and ports
-    ports       a row for each port: port and protocol (null: the row concerns the whole container),
-                outcome, why (the particulars, empty if it is registered), service (null if it has
-                none), and registries
+    ports       a row for each port: port and protocol (null: the row concerns the whole container,
+                or its service has no port), outcome, why (the particulars, empty if it is
+                registered), service (null if it has none), and registries
     service     id, name, address, port, tags
     registries  of a row: state (an outcome) and why for each registry, in the order above; empty
                 without a service
@@ -71,7 +71,7 @@ SCHEMA = 1
 # After so many containers the other threads may run.
 BREATH = 20
 
-AWAY = name_of(Reason.REGISTRY_AWAY)
+AWAY, FILTERED = name_of(Reason.REGISTRY_AWAY), name_of(Reason.FILTERED)
 REJECTIONS = frozenset({name_of(Reason.REFUSED)})
 CONFLICTS = frozenset({name_of(Reason.OTHERS_ENTRY), name_of(Reason.SAME_KEY)})
 
@@ -169,8 +169,8 @@ def _port_of(service: Service, rows: Sequence[RegistryRow]) -> PortState:
     standings = [_standing(service, row) for row in rows]
     worst = min(standings, key=_urgency, default=Standing(state=PENDING, why=""))
     return PortState(
-        port=service.private_port,
-        protocol=service.protocol,
+        port=service.private_port or None,
+        protocol=service.protocol if service.private_port else None,
         outcome=worst["state"],
         why=worst["why"],
         service=ServiceState(
@@ -195,6 +195,8 @@ def _urgency(standing: Standing) -> int:
 def _standing(service: Service, row: RegistryRow) -> Standing:
     """How a service stands in one registry."""
     realised = row.realised
+    if realised is not None and realised.excluded.get(service.id) is service:
+        return Standing(state=FILTERED, why=Reason.FILTERED.value)
     if realised is None or realised.services.get(service.id) is not service:
         if row.failures:
             return Standing(state=AWAY, why=row.error or Reason.REGISTRY_AWAY.value)
@@ -290,9 +292,9 @@ def _verdict(engine: EngineState, registries: int, tally: _Tally, attention: int
         return f"{pending} of {tally.services} services are about to be written"
     if not tally.services:
         return "No container offers a service"
-    where = {1: "the registry", 2: "both registries"}.get(
-        registries, f"all {registries} registries"
-    )
+    where = {1: "in the registry", 2: "in both registries"}.get(registries, "in all registries")
+    if any(states[FILTERED] for states in tally.states):
+        where = "as the filters say"
     if tally.services == 1:
-        return f"The only service stands in {where}"
-    return f"All {tally.services} services stand in {where}"
+        return f"The only service stands {where}"
+    return f"All {tally.services} services stand {where}"

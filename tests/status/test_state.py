@@ -29,6 +29,11 @@ RULES = Rules("h", "192.0.2.1")
 URIS = ("consul://h:8500", "etcd://h:2379")
 
 
+def offer(of: Container) -> Offer:
+    """The offer of a container, as `Containers` has it."""
+    return dataclasses.replace(services(of, RULES), container=of)
+
+
 def snapshot(offers: Iterable[Offer]) -> Snapshot:
     return Snapshot({each.id: each for offer in offers for each in offer.services})
 
@@ -37,7 +42,7 @@ def board(*containers: Container, uris: tuple[str, ...] = URIS) -> Board:
     """A board on which all of these stand in each registry."""
     made = Board(uris)
     made.engine.succeeded(version="20.10.24", address="unix:///var/run/docker.sock")
-    made.offers = {each.id: services(each, RULES) for each in containers}
+    made.offers = {each.id: offer(each) for each in containers}
     for report in made.registries:
         report.realised(snapshot(made.offers.values()), {})
     return made
@@ -86,7 +91,7 @@ def test_a_service_that_stands_everywhere() -> None:
 def test_a_new_service_is_pending_until_it_is_written() -> None:
     changed = board(container())
     old = changed.offers
-    changed.offers = {key: services(container(image="x/y"), RULES) for key in old}
+    changed.offers = {key: offer(container(image="x/y")) for key in old}
     assert row(changed)["outcome"] == "pending"
     made = state(changed)
     assert made["registries"][0]["counts"]["pending"] == 1
@@ -112,7 +117,7 @@ def test_a_registry_that_is_away_keeps_what_it_had() -> None:
     assert away["counts"]["registered"] == 1
     assert told["summary"]["attention"] == 1
     assert not told["summary"]["well"]
-    made.offers = {**made.offers, "b": services(container("other"), RULES)}
+    made.offers = {**made.offers, "b": offer(container("other"))}
     other = row(made)
     assert other["outcome"] == "registry_away"
     assert other["registries"][0]["state"] == "pending"
@@ -138,6 +143,30 @@ def test_a_problem_of_one_registry_counts_there(reason: Reason, count: str) -> N
     assert first["counts"] == {"registered": 1, "pending": 0, "rejected": 0, "conflicts": 0}
     assert second["counts"] == {**dict.fromkeys(first["counts"], 0), count: 1}
     assert state(made)["summary"]["verdict"] == "1 needs attention"
+
+
+def test_a_registry_whose_filter_excludes_it() -> None:
+    made = board(container())
+    whole = snapshot(made.offers.values())
+    made.registries[1].realised(Snapshot(excluded=whole.services), {})
+    found = row(made)
+    assert [each["state"] for each in found["registries"]] == ["registered", "filtered"]
+    assert found["outcome"] == "registered"
+    assert state(made)["summary"]["well"]
+    assert state(made)["summary"]["verdict"] == "The only service stands as the filters say"
+    made.registries[0].realised(Snapshot(excluded=whole.services), {})
+    assert row(made)["outcome"] == "filtered"
+    assert state(made)["registries"][0]["state"] == "in_sync"
+    assert state(made)["registries"][0]["counts"]["registered"] == 0
+
+
+def test_a_service_without_a_port_concerns_the_whole_container() -> None:
+    made = board(container())
+    (only,) = made.offers.values()
+    bare = dataclasses.replace(only.services[0], port=0, private_port=0)
+    made.offers = {"c": Offer((bare,), (), only.container)}
+    found = row(made)
+    assert (found["port"], found["protocol"], found["service"]["port"]) == (None, None, 0)
 
 
 def test_each_port_that_is_left_out_has_its_reason() -> None:
