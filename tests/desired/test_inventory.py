@@ -617,6 +617,25 @@ def test_the_board_has_each_containers_offer_and_why_it_is_left_out() -> None:
     assert container("new").id not in stock.board.offers
 
 
+def test_the_board_has_the_snapshot_and_the_facts_of_each_container() -> None:
+    stock = Stock(container("a"), container("stuck"))
+    stock.engine.stuck = {container("stuck").id}
+    stock.step()
+    latest = stock.board.latest
+    assert latest is not None
+    assert latest.services.keys() == {"h:a:80"}
+    offers = stock.board.offers
+    assert offers[container("a").id].container == stock.engine.containers[container("a").id]
+    assert offers[container("stuck").id].container is None
+    for _ in range(2 * LOOP_STARTS):
+        stock.now += 0.1
+        stock.step(stock.engine.start(container("a")))
+    assert stock.reasons()["a"] == [Reason.RESTART_LOOP]
+    looping = stock.board.offers[container("a").id].container
+    assert looping is not None
+    assert looping.name == "a"
+
+
 def test_the_board_and_one_line_tell_of_a_restart_loop(caplog: pytest.LogCaptureFixture) -> None:
     stock = Stock()
     stock.step()

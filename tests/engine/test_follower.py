@@ -80,11 +80,21 @@ def follower(engine: Streams, board: Board, stop: threading.Event) -> Follower:
     return Follower(engine, board, stop)  # type: ignore[arg-type]
 
 
-def test_waits_until_the_engine_answers(caplog: pytest.LogCaptureFixture) -> None:
+def test_waits_until_the_engine_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     board, error = Board(), EngineUnavailable("Connection refused")
+    waits: list[float] = []
+
+    def told(seconds: float) -> float:
+        waits.append(seconds)
+        return 0
+
+    monkeypatch.setattr(board.engine, "waits", told)
     found = follower(Streams(error, error, ENGINE), board, threading.Event()).await_engine()
     assert found == ENGINE
+    assert len(waits) == 2, "the board tells when the next attempt is due"
     assert (board.engine.row.version, board.engine.row.failures) == ("20.10", 0)
     first, over, who = caplog.messages
     assert first.startswith("Docker engine: none answers at unix:///engine (Connection refused)")

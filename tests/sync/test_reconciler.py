@@ -770,8 +770,12 @@ def test_retry_now_ends_the_wait_for_the_next_attempt(monkeypatch: pytest.Monkey
     bench.reconciler.publish(snapshot(service("a")))
     with Runner(bench) as runner:
         until(lambda: not bench.registry.faults, "the first attempt")
+        until(lambda: bench.report.row.next_attempt, "the wait")
+        row = bench.report.row
+        assert 900 < row.next_attempt - row.since < 1100
         runner.bench.reconciler.retry_now()
         until(lambda: bench.keys == {"h:a:80"}, "the second attempt")
+        until(lambda: not bench.report.row.next_attempt, "no further attempt is announced")
 
 
 def test_a_change_of_what_is_desired_or_stands_is_written_at_once(
