@@ -244,7 +244,7 @@ def test_an_address_in_use_is_one_line_and_tried_again(
     stop, health = threading.Event(), Health()
     with socket.create_server((host, port)):
         made = Listener(ListenAddress(host, port), Board(), health)
-        thread = threading.Thread(target=made.run, args=(stop,))
+        thread = threading.Thread(target=made.run, args=(stop,), daemon=True)
         thread.start()
         until(lambda: "in use" in caplog.text, "the error")
         assert ask(made.name, "/livez").status == 200
@@ -263,7 +263,7 @@ def test_at_the_end_the_path_is_gone_and_all_clients_are_closed(tmp_path: Path) 
     path = tmp_path / "a.sock"
     stop, health = threading.Event(), Health()
     made = Listener(ListenAddress(path=str(path)), Board(), health)
-    thread = threading.Thread(target=made.run, args=(stop,))
+    thread = threading.Thread(target=made.run, args=(stop,), daemon=True)
     thread.start()
     until(path.exists, "the socket")
     with socket.socket(socket.AF_UNIX) as client:

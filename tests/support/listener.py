@@ -28,7 +28,7 @@ class Serving:
         address = ListenAddress(self.host, self.port)
         self.listener = Listener(address, self.board, self.health)
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.listener.run, args=(self.stop,))
+        self.thread = threading.Thread(target=self.listener.run, args=(self.stop,), daemon=True)
 
     def connect(self) -> socket.socket:
         """A client that has sent nothing yet."""
