@@ -12,7 +12,7 @@ from support.engine import Dockerd
 from support.wait import until
 
 from registrator import health
-from registrator.health import MAX_AGE, Health, main, notes, problems
+from registrator.health import MAX_AGE, Health, main, notes, problems, socket_of
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_a_note_is_found_and_replaced(proc: Path) -> None:
     finally:
         board.close()
     assert notes(proc) == []
+
+
+def test_a_note_names_the_private_socket_and_takes_any_text(proc: Path) -> None:
+    put(proc, os.getpid())
+    board = Health()
+    board.socket = "registrator-abc"
+    try:
+        assert [socket_of(note) for note in notes(proc)] == [""]
+        board.note(["half a pair: \ud800"])
+        assert [socket_of(note) for note in notes(proc)] == ["registrator-abc"]
+        assert found(proc) == ["half a pair: ?"]
+    finally:
+        board.close()
 
 
 def test_an_old_note_is_a_stuck_agent() -> None:
