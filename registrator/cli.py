@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import click
 
@@ -51,9 +51,9 @@ class Words(NamedTuple):
     wrong: list[str]
 
 
-def split(args: Iterable[str], more: Sequence[Option] = ()) -> Words:
-    """Split a command line into options by name and registry URIs. `more` are a command's own."""
-    options = {option.name: option for option in (*OPTIONS, *more)}
+def split(args: Iterable[str], known: Sequence[Option] = OPTIONS) -> Words:
+    """Split a command line into options by name and other words, which are registry URIs."""
+    options = {option.name: option for option in known}
     words = Words({}, [], [])
     rest = deque(args)
     while rest:
@@ -104,14 +104,20 @@ class Command(click.Command):
         for param in self.get_params(ctx):
             if set(before).intersection(param.opts):
                 return super().parse_args(ctx, [param.opts[0]])
-        ctx.params["words"] = split(args[1:], chosen.options) if chosen else split(args)
+        if chosen:
+            known = chosen.options if chosen.asks else (*OPTIONS, *chosen.options)
+            ctx.params["words"] = split(args[1:], known)
+        else:
+            ctx.params["words"] = split(args)
         ctx.params["chosen"] = chosen
         return []
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one line, like the original."""
-        program = f"registrator {ctx.obj.name}" if ctx.obj else "registrator"
-        formatter.write_usage(program, "[options] <registry URI>...")
+        if ctx.obj:
+            formatter.write_usage(f"registrator {ctx.obj.name}", ctx.obj.usage)
+        else:
+            formatter.write_usage("registrator", "[options] <registry URI>...")
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the agent does, or the command."""
@@ -133,7 +139,7 @@ class Command(click.Command):
         for group in dict.fromkeys(option.group for option in OPTIONS):
             with formatter.section(group):
                 formatter.write_dl([_help(o) for o in OPTIONS if o.group == group])
-        with formatter.section("Commands: a first word, with options and URIs behind it"):
+        with formatter.section("Commands: a first word"):
             rows = [(each.name.ljust(22), each.summary) for each in COMMANDS.values()]
             formatter.write_dl(rows, col_max=26)
         with formatter.section("Other"):
@@ -162,6 +168,11 @@ def _help(option: Option) -> tuple[str, str]:
 @click.version_option(__version__, "-version", "--version", prog_name="registrator")
 def command(words: Words, chosen: Subcommand | None) -> None:
     """Run the agent until it is told to end, or the chosen command."""
+    if chosen:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+    if chosen and chosen.asks:
+        sys.exit(_ask(words, chosen))
     import_requests_without_charset_detection()
     for warning in misspelt(os.environ):
         click.echo(f"registrator: {warning}", err=True)
@@ -170,19 +181,35 @@ def command(words: Words, chosen: Subcommand | None) -> None:
         own = own_values(chosen.options if chosen else (), words.given, mistakes)
         config = configure(words.given, words.uris, os.environ, mistakes)
     except ConfigErrors as errors:
-        for mistake in errors.mistakes:
-            click.echo(f"registrator: {mistake}", err=True)
-        name = f"registrator {chosen.name}" if chosen else "registrator"
-        click.echo(f"Try '{name} --help' for the options.", err=True)
-        sys.exit(2)
+        _refuse(errors.mistakes, chosen)
     if chosen:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: os._exit(128 + number))
         sys.exit(import_module(chosen.module).run(config, **own))
     # Imported late, so that help and errors appear at once.
     from registrator.agent import run
 
     sys.exit(run(config))
+
+
+def _ask(words: Words, chosen: Subcommand) -> int:
+    """Run a command that asks the running agent, and return its exit code."""
+    mistakes, operands = [*words.wrong], words.uris
+    own = own_values(chosen.options, words.given, mistakes)
+    if len(operands) != bool(chosen.operand):
+        takes = f"one {chosen.operand}" if chosen.operand else "no further word"
+        mistakes.append(f"{chosen.name} asks the agent that runs here: it takes {takes}")
+    if mistakes:
+        _refuse(mistakes, chosen)
+    code: int = import_module(chosen.module).run(*operands, **own)
+    return code
+
+
+def _refuse(mistakes: Iterable[str], chosen: Subcommand | None) -> NoReturn:
+    """Print all mistakes of the call, and end with code 2."""
+    for mistake in mistakes:
+        click.echo(f"registrator: {mistake}", err=True)
+    name = f"registrator {chosen.name}" if chosen else "registrator"
+    click.echo(f"Try '{name} --help' for the options.", err=True)
+    sys.exit(2)
 
 
 def main() -> None:

@@ -238,7 +238,7 @@ def test_help_of_a_command(
     assert call(monkeypatch, name, "--help") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert f"Usage: registrator {name} [options] <registry URI>..." in out
+    assert f"Usage: registrator {name} {COMMANDS[name].usage}" in out
     assert all(f"  -{option.name} " in out for option in COMMANDS[name].options)
     assert max(map(len, out.splitlines())) <= 100
     assert call(monkeypatch, "--help") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -15,11 +16,14 @@ from typing import Any
 
 import pytest
 from support.agent import Agent
+from support.consul import put
 from support.engine import Dockerd
 from support.listener import received
 from support.servers import Consul, free_ports, loopback_ip
 from support.wait import until
 
+from registrator.cli import command
+from registrator.commands import asking
 from registrator.health import notes, socket_of
 from registrator.listener.client import Reply, ask
 
@@ -56,7 +60,10 @@ class Asked:
     def private(self) -> str:
         """The name of the private socket, as the health note of this very agent has it."""
         folder = Path(f"/proc/{self.agent.pid}")
-        found = [link.readlink() for link in (folder / "fd").iterdir()]
+        found = []
+        for link in (folder / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # It may close one meanwhile.
+                found.append(link.readlink())
         assert any("registrator-health" in str(link) for link in found)
         names = {socket_of(note) for note in notes()}
         own = Path(f"/proc/{self.agent.pid}/net/unix").read_text()
@@ -216,3 +223,65 @@ def test_nothing_that_answers_is_imported_before_somebody_asks() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# Each reason, with the container that has it.
+LEFT_OUT: dict[str, tuple[str, dict[str, Any]]] = {
+    "hidden": ("it is not published", {"publish_all": False}),
+    "ignored": ("SERVICE_IGNORE is set", {"env": {"SERVICE_NAME": "a", "SERVICE_IGNORE": "1"}}),
+    "unnamed": ("-explicit is given and SERVICE_NAME is not set", {}),
+    "filtered": ("the filter excludes it", {"labels": {"hide": "1"}}),
+    "wrong": ("SERVICE_NAME has a path segment", {"env": {"SERVICE_NAME": ".."}}),
+    "nowhere": ("names the network", {"env": {"SERVICE_NAME": "a", "SERVICE_NETWORK": "no"}}),
+    "first": ("has the id same", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "same"}}),
+    "second": ("registered", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "same"}}),
+    "taken": ("somebody else registered it", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "other"}}),
+    "refused": ("reserved", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "registrator:x"}}),
+}
+
+
+def test_the_commands_give_the_reason_and_what_to_do(
+    clean_engine: Dockerd,
+    consul: Consul,
+    agent: RunAgent,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    strange = {"ID": "other", "Name": "a", "Address": "127.9.9.9", "Port": 1}
+    put(consul, "agent/service/register", strange)
+    for name, (_, options) in LEFT_OUT.items():
+        clean_engine.api.run(name, **{"publish_all": True, **options})
+    asked = Asked(agent, consul, "-explicit", "-filter", "label!=hide")
+    until(lambda: len(asked.outcomes()) == len(LEFT_OUT), lambda: str(asked.outcomes()))
+    until(lambda: asked.get("/readyz")[0] == 200, "the agent")
+    # The agents of other tests run here, too.
+    monkeypatch.setattr(asking, "agents", lambda: [asked.private])
+    outcomes = asked.state()["outcomes"]
+
+    def shown(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            command(list(words), prog_name="registrator")
+        return capsys.readouterr().out
+
+    listed = {line.split()[0]: line for line in shown("list").splitlines()}
+    for (name, _), (outcome, why) in asked.outcomes().items():
+        explained = shown("explain", name)
+        assert LEFT_OUT[name][0] in explained, explained
+        assert why in explained
+        assert why in listed[name]
+        assert outcome.replace("_", " ") in listed[name]
+        if outcome != "registered":
+            assert outcomes[outcome]["remedy"] in explained
+    assert {told[0] for told in asked.outcomes().values()} == {
+        "not_published", "ignored", "not_named", "filtered", "rejected", "not_attached", "same_id",
+        "registered", "others_entry", "refused",
+    }  # fmt: skip
+    consul.stop()
+    clean_engine.api.run("late", publish_all=True, env={"SERVICE_NAME": "a"})
+    until(
+        lambda: asked.outcomes().get(("late", 80), ("",))[0] == "registry_away",
+        lambda: str(asked.outcomes()),
+    )
+    assert outcomes["registry_away"]["remedy"] in shown("explain", "late")
+    assert f"{asked.uri}  down for" in shown("status")
+    consul.start()

@@ -1,8 +1,9 @@
 """The one table of commands. The command line and the help read it.
 
 A command is the first word of a call. No command is a URI, so the agent's calls mean what they
-always meant. A command also takes the agent's options and variables. So you put its name before the
-agent's own words, and it reads the registries as that agent does.
+always meant. A command that works at the registries also takes the agent's options and variables.
+So you put its name before the agent's own words, and it reads the registries as that agent does.
+A command that asks the running agent takes only options of its own.
 """
 
 from typing import NamedTuple
@@ -13,8 +14,10 @@ from registrator.options import Option, boolean, word
 class Subcommand(NamedTuple):
     """A command: its `name`, a `summary` in one line, and a `text` of some paragraphs.
 
-    `options` are those of its own. No variable sets them. `module` has a function ``run``. It gets
-    the `Config` and the values of the command's own options, and returns the exit code.
+    `options` are those of its own. No variable sets them. `module` has a function ``run``, which
+    returns the exit code. It gets the values of the command's own options. Before them it gets the
+    `Config`, unless the command `asks` the running agent. Such a command takes one word as its
+    `operand`, or none if that is empty.
     """
 
     name: str
@@ -22,6 +25,15 @@ class Subcommand(NamedTuple):
     text: tuple[str, ...]
     options: tuple[Option, ...]
     module: str
+    asks: bool = False
+    operand: str = ""
+
+    @property
+    def usage(self) -> str:
+        """The words that follow the command."""
+        if self.asks:
+            return f"[options] {self.operand}".rstrip()
+        return "[options] <registry URI>..."
 
 
 _WITHDRAW = Subcommand(
@@ -45,4 +57,34 @@ _WITHDRAW = Subcommand(
     "registrator.commands.withdraw",
 )  # fmt: skip
 
-COMMANDS = {each.name: each for each in (_WITHDRAW,)}
+
+def _asking(name: str, summary: str, *text: str, operand: str = "") -> Subcommand:
+    """A command that asks the agents that run here."""
+    common = "It asks the agents that run here, as their own user or as root."
+    json = Option("json", "json", name.capitalize(), "", "false",
+                  "Print JSON, as in docs/seeing.md.", boolean)  # fmt: skip
+    module = f"registrator.commands.{name}"
+    return Subcommand(name, summary, (*text, common), (json,), module, asks=True, operand=operand)
+
+
+_CODES = "Exit codes: 0 if all is fine, 1 if not, 2 if the call is wrong, 3 if no agent answers."
+
+COMMANDS = {
+    each.name: each
+    for each in (
+        _asking("status", "Show the agent, the engine and each registry.",
+                "Show the agent's version and address, whether the engine answers, and each"
+                " registry with its counts.", _CODES),
+        _asking("list", "Show each port, and what became of it.",
+                "Show a line for each port: its service and address, whether it is registered, and"
+                " why not.", _CODES),
+        _asking("explain", "Show why a container is not registered.",
+                "Show what became of each port of one container, why, and what you can do about"
+                " it. Give the container's name, or the start of its id.", _CODES,
+                operand="<container>"),
+        _asking("watch", "Show the list, and then each change.",
+                "Show the list once, and then a line for each port that comes (+), goes (-) or"
+                " changes (~). It ends with the agent, or with Ctrl-C."),
+        _WITHDRAW,
+    )
+}  # fmt: skip

@@ -53,7 +53,7 @@ TOP = {
         " system status engine desired sync listener"
     ),
     "registrator.commands": (
-        "model uri backend options registries config identity system engine sync"
+        "model uri backend options registries config identity system engine sync listener status"
     ),
     "registrator.cli": "__init__ options config agent commands system",
     "registrator.__main__": "cli",

@@ -1,0 +1,74 @@
+"""``registrator explain CONTAINER``: what became of one container, why, and what to do."""
+
+import json as texts
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import click
+
+from registrator.status.outcomes import ATTENTION, PENDING, REGISTERED, Outcome
+from registrator.status.schema import Group, PortState, State
+
+from .asking import FINE, NOT_FINE, harmless, states
+from .list import called, number, place
+
+
+def run(operand: str, json: bool = False) -> int:
+    """Explain the container with this name, or with an id that begins so. Returns the exit code."""
+    found = [(state, group) for state in states() for group in _matching(state, operand)]
+    if not found:
+        click.echo(
+            f"registrator: no running container has the name or the id {harmless(operand)};"
+            " see registrator list",
+            err=True,
+        )
+        return NOT_FINE
+    for place_, (state, group) in enumerate(found):
+        if json:
+            click.echo(texts.dumps(group))
+        else:
+            click.echo("\n".join(([""] if place_ else []) + _lines(state, group)))
+    ports = (port for _, group in found for port in group["ports"])
+    return NOT_FINE if any(port["outcome"] in ATTENTION for port in ports) else FINE
+
+
+def _matching(state: State, operand: str) -> Iterable[Group]:
+    """The container with this name. If there is none, those whose id begins so."""
+    named = [group for group in state["containers"] if group["name"] == operand.removeprefix("/")]
+    return named or [group for group in state["containers"] if group["id"].startswith(operand)]
+
+
+def _lines(state: State, group: Group) -> list[str]:
+    words = [f"{called(group)} ({group['id'][:12]})", group["image"]]
+    if group["started"]:
+        began = datetime.fromtimestamp(group["started"], UTC)
+        words.append(f"running since {began:%Y-%m-%d %H:%M:%S}Z")
+    lines = [harmless(", ".join(filter(None, words)))]
+    for port in group["ports"]:
+        lines += _port(state, port)
+    return lines
+
+
+def _port(state: State, port: PortState) -> list[str]:
+    """The lines of one port: what became of it, and how it stands in each registry."""
+    head = number(port) if port["port"] else "the container"
+    service, outcomes = port["service"], state["outcomes"]
+    if service is None:
+        return _told(f"{head}  left out: ", port["outcome"], port["why"], outcomes)
+    tags = f" with the tags {', '.join(service['tags'])}" if service["tags"] else ""
+    lines = [harmless(f"{head}  {service['name']} at {place(port)} as {service['id']}{tags}")]
+    names = [registry["name"] for registry in state["registries"]]
+    for name, standing in zip(names, port["registries"], strict=True):
+        lines += _told(f"  {name}: ", standing["state"], standing["why"], outcomes)
+    return lines
+
+
+def _told(head: str, outcome: str, why: str, outcomes: dict[str, Outcome]) -> list[str]:
+    """The reason after `head`, and under it what to do."""
+    if outcome == REGISTERED:
+        return [harmless(f"{head}registered")]
+    known = outcomes[outcome]
+    lines = [harmless(f"{head}{why or known['text']}")]
+    if known["remedy"] and outcome != PENDING:
+        lines.append(f"{' ' * len(head)}{known['remedy']}")
+    return lines

@@ -1,0 +1,56 @@
+"""``registrator list``: each port of each container, and what became of it."""
+
+from collections.abc import Iterator
+
+import click
+
+from registrator.status.schema import Group, PortState, State
+
+from .asking import each, plain, states, table
+
+HEAD = ("CONTAINER", "PORT", "STATE", "SERVICE", "ADDRESS", "WHY")
+
+
+def run(json: bool = False) -> int:
+    """Show it for each agent that runs here. Returns the exit code."""
+    return each(_show, states(), json)
+
+
+def _show(state: State) -> bool:
+    found = list(rows(state))
+    click.echo("\n".join(table([HEAD, *found])) if found else "no container runs here")
+    return state["summary"]["well"]
+
+
+def rows(state: State) -> Iterator[tuple[str, ...]]:
+    """A row for each port, in the order of the state."""
+    for group in state["containers"]:
+        for port in group["ports"]:
+            yield (
+                called(group), number(port), port["outcome"].replace("_", " "),
+                *_service(port), port["why"],
+            )  # fmt: skip
+
+
+def called(group: Group) -> str:
+    """The container's name. One that was never inspected has only its id."""
+    return group["name"] or group["id"][:12]
+
+
+def number(port: PortState) -> str:
+    """``80/tcp``; a dash stands for the whole container."""
+    return f"{port['port']}/{port['protocol']}" if port["port"] else "-"
+
+
+def _service(port: PortState) -> tuple[str, str]:
+    service = port["service"]
+    return (service["name"], place(port)) if service else ("-", "-")
+
+
+def place(port: PortState) -> str:
+    """The address and the port of a service, as clients write them."""
+    service = port["service"]
+    if service is None:
+        return ""
+    host = f"[{service['address']}]" if ":" in service["address"] else service["address"]
+    return f"{host}:{plain(service['port'])}"

@@ -1,0 +1,180 @@
+"""The commands that ask the running agent: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from support.fakes import container
+
+from registrator.cli import command
+from registrator.commands import asking, status, watch
+from registrator.commands.table import COMMANDS
+from registrator.desired.rules import Rules
+from registrator.desired.services import services
+from registrator.listener.client import Reply
+from registrator.model import Container, LeftOut, Offer, Port, Problem, Reason, Snapshot
+from registrator.status.board import Board
+from registrator.status.rows import AgentRow
+from registrator.status.state import rendered
+
+RULES = Rules("h", "192.0.2.1")
+URIS = ("consul://h:8500", "etcd://h:2379/s")
+ID = "de412d4ddc70" + "0" * 52
+
+Run = Callable[..., tuple[int, list[str]]]
+
+
+def board(*containers: Container, more: dict[str, Offer] | None = None) -> Board:
+    """A board on which all of these stand in each registry."""
+    made = Board(URIS)
+    made.agent = AgentRow("1.1.0", 1000.0, hostname="web01", address="192.0.2.1")
+    made.engine.succeeded(version="20.10.24", address="unix:///var/run/docker.sock")
+    offers = {each.id: replace(services(each, RULES), container=each) for each in containers}
+    made.offers = {**offers, **(more or {})}
+    services_ = (each for offer in offers.values() for each in offer.services)
+    found = Snapshot({each.id: each for each in services_})
+    for report in made.registries:
+        report.realised(found, {})
+    return made
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command beside agents with these boards; gives the exit code and the lines."""
+
+    def run(boards: list[Board], *words: str) -> tuple[int, list[str]]:
+        answers = {str(number): rendered(each) for number, each in enumerate(boards)}
+        monkeypatch.setattr(asking, "agents", lambda: list(answers))
+        monkeypatch.setattr(asking, "ask", lambda name, _: Reply(200, {}, answers[name]))
+        with pytest.raises(SystemExit) as ended:
+            command(list(words), prog_name="registrator")
+        shown = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return code, (shown.out + shown.err).splitlines()
+
+    return run
+
+
+def test_status_shows_agent_engine_and_registries(run: Run) -> None:
+    made = board(container())
+    made.registries[1].failed("b:2379: no answer within 2 s")
+    code, lines = run([made], "status")
+    assert code == 1
+    assert lines[0].startswith("web01  1.1.0  up ")
+    assert lines[0].endswith("published ports at 192.0.2.1")
+    assert lines[1] == "engine  20.10.24  answers  1 container, 1 service"
+    assert tuple(lines[2].split()) == status.HEAD
+    assert lines[3].split() == ["consul://h:8500", "in", "sync", "-", "1", "0", "0", "0"]
+    assert lines[4].startswith("etcd://h:2379/s  down for 0 s")
+    assert lines[5].startswith("etcd://h:2379/s: b:2379: no answer within 2 s")
+    assert lines[6] == "1 needs attention"
+
+
+def test_all_is_fine(run: Run) -> None:
+    assert run([board(container())], "status")[0] == 0
+    code, lines = run([board(container("web", 32769))], "list")
+    assert code == 0
+    assert [line.split() for line in lines] == [
+        ["CONTAINER", "PORT", "STATE", "SERVICE", "ADDRESS", "WHY"],
+        ["web", "80/tcp", "registered", "web", "192.0.2.1:32769"],
+    ]
+    assert run([board()], "list")[1] == ["no container runs here"]
+
+
+def test_explain_says_why_and_what_to_do(run: Run) -> None:
+    left_out = (LeftOut(Port(5432, "tcp"), Reason.NOT_PUBLISHED),)
+    db = container("db", image="postgres:16", started_at=10**18)
+    more = {ID: Offer(left_out=left_out, container=db)}
+    for word in ("db", "/db", ID[:12], ID):
+        code, lines = run([board(more=more)], "explain", word)
+        assert code == 0, "somebody wants it so"
+        assert lines == [
+            "db (de412d4ddc70), postgres:16, running since 2001-09-09 01:46:40Z",
+            "5432/tcp  left out: it is not published",
+            "                    publish it with -p, or run the agent with -internal",
+        ]
+
+
+def test_explain_tells_each_registry(run: Run) -> None:
+    made = board(container("web", 32769, env={"SERVICE_TAGS": "a,b"}))
+    realised = made.registries[1].row.realised
+    assert realised is not None
+    problem = Problem(Reason.OTHERS_ENTRY, "another owner holds it")
+    made.registries[1].realised(realised, {"h:web:80": problem})
+    code, lines = run([made], "explain", "web")
+    assert code == 1
+    assert lines[1:] == [
+        "80/tcp  web at 192.0.2.1:32769 as h:web:80 with the tags a, b",
+        "  consul://h:8500: registered",
+        "  etcd://h:2379/s: another owner holds it",
+        f"{' ' * 19}remove the other entry, or set another SERVICE_ID or -hostname",
+    ]
+
+
+def test_a_container_that_nobody_knows(run: Run) -> None:
+    code, lines = run([board()], "explain", "db\n")
+    assert code == 1
+    assert "no running container has the name or the id 'db\\n'" in lines[0]
+
+
+def test_hostile_text_stays_in_its_line(run: Run) -> None:
+    hostile = container("a\x1b[2J\nb", image="x\u2028y")
+    for words in (["list"], ["explain", hostile.id]):
+        _, lines = run([board(hostile)], *words)
+        assert not any(char in "".join(lines) for char in "\x1b\u2028")
+        assert "a\\x1b[2J\\nb" in "".join(lines)
+
+
+def test_json_is_the_state(run: Run) -> None:
+    made = board(container("web"))
+    for name in ("status", "list"):
+        code, lines = run([made, made], name, "-json")
+        assert code == 0
+        assert [json.loads(line)["schema"] for line in lines] == [1, 1]
+    _, lines = run([made], "explain", "-json", "web")
+    assert json.loads(lines[0])["ports"][0]["service"]["id"] == "h:web:80"
+
+
+def test_several_agents_are_shown_one_after_the_other(run: Run) -> None:
+    _, lines = run([board(), board()], "list")
+    assert lines == ["no container runs here", "", "no container runs here"]
+
+
+def test_nobody_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run([], "status") == (
+        3, ["registrator: no agent runs here, or it belongs to another user"],
+    )  # fmt: skip
+
+    def silent(name: str, path: str) -> Reply:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(asking, "agents", lambda: ["gone"])
+    monkeypatch.setattr(asking, "ask", silent)
+    with pytest.raises(SystemExit) as ended:
+        asking.states()
+    assert ended.value.code == 3
+
+
+@pytest.mark.parametrize("name", [name for name, each in COMMANDS.items() if each.asks])
+def test_wrong_calls(run: Run, name: str) -> None:
+    given = ["web"] * bool(COMMANDS[name].operand)
+    for words in ([*given, "consul://h:8500"], [*given, "-ttl", "30"], [*given, "-json=x"]):
+        code, lines = run([board()], name, *words)
+        assert code == 2
+        assert lines[-1] == f"Try 'registrator {name} --help' for the options."
+    if given:
+        assert run([board()], name)[0] == 2
+
+
+def test_a_watch_tells_each_change() -> None:
+    web, db = ("web", "80/tcp", "pending", "web", "192.0.2.1:1", ""), ("db", "-", "", "-", "-", "")
+    now = (*web[:2], "registered", *web[3:])
+    api = ("api", "80/tcp", "registered", "api", "192.0.2.1:2", "")
+    assert [line.split()[:2] for line in watch.changes([web, db], [now, api])] == [
+        ["-", "db"], ["~", "web"], ["+", "api"],
+    ]  # fmt: skip
+    assert watch.changes([web, db], [web, db]) == []
