@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 
 # Each answer has these. Nothing is kept, nothing is guessed, and no other site may embed it.
 ALWAYS = {

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from registrator.health import Health, is_stuck, problems
 from registrator.listener.answers import JSON, Answer, text
+from registrator.listener.page import Page
 from registrator.listener.rendered import Rendered, breathe
 from registrator.listener.requests import Refused, Request, check_origin, parse
 from registrator.status.board import Board
@@ -35,6 +36,7 @@ class Site:
         self._health = health
         state = Rendered(partial(rendered, board, breathe), JSON)
         self.paths = {
+            "/": Path(Page().answer, guarded=True),
             "/livez": Path(self._livez),
             "/readyz": Path(self._readyz),
             "/api/state": Path(state.answer, guarded=True),

@@ -81,7 +81,10 @@ def test_the_wheel_has_every_module_once(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
     assert len(names) == len(set(names))
-    assert {re.sub("^registrator/", "", name) for name in names} == expected() | {"py.typed"}
+    assert {re.sub("^registrator/", "", name) for name in names} == expected() | {
+        "py.typed",
+        "listener/page.html",
+    }
 
 
 def test_every_scheme_loads_from_the_wheel(checkout: Path, tmp_path: Path) -> None:

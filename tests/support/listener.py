@@ -20,11 +20,11 @@ from support.wait import DEADLINE, until
 class Serving:
     """A listener with both doors, and what it tells of."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "", port: int = 0) -> None:
         self.board = Board(["consul://h:8500"])
         self.health = Health()
-        self.host = loopback_ip()
-        (self.port,) = free_ports(self.host, 1)
+        self.host = host or loopback_ip()
+        self.port = port or free_ports(self.host, 1)[0]
         address = ListenAddress(self.host, self.port)
         self.listener = Listener(address, self.board, self.health)
         self.stop = threading.Event()
@@ -70,9 +70,9 @@ def descriptors() -> int:
 
 
 @contextmanager
-def serving() -> Iterator[Serving]:
+def serving(host: str = "", port: int = 0) -> Iterator[Serving]:
     """A listener that runs, until the end of the block."""
-    made = Serving()
+    made = Serving(host, port)
     made.thread.start()
     try:
         until(lambda: made.get("/livez"), "the listener", ignore=(OSError,))
