@@ -23,6 +23,7 @@ from registrator.engine.address import WrongVariables
 from registrator.engine.client import DockerEngine, Engine
 from registrator.engine.connection import SocketReplaced
 from registrator.engine.follower import Follower
+from registrator.engine.timed import TimedEngine
 from registrator.health import PERIOD, Health
 from registrator.host_address import HostAddress
 from registrator.identity import identify, tell_addresses
@@ -155,7 +156,7 @@ class Agent:
             )
         ]
         inventory = Inventory(
-            self._engine,
+            TimedEngine(self._engine, self._board.requests),
             config.rules(identity.hostname, host_ip),
             self._publish,
             keep_failed=config.deregister == "on-success",

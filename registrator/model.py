@@ -224,6 +224,7 @@ class Snapshot:
 
     `views` has a snapshot for each filter of a registry, by the filter's text. In a view,
     `excluded` are the services that the filter excludes, by id. They do not run for that registry.
+    `received` is when the events came that the snapshot reflects first, by the monotonic clock.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
@@ -233,6 +234,7 @@ class Snapshot:
     host_addresses: frozenset[str] = frozenset()
     excluded: Mapping[str, Service] = field(default_factory=dict)
     views: Mapping[str, "Snapshot"] = field(default_factory=dict)
+    received: tuple[float, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

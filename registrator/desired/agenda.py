@@ -27,7 +27,9 @@ class Agenda:
     def add(self, container_id: str, hint: Hint) -> None:
         """Note that something happened to a container. This wakes nobody."""
         with self.lock:
-            self.tasks.setdefault(container_id, Task()).add(hint)
+            task = self.tasks.setdefault(container_id, Task())
+            task.add(hint)
+            task.received = task.received or self._clock()
 
     def is_idle(self, container_id: str) -> bool:
         """Whether nothing is pending for a container, so that what is known of it is taken in."""
@@ -51,6 +53,7 @@ class Agenda:
         with self.lock:
             task = self.tasks.setdefault(container_id, Task())
             task.kills += (Kill(signal, time, self._clock()),)
+            task.received = task.received or self._clock()
         return True
 
     def take_kills(self, told: Callable[[str, tuple[Kill, ...]], float]) -> None:
@@ -63,6 +66,15 @@ class Agenda:
             look_at = told(container_id, kills)
             if task.asked is None:
                 task.retry_at = min(task.retry_at, look_at)
+
+    def take_received(self) -> tuple[float, ...]:
+        """When the events came whose containers were looked at since the last call, in order."""
+        with self.lock:
+            done = [task for task in self.tasks.values() if task.received and not task.waits]
+            received = sorted(task.received for task in done)
+            for task in done:
+                task.received = 0.0
+        return tuple(received)
 
     def wake(self) -> None:
         """Wake the thread that waits, if something is due."""
@@ -101,6 +113,7 @@ class Agenda:
                 # An unknown container has the hint of its start, or its start is still to come.
                 if task.moved and container_id in known:
                     task.hint = task.hint or Hint()
+                    task.received = task.received or self._clock()
                 task.moved = False
             hints = {k: t.hint for k, t in self.tasks.items() if t.hint and t.hint_counts}
             now = self._clock()

@@ -171,7 +171,9 @@ class Containers:
                     known.derive(self._rules, peer.container if peer else None)
         return bool(changed)
 
-    def snapshot(self, *, complete: bool, settled: bool) -> Snapshot:
+    def snapshot(
+        self, received: tuple[float, ...] = (), *, complete: bool, settled: bool
+    ) -> Snapshot:
         """All services, and with them the `offers`. Logs each port that is left out, once.
 
         If several services have one id, that of the container which started last is registered.
@@ -185,7 +187,7 @@ class Containers:
         # If each registry has a filter, none takes all of them, and nobody loses an id here.
         found = by_id(everywhere, {} if filters and all(filters) else lost)
         addresses = self._addresses.union(service.address for service in found.values())
-        whole = Snapshot(found, addresses, complete, settled, self._addresses)
+        whole = Snapshot(found, addresses, complete, settled, self._addresses, received=received)
         self._views = {
             each.text: view(whole, each.text, parts, lost, self._views.get(each.text))
             for each in filter(None, filters)

@@ -111,7 +111,6 @@ class Inspections:
         task.asked.add_done_callback(lambda _: self._wake())
 
     def _inspected(self, container_id: str, task: Task, container: Container | None) -> None:
-        self._report.count("inspections")
         task.slow = False
         self._settle(container_id, task, container)
 

@@ -228,7 +228,6 @@ class Inventory:
         except EngineUnavailable:
             agenda.listing_due = True
             raise
-        self._board.engine.count("listings")
         now = self._clock()
         known = self._containers.ids
         until = self._doubt.until(known - self._inspections.kept, listed.keys(), now)
@@ -291,7 +290,8 @@ class Inventory:
     ) -> None:
         """Publish what is known, if it is another snapshot, and tell the board."""
         with self._agenda.lock:
-            waiting = {key for key, task in self._agenda.tasks.items() if task.hint or task.asked}
+            waiting = {key for key, task in self._agenda.tasks.items() if task.waits}
+            received = self._agenda.take_received()
             lone = {key: task.offer for key, task in self._agenda.tasks.items() if task.left_out}
             if complete is None:
                 complete = settled and not any(
@@ -300,9 +300,9 @@ class Inventory:
         before = self._snapshot
         changed = self._containers.derive(waiting)
         if changed or before is None or (before.complete, before.settled) != (complete, settled):
-            snapshot = self._containers.snapshot(complete=complete, settled=settled)
+            snapshot = self._containers.snapshot(received, complete=complete, settled=settled)
             if snapshot != before:
                 self._snapshot = snapshot
                 publish(snapshot)
-        self._board.latest = self._snapshot
-        self._board.offers = ChainMap(lone, self._containers.offers)
+        offers = ChainMap(lone, self._containers.offers)
+        self._board.tell_containers(self._snapshot, offers, waiting=len(waiting))

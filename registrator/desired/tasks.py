@@ -42,7 +42,8 @@ class Task:
     network, and `kills` are the signals that were sent to it. `retry_at` is when to look again
     without a hint, and `wait` the pause that led to it. `left_out` says why an unknown container
     has no services yet, and `container` is what was known of it before. `asked` is a slow
-    inspection that goes on, and `slow` says that the last one was slow.
+    inspection that goes on, and `slow` says that the last one was slow. `received` is when the
+    first event came that no snapshot reflects yet, or 0.
     """
 
     hint: Hint | None = None
@@ -54,11 +55,17 @@ class Task:
     container: Container | None = None
     asked: Future[Container | None] | None = None
     slow: bool = False
+    received: float = 0.0
 
     @property
     def hint_counts(self) -> bool:
         """Whether there is a hint for now. During a slow inspection only an end is one."""
         return self.hint is not None and (self.asked is None or self.hint.gone)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its container is still to be looked at."""
+        return self.hint is not None or self.asked is not None
 
     @property
     def is_due(self) -> bool:

@@ -2,12 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from registrator.engine.client import DockerEngine, Engine
 from registrator.model import EngineUnavailable, Event
 from registrator.status.board import Board
+from registrator.status.instruments import ACTIONS, OTHER
 from registrator.system.alarm import Alarm
 from registrator.system.retry import engine_backoff, retry
 
@@ -17,6 +19,9 @@ log = logging.getLogger("registrator.engine")
 # would delay the first one, by milliseconds while both cores are busy.
 RELIEF = 0.02
 AT_ONCE = 1e-9
+
+# For so many seconds a new stream may tell of what happened before.
+REPEATS = 1.0
 
 
 class Listener(Protocol):
@@ -32,6 +37,7 @@ class Follower:
 
     def __init__(self, engine: DockerEngine, board: Board, stop: threading.Event) -> None:
         self._engine = engine
+        self._board = board
         self._report = board.engine
         self._stop = stop
         self._turn = threading.Lock()  # held by the thread that reads
@@ -39,6 +45,7 @@ class Follower:
         self._stream: Iterator[Event | None] | None = None
         self._last: int | None = None  # the time of the last event
         self._failures = 0  # of the event stream, in a row
+        self._began = 0.0  # of the event stream, by the monotonic clock
         self._unread = False  # whether the log tells of an event that cannot be read
 
     def await_engine(self) -> Engine | None:
@@ -81,12 +88,14 @@ class Follower:
             event = self._next()
             if event is None:
                 self._failures = 0
+                self._began = time.monotonic()
                 listener.events_connected()
                 continue
             if not event.container_id and not self._unread:
                 log.warning("an event cannot be read: listing all containers instead")
                 self._unread = True
             self._last = event.time or self._last
+            self._note(event)
             if listener.mark(event):
                 self._relief.set(RELIEF)
                 self._turn.release()
@@ -94,6 +103,12 @@ class Follower:
                 if not self._turn.acquire(blocking=False):
                     return
                 self._relief.set(0)
+
+    def _note(self, event: Event) -> None:
+        """Count an event, and note how late it came. A new stream repeats old ones."""
+        self._report.count("events", event.action if event.action in ACTIONS else OTHER)
+        if event.time and time.monotonic() > self._began + REPEATS:
+            self._board.event_lag = time.time() - event.time / 1e9
 
     def _next(self) -> Event | None:
         """The next event of the stream, which may be a new one. None if it begins."""

@@ -34,11 +34,13 @@ class Site:
     def __init__(self, board: Board, health: Health) -> None:
         self._board = board
         self._health = health
+        self._exposition: Rendered | None = None
         state = Rendered(partial(rendered, board, breathe), JSON)
         self.paths = {
             "/": Path(Page().answer, guarded=True),
             "/livez": Path(self._livez),
             "/readyz": Path(self._readyz),
+            "/metrics": Path(self._metrics),
             "/api/state": Path(state.answer, guarded=True),
         }
 
@@ -81,6 +83,14 @@ class Site:
         # Not those of the note, which may be 2 s old.
         wrong = self._board.problems()
         return self._stuck() or (text(503, *wrong) if wrong else text(200, "well"))
+
+    def _metrics(self, request: Request) -> Answer:
+        # Imported late: the library needs 0.6 MiB, and not everybody scrapes.
+        from registrator.listener.exposition import KIND, Exposition
+
+        if self._exposition is None:
+            self._exposition = Rendered(Exposition(self._board, breathe).text, KIND)
+        return self._exposition.answer(request)
 
     def _stuck(self) -> Answer | None:
         note, now = self._health.text, time.monotonic()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from registrator.model import Offer, Snapshot
+from registrator.status.instruments import engine_stopwatch
 from registrator.status.report import RegistryReport, Report
 from registrator.status.rows import AgentRow, EngineRow
 
@@ -17,7 +18,9 @@ class Board:
     """The reports of one agent: on the engine with its event stream, and on each registry.
 
     `offers` says what each container offers, by container id. It is replaced with each snapshot,
-    and `latest` is that snapshot. `refused` counts the requests for this state that were refused.
+    and `latest` is that snapshot. `waiting` is how many containers are still to be looked at.
+    `refused` counts the requests for this state that were refused. `requests` measures those to the
+    engine, and `event_lag` is how many seconds after its own time the last event came.
     """
 
     def __init__(self, registries: Iterable[str] = ()) -> None:
@@ -27,11 +30,20 @@ class Board:
         self.agent = AgentRow()
         self.offers: Mapping[str, Offer] = {}
         self.latest: Snapshot | None = None
+        self.waiting = 0
         self.refused = 0
+        self.requests = engine_stopwatch()
+        self.event_lag = 0.0
 
     def tell_agent(self, **changes: Any) -> None:
         """Note facts about the agent itself."""
         self.agent = replace(self.agent, **changes)
+
+    def tell_containers(
+        self, latest: Snapshot | None, offers: Mapping[str, Offer], *, waiting: int
+    ) -> None:
+        """Note what the containers offer now."""
+        self.latest, self.offers, self.waiting = latest, offers, waiting
 
     def problems(self) -> list[str]:
         """The reasons why registries are not in sync now, a line each, without secrets."""

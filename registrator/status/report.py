@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from registrator.model import Entry, Problem, Reason, Snapshot
+from registrator.status.instruments import OPERATION, OPERATIONS, VISIBLE, Histogram, Stopwatch
 from registrator.status.rows import RegistryRow, Row
 from registrator.uri import Address
 
@@ -18,6 +19,9 @@ Clock = Callable[[], float]
 
 # The log sums up more changes than this in one line.
 MAX_SINGLE_LINES = 20
+
+# So many events may wait to be visible. In a long outage the oldest are forgotten.
+MAX_WAITING_EVENTS = 1000
 
 
 class Report(Generic[R]):
@@ -103,9 +107,51 @@ class RegistryReport(Report[RegistryRow]):
         super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
         self._twins: set[str] = set()
         self._server = ""
+        self.operations = Stopwatch(OPERATIONS, OPERATION, clock)
+        self.event_to_visible = Histogram(VISIBLE)
+        self._visible_until = 0.0  # when the last event came that is visible
+        # The snapshot that is to be realised, and since when there is one that is not.
+        self._wanted: tuple[Snapshot | None, float] = (None, clock())
+
+    def wants(self, snapshot: Snapshot) -> Snapshot:
+        """Note that a snapshot is to be realised. Returns it with all events that it reflects.
+
+        Those of an earlier snapshot that was never realised are among them.
+        """
+        before, since = self._wanted
+        if snapshot is before:
+            return snapshot
+        if before is not None:
+            waiting = [when for when in before.received if when > self._visible_until]
+            received = (*waiting, *snapshot.received)[-MAX_WAITING_EVENTS:]
+            if received != snapshot.received:
+                snapshot = replace(snapshot, received=received)
+            if before is self.row.realised and before.settled:
+                since = self._clock()
+        self._wanted = snapshot, since
+        return snapshot
+
+    @property
+    def divergence(self) -> float:
+        """For how many seconds the registry has not been known to be in step; 0 if it is."""
+        row, (snapshot, since), now = self.row, self._wanted, self._clock()
+        moments = [] if row.realised is snapshot and row.in_sync else [since]
+        if row.failures:
+            moments = [self._began] if row.realised is snapshot else [since, self._began]
+        return max((now - each for each in moments), default=0.0)
+
+    def _see_events(self, snapshot: Snapshot) -> None:
+        """Measure how long the events took that are visible now for the first time."""
+        now = self._clock()
+        for when in snapshot.received:
+            if when > self._visible_until:
+                self.event_to_visible.observe(now - when)
+        self._visible_until = max(self._visible_until, *snapshot.received, 0.0)
 
     def serves(self, server: str) -> None:
         """Note the server in use. Any thread may call it: the next success tells it."""
+        if self._server and server != self._server:
+            self.count("moves")
         self._server = server
 
     def twins(self, hosts: Collection[str]) -> None:
@@ -119,11 +165,9 @@ class RegistryReport(Report[RegistryRow]):
             )  # fmt: skip
             self._twins.add(host)
 
-    def listed(self, seconds: float) -> None:
-        """Note a listing that took so long."""
+    def listed(self) -> None:
+        """Note a listing."""
         self.update(last_listing=time.time())
-        self.count("listings")
-        self.count("listing_seconds", by=seconds)
 
     def wrote(
         self, registered: Sequence[Entry], removed: Sequence[str], *, drift: bool, seconds: float
@@ -136,8 +180,6 @@ class RegistryReport(Report[RegistryRow]):
         cause = "drift" if drift else "change"
         self.count("writes", "register", cause, by=written.registered)
         self.count("writes", "remove", cause, by=written.removed)
-        self.count("applies")
-        self.count("apply_seconds", by=seconds)
         level = logging.INFO
         if sum(written) > MAX_SINGLE_LINES:
             self._log.info("%s: %s in %.2f s", name, written, seconds)
@@ -172,6 +214,8 @@ class RegistryReport(Report[RegistryRow]):
                     self.row.name, service_id, snapshot.services[service_id].container_name,
                     problem.text,
                 )  # fmt: skip
+        if snapshot.settled:
+            self._see_events(snapshot)
         return self.succeeded(outcome, realised=snapshot, problems=problems, server=self._server)
 
     def _tell_excluded(self, snapshot: Snapshot) -> None:

@@ -43,13 +43,7 @@ from operator import itemgetter
 
 from registrator.model import LeftOut, Offer, Reason, Service
 from registrator.status.board import Board
-from registrator.status.outcomes import (
-    ATTENTION,
-    PENDING,
-    REGISTERED,
-    name_of,
-    outcomes,
-)
+from registrator.status.outcomes import ATTENTION, PENDING, REGISTERED, name_of, outcomes
 from registrator.status.rows import EngineRow, RegistryRow
 from registrator.status.schema import (
     Addresses,
@@ -78,7 +72,7 @@ CONFLICTS = frozenset({name_of(Reason.OTHERS_ENTRY), name_of(Reason.SAME_KEY)})
 
 def state(board: Board) -> State:
     """The whole state, by the schema above."""
-    tally = _Tally(len(board.registries))
+    tally = Tally(len(board.registries))
     groups = [tally.add(group) for group in _groups(board)]
     return State(**_head(board, tally), containers=groups)
 
@@ -89,7 +83,7 @@ def rendered(board: Board, breathe: Callable[[], None] = lambda: None) -> bytes:
     The caller lets the other threads run then. All at once would keep Python's lock for longer than
     an event may wait.
     """
-    tally = _Tally(len(board.registries))
+    tally = Tally(len(board.registries))
     texts = []
     for number, group in enumerate(_groups(board), 1):
         texts.append(_dumps(tally.add(group)))
@@ -99,12 +93,22 @@ def rendered(board: Board, breathe: Callable[[], None] = lambda: None) -> bytes:
     return f'{head[:-1]},"containers":[{",".join(texts)}]}}\n'.encode("ascii")
 
 
+def counted(board: Board, breathe: Callable[[], None] = lambda: None) -> "Tally":
+    """The counts of the state, without the state. Calls `breathe` as `rendered` does."""
+    tally = Tally(len(board.registries))
+    for number, group in enumerate(_groups(board), 1):
+        tally.add(group)
+        if not number % BREATH:
+            breathe()
+    return tally
+
+
 def _dumps(value: object) -> str:
     """JSON in ASCII only: any text is fit for any reader, also half of a surrogate pair."""
     return json.dumps(value, separators=(",", ":"))
 
 
-class _Tally:
+class Tally:
     """Counts while the groups are made."""
 
     def __init__(self, registries: int) -> None:
@@ -206,7 +210,7 @@ def _standing(service: Service, row: RegistryRow) -> Standing:
     return Standing(state=REGISTERED, why="")
 
 
-def _head(board: Board, tally: _Tally) -> Head:
+def _head(board: Board, tally: Tally) -> Head:
     registries = [
         _registry(report.row, tally.counts(index)) for index, report in enumerate(board.registries)
     ]
@@ -268,7 +272,7 @@ def _moment(seconds: float) -> float | None:
     return round(seconds, 3) or None
 
 
-def _summary(engine: EngineState, registries: list[RegistryState], tally: _Tally) -> Summary:
+def _summary(engine: EngineState, registries: list[RegistryState], tally: Tally) -> Summary:
     down = sum(each["state"] == "down" for each in registries)
     ports = sum(tally.ports[name] for name in ATTENTION)
     attention = ports + down + (engine["state"] == "down")
@@ -282,7 +286,7 @@ def _summary(engine: EngineState, registries: list[RegistryState], tally: _Tally
     )
 
 
-def _verdict(engine: EngineState, registries: int, tally: _Tally, attention: int) -> str:
+def _verdict(engine: EngineState, registries: int, tally: Tally, attention: int) -> str:
     if engine["state"] != "up":
         yet = " yet" if engine["state"] == "starting" else ""
         return f"The Docker engine does not answer{yet}"

@@ -82,7 +82,7 @@ class Reconciler:
 
     def publish(self, snapshot: Snapshot, *, wake: bool = True) -> None:
         """Take over the desired state. Without `wake`, the caller calls `step_here` next."""
-        self._latest = snapshot.views.get(self._view, snapshot)
+        self._latest = self.report.wants(snapshot.views.get(self._view, snapshot))
         if wake:
             self._wakeup.set()
 
@@ -175,7 +175,8 @@ class Reconciler:
         if interval is None or self._lost or now < self._last_keepalive + interval:
             return
         try:
-            self._backend.keepalive()
+            with self.report.operations.measure("keepalive"):
+                self._backend.keepalive()
         except SessionLost:
             self._lost = True
             raise
@@ -192,12 +193,13 @@ class Reconciler:
         self._listing_due = False
         self._spread_listing = math.inf
         keys = self._wanted.union(desired)
-        before, self._actual = self._actual, dict(listing(self._backend, keys))
+        with self.report.operations.measure("list"):
+            before, self._actual = self._actual, dict(listing(self._backend, keys))
         self._lost = False
         for key in before.keys() & self._actual.keys():
             self._actual[key] = still_ours(before[key], self._actual[key])
         self._doubtful = {k for k, a in self._actual.items() if a.mark in (Mark.TWIN, Mark.UNTOLD)}
-        self.report.listed(self._clock() - now)
+        self.report.listed()
         if by_time and not self._failed_before:
             # Only now: after a failure, an entry that is not there yet may still appear.
             self._wanted &= self._actual.keys()
@@ -258,7 +260,9 @@ class Reconciler:
         if not plan:
             return Written()
         started = self._clock()
-        refused = self._backend.apply(plan)
+        with self.report.operations.measure("apply"):
+            refused = self._backend.apply(plan)
+        self.report.count("rejections", by=len(refused))
         seconds = self._clock() - started
         registered = [entry for entry in plan.register if entry.key not in refused]
         removed = [key for key in plan.deregister if key not in refused]

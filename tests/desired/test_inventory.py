@@ -670,15 +670,6 @@ def test_without_a_resync_only_events_tell_of_changes() -> None:
     assert stock.step() == set()
 
 
-def test_the_board_counts_listings_and_inspections() -> None:
-    stock = Stock(container("a"), container("b"))
-    stock.step()
-    stock.step(stock.engine.die(container("b").id))
-    stock.inventory.resync()
-    stock.step()
-    assert stock.board.engine.counters == {("listings",): 2, ("inspections",): 2}
-
-
 class Here(Stock):
     """A stock whose first step is done. `act` does as a thread that read these events."""
 

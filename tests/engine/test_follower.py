@@ -253,3 +253,23 @@ def test_the_end_wakes_the_thread_that_sleeps(monkeypatch: pytest.MonkeyPatch) -
     with Live() as live:
         live.tell("start")
         live.until("start")
+
+
+def test_each_event_counts_and_its_lag_is_told_but_not_that_of_repeated_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("registrator.engine.follower.time.time", lambda: now)
+    board = Board()
+    events = [Event("a", "start", 990 * 10**9), Event("a", "x\n", 990 * 10**9), Event("", "", 0)]
+    told = Told(1)
+    engine: Any = Streams([None, *events])
+    Follower(engine, board, told.stop).follow(told, lambda: None)
+    assert board.event_lag == 0
+    counted = {k[1]: n for k, n in board.engine.counters.items() if k[0] == "events"}
+    assert counted == {"start": 1, "other": 2}
+    monkeypatch.setattr(follower_module, "REPEATS", -1.0)
+    told = Told(1)
+    engine = Streams([None, *events])
+    Follower(engine, board, told.stop).follow(told, lambda: None)
+    assert board.event_lag == 10

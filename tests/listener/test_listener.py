@@ -87,7 +87,7 @@ def test_head_gets_the_same_without_the_body(served: Serving) -> None:
 def test_what_does_not_exist_is_told_with_what_does(served: Serving) -> None:
     code, _, body = served.get("/nothing")
     assert code == 404
-    assert body.startswith(b"there is /, /livez, /readyz, /api/state")
+    assert body.startswith(b"there is /, /livez, /readyz, /metrics, /api/state")
 
 
 def test_only_the_guarded_paths_ask_for_the_host(served: Serving) -> None:
