@@ -37,6 +37,7 @@ servers: ## Set up the programs that the tests run; installs missing ones, as ro
 test: servers lint ## Set up everything, check style and types, run all tests
 	.venv/bin/pytest -n 3 --dist loadfile
 
+# STAY=1 leaves it running until Ctrl-C, to look at the page and to try things.
 .PHONY: demo
 demo: ## Show what a registry holds while containers come and go; cleans up after itself
 	@scripts/setup demo

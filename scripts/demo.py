@@ -2,6 +2,7 @@
 
 The demo uses the Docker engine that answers. If none answers, it starts its own engine on a private
 socket, which needs root. It removes everything that it made when it ends, fails or is interrupted.
+With ``STAY=1`` it waits for an interrupt at its end, so that you can try things and watch the page.
 A signal handler only notes the signal. The demo looks at the note between two steps and in every
 wait, so that it never leaves a step or the clean-up half done.
 """
@@ -15,6 +16,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tarfile
 import tempfile
@@ -37,6 +39,7 @@ from support.wait import until
 # An engine starts within seconds, but a busy machine needs longer.
 DEADLINE = 60.0
 PORT_TRIES = 50
+PAGE_HOST, PAGE_PORT = "127.0.0.1", 9909
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
@@ -131,6 +134,7 @@ class Demo:
 
     def __init__(self, engine: Engine, registry: Path) -> None:
         self._client = engine.client
+        self._host = engine.environ["DOCKER_HOST"]
         self._registry = registry
         self._run = secrets.token_hex(2)
         self._label = f"registrator.demo={self._run}"
@@ -221,6 +225,13 @@ class Demo:
             rows.append(Row(labels["service"], address, port, tags, labels["id"]))
         return sorted(rows)
 
+    def command(self, variable: str) -> str:
+        """A command by which the user starts a container that goes with the demo."""
+        return (
+            f"docker -H {self._host} run -d -P --label {self._label} -e {variable} "
+            f"{self._image} sleep 1000000"
+        )
+
     def remove(self) -> None:
         """Remove the containers and the image of this run."""
         for container in self._client.containers(all=True, filters={"label": self._label}):
@@ -237,16 +248,27 @@ def _print_table(rows: list[Row]) -> None:
         print("  " + "  ".join(cells).rstrip())
 
 
+def page_port() -> int:
+    """The usual port of the page, or a free one if another program has it."""
+    for port in (PAGE_PORT, 0):
+        with contextlib.suppress(OSError), socket.create_server((PAGE_HOST, port)) as tried:
+            return int(tried.getsockname()[1])
+    raise Stopped(f"no port of {PAGE_HOST} is free")
+
+
 @contextlib.contextmanager
 def agent(folder: Path, registry: Path, engine: Engine) -> Iterator[None]:
     """Run the agent on the file registry."""
     uri = f"file://{registry}"
     # A machine without a route has no address that the agent could find.
-    words = ["-ip", "127.0.0.1", uri]
+    page = f"{PAGE_HOST}:{page_port()}"
+    words = ["-ip", "127.0.0.1", "-http", page, uri]
     process = Agent(folder, words, engine.environ["DOCKER_HOST"], engine.environ)
     print(f"Agent:         registrator {' '.join(words)}")
     try:
         process.launch()
+        process.wait_log(f"answering at {page}")
+        print(f"Page:          http://{page}/ shows the same, live, while this runs")
         yield
     except Stopped as error:
         raise Stopped(f"{error}\n{process.tail()}") from None
@@ -268,6 +290,17 @@ def tell(demo: Demo) -> None:
     demo.show("One of them has stopped, and its entry is gone.")
 
 
+def stay(demo: Demo) -> None:
+    """Wait for a signal: the end that the user wants."""
+    print("\nThe demo stays until Ctrl-C. Start another container, and see it on the page:\n")
+    print(f"  {demo.command('SERVICE_NAME=shop')}\n")
+    print("Start one that is left out. The page tells why:\n")
+    print(f"  {demo.command('SERVICE_IGNORE=true')}", flush=True)
+    while not received:
+        time.sleep(0.2)
+    print("\nEverything is removed. Next: read README.md.")
+
+
 def main() -> int:
     """Run the demo. Returns the exit code."""
     for number in SIGNALS:
@@ -283,6 +316,9 @@ def main() -> int:
                 stack.callback(demo.remove)
                 stack.enter_context(agent(folder, registry, found))
                 tell(demo)
+                if os.environ.get("STAY"):
+                    stay(demo)
+                    return 0
     except Interrupted:
         print("\ndemo: interrupted; everything is removed", file=sys.stderr)
         return 128 + received[0]

@@ -93,6 +93,17 @@ def test_shows_what_the_registry_holds_after_each_step(tmp_path: Path) -> None:
     assert re.search(r"^  postgres +\S+ +\d+ +primary,v16 +\S+:db-\w+:5432$", shown, re.M)
 
 
+def test_it_says_where_the_page_is_and_stays_until_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAY", "1")
+    code, shown = run(tmp_path, "INT", 6)
+    assert code == 0, (tmp_path / "stderr").read_text()
+    assert re.search(r"^Page: +http://127\.0\.0\.1:9909/ ", shown, re.M)
+    assert shown.count("docker -H unix://") == 2
+    assert shown.index("stays until Ctrl-C") < shown.index("Everything is removed")
+
+
 def _parts(shown: str) -> list[str]:
     return shown.split("SERVICE")[1:]
 
