@@ -13,7 +13,19 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks import events, fleet, herd, looking, paper, peers, real, resources, scale, starting
+from benchmarks import (
+    events,
+    fleet,
+    herd,
+    looking,
+    page,
+    paper,
+    peers,
+    real,
+    resources,
+    scale,
+    starting,
+)
 from benchmarks.figure import Figure, table
 
 
@@ -83,6 +95,7 @@ ROWS: dict[str, Group] = {
     ),
     "idle": _each(resources.idle, ("consul", 1000), ("zookeeper", 1000), quick=5, full=20),
     "looking": _each(looking.rows, ("consul", 1000), quick=30, full=3600),
+    "page": _each(page.rows, ("consul", 1000), quick=3, full=10),
     "writes": _each(resources.writes, (1000, 4.0), quick=3, full=10),
     "storm": _each(starting.storm, ("consul", 1000), ("zookeeper", 1000), quick=1, full=5),
     "burst": _each(real.burst, ("consul",), ("zookeeper",), quick=40, full=200),

@@ -76,10 +76,10 @@ def test_a_change_is_seen_without_a_reload_and_rebuilds_only_what_changed(
     opened: Tab, served: Serving
 ) -> None:
     opened.run(f"window.kept = document.getElementById('c-{WEB.id}'); kept.mark = 1")
-    put(served.board, WEB, CACHE, container("shop", 32770), problems=CONFLICT)
+    put(served.board, WEB, CACHE, container("a", 32770), problems=CONFLICT)
     opened.until("document.getElementById('verdict').textContent === '1 needs attention'")
     # What needs attention stands first.
-    assert opened.run(SHOWN) == ["cache", "shop", "web"]
+    assert opened.run(SHOWN) == ["cache", "a", "web"]
     assert opened.run(f"document.getElementById('c-{WEB.id}').mark") == 1
     assert "another owner holds web01:cache:80" in opened.text("#c-" + CACHE.id)
     assert opened.run("document.title") == "(1) web01"
