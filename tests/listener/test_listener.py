@@ -275,3 +275,17 @@ def test_at_the_end_the_path_is_gone_and_all_clients_are_closed(tmp_path: Path) 
     assert not thread.is_alive()
     assert not path.exists()
     health.close()
+
+
+def test_the_metrics_are_made_once_for_all_who_ask_at_the_same_time(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registrator.listener.rendered.SHARE", 1e9)
+    monkeypatch.setattr("registrator.listener.rendered.MAX_AGE", 1e9)
+    code, head, body = served.get("/metrics")
+    assert code == 200
+    assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8" in head
+    assert b"\nregistrator_http_refused_total 0.0\n" in body
+    assert b"\nprocess_open_fds " in body
+    served.board.refused += 1
+    assert served.get("/metrics") == (code, head, body)
