@@ -57,6 +57,7 @@ def test_the_first_event_of_each_container_counts() -> None:
 def test_a_signal_counts() -> None:
     stock = Stock()
     assert stock.step(stock.engine.kill(A.id, 15)) == [(101.0,)]
+    assert stock.step(stock.engine.start(B)) == [(103.0,)], "each moment is carried once"
 
 
 def test_an_event_without_a_consequence_is_forgotten() -> None:
