@@ -23,7 +23,7 @@ from support.servers import Consul, free_ports, loopback_ip
 from support.wait import until
 
 from registrator.cli import command
-from registrator.commands import asking
+from registrator.commands import asking, watch
 from registrator.health import notes, socket_of
 from registrator.listener.client import Reply, ask
 
@@ -286,3 +286,37 @@ def test_the_commands_give_the_reason_and_what_to_do(
     assert outcomes["registry_away"]["remedy"] in shown("explain", "late")
     assert f"{asked.uri}  down for" in shown("status")
     consul.start()
+
+
+def test_a_watch_follows_containers_until_the_agent_ends(
+    clean_engine: Dockerd,
+    consul: Consul,
+    agent: RunAgent,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean_engine.api.run("first", publish_all=True)
+    asked = Asked(agent, consul)
+    until(lambda: asked.get("/readyz")[0] == 200, "the agent")
+    private, looks, seen = asked.private, 0, ""
+
+    def running() -> list[str]:
+        """Called before each look: after the first one another container starts."""
+        nonlocal looks, seen
+        looks, seen = looks + 1, seen + capsys.readouterr().out
+        if looks == 2:
+            clean_engine.api.run("second", publish_all=True)
+        if "+  second" in seen and asked.agent.running:
+            asked.agent.signal(signal.SIGTERM)
+            assert asked.agent.exited() == 0
+        return [private] if asked.agent.running else []
+
+    monkeypatch.setattr(asking, "agents", lambda: [private])
+    monkeypatch.setattr(watch, "agents", running)
+    with pytest.raises(SystemExit) as ended:
+        command(["watch"], prog_name="registrator")
+    assert ended.value.code == 0
+    shown = seen + capsys.readouterr().out
+    assert "CONTAINER" in shown
+    assert "first" in shown
+    assert shown.endswith("the agent has ended\n")

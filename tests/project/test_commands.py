@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ NOT_RUN = {
     "make compatibility": "downloads each version of each registry, and takes half an hour",
     "make compatibility ONLY=etcd-3.6.8": "the same for one version",
     "make compatibility ONLY=etcd": "the same for all versions of one registry",
+    "docker exec -it registrator registrator watch": "does not end; test_seeing runs it",
     "make faults": "takes hours; test_faults runs a part of it",
     "make faults SEEDS=200 REGISTRY=etcd": "takes 20 minutes",
     "make faults SEEDS=1 FIRST=17 REGISTRY=etcd": "takes over a minute; the same as above",
@@ -123,10 +124,10 @@ def consul_and_web(host: Host) -> None:
     run_web(host)
 
 
-def run_agent(host: Host, *options: str) -> None:
+def run_agent(host: Host, *options: str, container: Sequence[str] = ()) -> None:
     socket = "--volume=/var/run/docker.sock:/var/run/docker.sock"
-    words = ("--name=registrator", "--net=host", socket, "registrator:latest", *options)
-    host.run("docker", "run", "-d", *words, "consul://127.0.0.1:8500")
+    words = ("--name=registrator", "--net=host", socket, *container, "registrator:latest")
+    host.run("docker", "run", "-d", *words, *options, "consul://127.0.0.1:8500")
 
 
 def agent_at_work(host: Host) -> None:
@@ -188,6 +189,22 @@ def started_by_the_unit(host: Host) -> None:
 
 def the_host_has_left(host: Host) -> None:
     assert held(host) == {}
+
+
+# --- seeing ---
+
+
+def agent_and_a_container_called_web(host: Host) -> None:
+    """The agent has no rights but the engine's socket, as in the compose file."""
+    serve_consul(host)
+    host.run("docker", "run", "-d", "-P", "--name=web", "nginx:1.22")
+    run_agent(host, container=("--read-only", "--cap-drop=ALL"))
+    until(lambda: names(host) == {"nginx"}, lambda: str(held(host)))
+    until(lambda: exec_in_agent(host, "-m", "registrator.health") == "well\n", "the agent")
+
+
+def exec_in_agent(host: Host, *words: str) -> str:
+    return host.run("docker", "exec", "registrator", "python", *words, check=False)
 
 
 # --- services ---
@@ -386,6 +403,7 @@ SETTINGS = {
     "README.md": Setting(consul_and_web, web_by_both_forms),
     "docs/deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
     "docs/run.md": Setting(agent_at_work, the_host_has_left),
+    "docs/seeing.md": Setting(agent_and_a_container_called_web),
     "docs/services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
     "docs/troubleshooting.md": Setting(stale_entries, no_entry_left, blanks=STALE),
     "docs/registries/consul.md": Setting(consul_with_acls, the_rules_are_enough,
