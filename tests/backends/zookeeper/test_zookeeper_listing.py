@@ -14,7 +14,7 @@ from itertools import count
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import ConnectionLoss, NoAuthError, NodeExistsError
+from kazoo.exceptions import ConnectionLoss, NoAuthError, NodeExistsError, NoNodeError
 from kazoo.protocol.states import WatchedEvent
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 from support.proxy import TCPProxy
@@ -104,11 +104,12 @@ def records(reader: KazooClient, base: str) -> dict[str, int]:
     folder = f"{base}.registrator"
     if not reader.exists(folder):
         return {}
-    return {
-        name: reader.get(f"{folder}/{name}")[1].ephemeralOwner
-        for name in reader.get_children(folder)
-        if "-" in name
-    }
+    found = {}
+    for name in reader.get_children(folder):
+        with contextlib.suppress(NoNodeError):  # It may end meanwhile.
+            if "-" in name:
+                found[name] = reader.get(f"{folder}/{name}")[1].ephemeralOwner
+    return found
 
 
 @pytest.fixture
