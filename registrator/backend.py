@@ -59,6 +59,9 @@ class Context:
     comes back in a moment of its own.
 
     A backend may call `serves` from any thread with the server that it has moved to.
+
+    With `read_only`, a command only looks while an agent may be running. A listing then writes
+    nothing, and prolongs no lease or session of others. Nobody calls `apply` or `keepalive`.
     """
 
     uri: RegistryURI
@@ -70,6 +73,7 @@ class Context:
     wake: Callable[[], None] = lambda: None
     wake_soon: Callable[[], None] = lambda: None
     serves: Callable[[str], None] = lambda _: None
+    read_only: bool = False
 
 
 class Backend(Protocol):

@@ -71,7 +71,7 @@ class ConsulKVBackend:
         self._name = str(uri)
         self._identity = context.identity
         self._owners = Owners(context.identity)
-        self._ttl = context.ttl
+        self._ttl, self._read_only = context.ttl, context.read_only
         # At most a second, to notice a restarted server or an agent that left.
         self.keepalive_interval = min(WATCH, context.ttl_refresh) if context.ttl else WATCH
         self._wake_soon = context.wake_soon
@@ -125,7 +125,8 @@ class ConsulKVBackend:
             found = [stored for _, stored in self._finder.entries()]
             sessions = {stored.session for stored in found if self._is_foreign(stored)}
             self._call(partial(self._session.learn_hosts, sessions=sessions))
-        self._writer.complete(self._finder.ours())
+        if not self._read_only:
+            self._writer.complete(self._finder.ours())
 
     def _is_foreign(self, stored: Stored) -> bool:
         """Whether another process of our engine's holds the key."""

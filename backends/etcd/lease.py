@@ -22,6 +22,7 @@ from .client import EtcdClient
 from .rpc import Code, Refused, etcdrpc, keep_alive, unary
 
 LEASE_GRANT = unary("Lease", "LeaseGrant")
+LEASE_TIME_TO_LIVE = unary("Lease", "LeaseTimeToLive")
 
 # A hundred years. etcd takes up to 9e9 s, but counts in nanoseconds, which end in the year 2262.
 FOREVER = 100 * 365 * 86_400
@@ -45,6 +46,7 @@ class Lease:
         self._base = _base(space, identity.owner)
         self._slots = _slots(identity.hostname, self._ttl)
         self._strange: Collection[int] = ()
+        self._look = _granted if context.read_only else _renew
         self._keeper = Keeper(context.ttl, context.ttl_refresh, self._beat, context.wake)
 
     def owner(self, lease: int) -> str | None:
@@ -104,7 +106,8 @@ class Lease:
 
     def _hold(self, lease: int) -> None:
         self.id = lease
-        self._keeper.kept()
+        if not self._context.read_only:
+            self._keeper.kept()
 
     def _candidate(self) -> tuple[int, bool]:
         """The lease to write under, and whether it exists.
@@ -116,7 +119,7 @@ class Lease:
             lease = self._base << 8 | slot
             if lease in self._strange:
                 continue
-            granted = _renew(self._client, lease)
+            granted = self._look(self._client, lease)
             if granted == 0 or self._ttl <= granted < self._ttl + SLOTS:
                 return lease, granted > 0
         raise Unavailable("this owner has too many leases in etcd; wait until they expire")
@@ -146,3 +149,9 @@ def _renew(client: EtcdClient, lease: int) -> int:
     """The TTL that etcd granted to a lease. 0 if the lease does not exist."""
     answer = client.call(keep_alive, etcdrpc.LeaseKeepAliveRequest(ID=lease))
     return int(answer.TTL)
+
+
+def _granted(client: EtcdClient, lease: int) -> int:
+    """The same as `_renew`, but the lease's time goes on."""
+    answer = client.call(LEASE_TIME_TO_LIVE, etcdrpc.LeaseTimeToLiveRequest(ID=lease))
+    return int(answer.grantedTTL)

@@ -17,13 +17,12 @@ from registrator.backend import Context
 from ..common.batches import chunks
 from .client import EtcdClient
 from .known import Known, Pair, pair_of
-from .lease import Lease
+from .lease import LEASE_TIME_TO_LIVE, Lease
 from .rpc import Code, Refused, etcdrpc, unary
 
 log = logging.getLogger("registrator.etcd")
 
 RANGE = unary("KV", "Range")
-LEASE_TIME_TO_LIVE = unary("Lease", "LeaseTimeToLive")
 
 PAGE = 5000
 PER_LISTING = 16

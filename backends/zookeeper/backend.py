@@ -70,7 +70,7 @@ class ZooKeeperBackend:
     def __init__(self, context: Context) -> None:
         chosen = settings(context.uri, context.environ)
         self._base = base_path(context.uri)
-        self._identity = context.identity
+        self._identity, self._read_only = context.identity, context.read_only
         self._session = Session(context, chosen)
         # To leave a frozen member long before kazoo would.
         self.keepalive_interval = chosen.session_timeout / 5
@@ -184,8 +184,11 @@ class ZooKeeperBackend:
     ) -> Iterable[Collection[str]]:
         """The nodes that former agents of this host may have left, in portions.
 
-        Only the first listing looks for them. Each listing checks that our own record stands.
+        Only the first listing looks for them. Each listing checks that our own record stands. One
+        that may not write reads all nodes: a session of a record may be that of a running agent.
         """
+        if self._read_only:
+            return every_node(self._session, client, self._base)
         try:
             if held is not None and not self._begin:
                 return [self._records.former(client)]
