@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import urllib3
@@ -41,7 +42,7 @@ def keepers() -> int:
 @pytest.mark.parametrize("leased", [False, True])
 @pytest.mark.parametrize("stopped", [False, True])
 def test_it_finds_all_and_changes_nothing(registry: Registry, leased: bool, stopped: bool) -> None:
-    life = registry.leased if leased else {}
+    life: Mapping[str, Any] = registry.leased if leased else {}
     woken: list[str] = []
     note: Callable[[], None] = lambda: woken.append("woken")  # noqa: E731
     registry.plant()
