@@ -105,7 +105,7 @@ class Command(click.Command):
             if set(before).intersection(param.opts):
                 return super().parse_args(ctx, [param.opts[0]])
         if chosen:
-            known = chosen.options if chosen.asks else (*OPTIONS, *chosen.options)
+            known = (*OPTIONS, *chosen.options) if chosen.alone else chosen.options
             ctx.params["words"] = split(args[1:], known)
         else:
             ctx.params["words"] = split(args)
@@ -171,7 +171,7 @@ def command(words: Words, chosen: Subcommand | None) -> None:
     if chosen:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: os._exit(128 + number))
-    if chosen and chosen.asks:
+    if chosen and not chosen.alone:
         sys.exit(_ask(words, chosen))
     import_requests_without_charset_detection()
     for warning in misspelt(os.environ):
@@ -179,11 +179,15 @@ def command(words: Words, chosen: Subcommand | None) -> None:
     try:
         mistakes = [*words.wrong]
         own = own_values(chosen.options if chosen else (), words.given, mistakes)
-        config = configure(words.given, words.uris, os.environ, mistakes)
+        operands = _operands(words, chosen, mistakes)
+        asks = bool(chosen and chosen.asks)
+        config = configure(words.given, words.uris, os.environ, mistakes, needs_uri=not asks)
     except ConfigErrors as errors:
         _refuse(errors.mistakes, chosen)
     if chosen:
-        sys.exit(import_module(chosen.module).run(config, **own))
+        if asks:
+            own["asks"] = not words.uris and words.given.keys() <= {o.name for o in chosen.options}
+        sys.exit(import_module(chosen.module).run(config, *operands, **own))
     # Imported late, so that help and errors appear at once.
     from registrator.agent import run
 
@@ -191,16 +195,25 @@ def command(words: Words, chosen: Subcommand | None) -> None:
 
 
 def _ask(words: Words, chosen: Subcommand) -> int:
-    """Run a command that asks the running agent, and return its exit code."""
-    mistakes, operands = [*words.wrong], words.uris
+    """Run a command that only asks the running agent, and return its exit code."""
+    mistakes = [*words.wrong]
     own = own_values(chosen.options, words.given, mistakes)
-    if len(operands) != bool(chosen.operand):
-        takes = f"one {chosen.operand}" if chosen.operand else "no further word"
-        mistakes.append(f"{chosen.name} asks the agent that runs here: it takes {takes}")
+    if words.uris:
+        mistakes.append(f"{chosen.name} asks the agent that runs here: it takes no further word")
     if mistakes:
         _refuse(mistakes, chosen)
-    code: int = import_module(chosen.module).run(*operands, **own)
+    code: int = import_module(chosen.module).run(**own)
     return code
+
+
+def _operands(words: Words, chosen: Subcommand | None, mistakes: list[str]) -> list[str]:
+    """Take the first word away from the URIs if the command has an operand."""
+    if not (chosen and chosen.operand):
+        return []
+    if not words.uris or "://" in words.uris[0]:
+        mistakes.append(f"{chosen.name} needs {chosen.operand} as its first word")
+        return []
+    return [words.uris.pop(0)]
 
 
 def _refuse(mistakes: Iterable[str], chosen: Subcommand | None) -> NoReturn:

@@ -115,6 +115,8 @@ def configure(
     uris: Sequence[str],
     environ: Mapping[str, str],
     mistakes: Iterable[str] = (),
+    *,
+    needs_uri: bool = True,
 ) -> Config:
     """Make the configuration of options by name, registry URIs and the environment.
 
@@ -125,6 +127,8 @@ def configure(
     found = list(mistakes)
     values, unread = _values(given, environ, found)
     _contradictions(values, unread, found)
+    if needs_uri and not uris:
+        found.append("a registry URI is missing, such as consul://127.0.0.1:8500")
     parsed = _uris(uris, found)
     config = Config(parsed, **values)
     for uri in parsed:
@@ -190,8 +194,6 @@ def _filter_of(uri: RegistryURI) -> Filter:
 
 def _uris(texts: Sequence[str], mistakes: list[str]) -> tuple[RegistryURI, ...]:
     """The URIs that can be read. A wrong one is named by its place, as it may hold a secret."""
-    if not texts:
-        mistakes.append("a registry URI is missing, such as consul://127.0.0.1:8500")
     found: dict[tuple[object, ...], RegistryURI] = {}
     for place, text in enumerate(texts, 1):
         try:

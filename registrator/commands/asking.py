@@ -19,11 +19,16 @@ FINE, NOT_FINE, WRONG, UNREACHABLE = 0, 1, 2, 3
 STATE = "/api/state"
 
 
+def running() -> list[str]:
+    """The sockets of the agents that run here."""
+    return agents()
+
+
 def states() -> list[State]:
     """The state of each agent that answers. Ends the command with code 3 if none does."""
-    names = agents()
+    names = running()
     if not names:
-        _give_up("no agent runs here, or it belongs to another user")
+        give_up("no agent runs here, or it belongs to another user")
     return [state_of(name) for name in names]
 
 
@@ -35,7 +40,7 @@ def state_of(name: str) -> State:
             raise OSError(f"it answered with status {reply.status}")
         state: State = json.loads(reply.body)
     except (OSError, ValueError) as error:
-        _give_up(f"the agent does not answer: {error}")
+        give_up(f"the agent does not answer: {error}")
     return state
 
 
@@ -68,14 +73,24 @@ def harmless(text: str) -> str:
     return ascii(text) if unprintable(text) else text
 
 
-def counted(number: int, what: str) -> str:
-    """``1 service``, ``2 services``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, plural: str = "") -> str:
+    """``1 service``, ``2 services``, ``2 entries``."""
+    return f"{number} {what}" if number == 1 else f"{number} {plural or f'{what}s'}"
 
 
-def _give_up(why: str) -> NoReturn:
+def give_up(why: str) -> NoReturn:
+    """End the command, as somebody does not answer."""
+    _end(why, UNREACHABLE)
+
+
+def refuse(why: str) -> NoReturn:
+    """End the command, as the call is wrong."""
+    _end(why, WRONG)
+
+
+def _end(why: str, code: int) -> NoReturn:
     click.echo(f"registrator: {harmless(why)}", err=True)
-    sys.exit(UNREACHABLE)
+    sys.exit(code)
 
 
 def plain(value: Any) -> str:

@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 
 import click
 
+from registrator.config import Config
 from registrator.status.outcomes import ATTENTION, PENDING, REGISTERED, Outcome
 from registrator.status.schema import Group, PortState, State
 
-from .asking import FINE, NOT_FINE, harmless, states
+from .alone import NOT_THERE, exit_code, look
+from .asking import FINE, NOT_FINE, harmless
 from .list import called, number, place
 
 
-def run(operand: str, json: bool = False) -> int:
+def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
     """Explain the container with this name, or with an id that begins so. Returns the exit code."""
-    found = [(state, group) for state in states() for group in _matching(state, operand)]
+    states = look(config, asks=asks)
+    found = [(state, group) for state in states for group in _matching(state, operand)]
     if not found:
         click.echo(
             f"registrator: no running container has the name or the id {harmless(operand)};"
@@ -29,7 +32,12 @@ def run(operand: str, json: bool = False) -> int:
         else:
             click.echo("\n".join(([""] if place_ else []) + _lines(state, group)))
     ports = (port for _, group in found for port in group["ports"])
-    return NOT_FINE if any(port["outcome"] in ATTENTION for port in ports) else FINE
+    code = NOT_FINE if any(map(_needs_attention, ports)) else FINE
+    return exit_code(code, states, asks=asks)
+
+
+def _needs_attention(port: PortState) -> bool:
+    return port["outcome"] in ATTENTION or port["why"] == NOT_THERE
 
 
 def _matching(state: State, operand: str) -> Iterable[Group]:

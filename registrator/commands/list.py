@@ -4,16 +4,19 @@ from collections.abc import Iterator
 
 import click
 
+from registrator.config import Config
 from registrator.status.schema import Group, PortState, State
 
-from .asking import each, plain, states, table
+from .alone import exit_code, look
+from .asking import each, plain, table
 
 HEAD = ("CONTAINER", "PORT", "STATE", "SERVICE", "ADDRESS", "WHY")
 
 
-def run(json: bool = False) -> int:
-    """Show it for each agent that runs here. Returns the exit code."""
-    return each(_show, states(), json)
+def run(config: Config, *, asks: bool, json: bool = False) -> int:
+    """Show it for each agent that runs here, or without one. Returns the exit code."""
+    found = look(config, asks=asks)
+    return exit_code(each(_show, found, json), found, asks=asks)
 
 
 def _show(state: State) -> bool:

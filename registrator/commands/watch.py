@@ -2,13 +2,15 @@
 
 import json as texts
 import time
+from collections.abc import Iterator
 
 import click
 
-from registrator.listener.client import agents
+from registrator.config import Config
 from registrator.status.schema import State
 
-from .asking import FINE, harmless, state_of, states, table
+from .alone import states_alone
+from .asking import FINE, harmless, running, state_of, states, table
 from .list import HEAD, rows
 
 # Seconds between two looks. The agent makes its state at most so often for each client.
@@ -17,21 +19,32 @@ PERIOD = 1.0
 Row = tuple[str, ...]
 
 
-def run(json: bool = False) -> int:
-    """Watch the agents that run here, until they end or the user does."""
+def run(config: Config, *, asks: bool, json: bool = False) -> int:
+    """Watch the agents that run here until they end, or the engine and registries for ever."""
     shown: dict[str, list[Row]] = {}
-    states()  # This ends the command if no agent runs.
-    while names := agents():
-        for name in names:
-            now = state_of(name)
-            if json:
-                click.echo(texts.dumps(now))
-            else:
-                _show(shown.get(name), list(rows(now)), now)
-            shown[name] = list(rows(now))
-        time.sleep(PERIOD)
-    click.echo("the agent has ended")
+    for name, now in _asked() if asks else _alone(config):
+        if json:
+            click.echo(texts.dumps(now))
+        else:
+            _show(shown.get(name), list(rows(now)), now)
+        shown[name] = list(rows(now))
+    click.echo("the agent has ended", err=json)
     return FINE
+
+
+def _asked() -> Iterator[tuple[str, State]]:
+    """The states of the agents that run here, in turn, by the names of their sockets."""
+    states()  # This ends the command if no agent runs.
+    while names := running():
+        for name in names:
+            yield name, state_of(name)
+        time.sleep(PERIOD)
+
+
+def _alone(config: Config) -> Iterator[tuple[str, State]]:
+    for now in states_alone(config):
+        yield "", now
+        time.sleep(PERIOD)
 
 
 def _show(before: list[Row] | None, now: list[Row], state: State) -> None:

@@ -162,7 +162,7 @@ def test_nobody_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name, each in COMMANDS.items() if each.asks])
 def test_wrong_calls(run: Run, name: str) -> None:
     given = ["web"] * bool(COMMANDS[name].operand)
-    for words in ([*given, "consul://h:8500"], [*given, "-ttl", "30"], [*given, "-json=x"]):
+    for words in ([*given, "consul:/h:8500"], [*given, "-ttl", "30"], [*given, "-json=x"]):
         code, lines = run([board()], name, *words)
         assert code == 2
         assert lines[-1] == f"Try 'registrator {name} --help' for the options."

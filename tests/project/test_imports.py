@@ -53,7 +53,8 @@ TOP = {
         " system status engine desired sync listener"
     ),
     "registrator.commands": (
-        "model uri backend options registries config identity system engine sync listener status"
+        "__init__ model uri backend options registries config identity derive host_address"
+        " system status engine desired sync listener"
     ),
     "registrator.cli": "__init__ options config agent commands system",
     "registrator.__main__": "cli",
