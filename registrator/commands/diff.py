@@ -12,7 +12,7 @@ from typing import TypedDict
 import click
 
 from registrator.config import Config
-from registrator.model import Actual, Entry, Mark, Reason, Snapshot
+from registrator.model import Actual, Entry, Mark, Reason
 from registrator.uri import Address
 
 from .alone import Registries, host_of
@@ -20,6 +20,7 @@ from .asking import FINE, NOT_FINE, UNREACHABLE, counted, harmless, table
 from .reading import Comparison
 
 REGISTER, CHANGE, REMOVE, PROBLEM = "+", "~", "-", "!"
+INCOMPLETE = "a container cannot be inspected, so no entry counts as dangling"
 CONFLICTS = (Reason.OTHERS_ENTRY, Reason.SAME_KEY)
 
 
@@ -44,10 +45,13 @@ class RegistryDifferences(TypedDict):
 def run(config: Config, json: bool = False) -> int:
     """Show the differences of each registry, and return the exit code."""
     with host_of(config) as host, ExitStack() as opened:
+        snapshot = host.look()
         found = [
-            _differences(report.row.name, report.row.error, view, comparison)
-            for report, view, comparison in Registries(config, host, opened).compare(host.look())
+            _differences(report.row.name, report.row.error, comparison)
+            for report, _, comparison in Registries(config, host, opened).compare(snapshot)
         ]
+    if not snapshot.complete:
+        click.echo(f"registrator: {INCOMPLETE}", err=True)
     if json:
         click.echo(texts.dumps({"schema": 1, "registries": found}))
     else:
@@ -57,9 +61,7 @@ def run(config: Config, json: bool = False) -> int:
     return NOT_FINE if any(each["differences"] for each in found) else FINE
 
 
-def _differences(
-    name: str, error: str, view: Snapshot, found: Comparison | None
-) -> RegistryDifferences:
+def _differences(name: str, error: str, found: Comparison | None) -> RegistryDifferences:
     if found is None:
         return RegistryDifferences(name=name, error=error, differences=[], conflicts=0, rejected=0)
     reasons = [problem.reason for problem in found.problems.values()]
@@ -67,13 +69,13 @@ def _differences(
     return RegistryDifferences(
         name=name,
         error="",
-        differences=[*_lines(view, found)],
+        differences=[*_lines(found)],
         conflicts=conflicts,
         rejected=sum(reason is Reason.REFUSED for reason in reasons),
     )
 
 
-def _lines(view: Snapshot, found: Comparison) -> Iterator[Difference]:
+def _lines(found: Comparison) -> Iterator[Difference]:
     for entry in found.plan.register:
         service, stands = entry.service, found.actual.get(entry.key)
         if stands is None:

@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 import urllib3
 from support import etcd
+from support.fakes import FakeBackend, FakeRegistry
 from support.servers import Etcd
 
 from contract.consul import ConsulKV
 from contract.kinds import PLAIN, over
-from contract.registry import HERE, OTHER, Registry, service
-from contract.test_withdraw import agent, register
-from registrator.model import Mark
+from contract.registry import ADDRESSES, HERE, HOST, OTHER, OWNER, PATIENT, Registry, service
+from contract.test_withdraw import agent, place, register
+from registrator.backend import Context, SessionLost
+from registrator.commands import reading
+from registrator.commands.diff import differing
+from registrator.commands.reading import Comparison, Reader, compare
+from registrator.model import ContainerHealth, Identity, Mark, Service, Snapshot
+from registrator.uri import parse
 
 KINDS = ("file", *PLAIN)
 
@@ -67,3 +73,73 @@ def test_it_finds_all_and_changes_nothing(registry: Registry, leased: bool, stop
                 assert keepers() <= alive
         assert (registry.index(), renewals(registry), registry.read(), registry.outside()) == before
         assert not woken, "the running agent has lost its connection"
+
+
+def compared(
+    registry: Registry, *services: Service, complete: bool = True, **life: Any
+) -> Comparison:
+    """What ``diff`` finds if these services run."""
+    snapshot = Snapshot({each.id: each for each in services}, ADDRESSES, complete)
+    context = Context(place(registry), Identity(OWNER, HOST), timeout=PATIENT, **life)
+    reader = Reader(context)
+    try:
+        return compare(reader, snapshot, context.identity, cleanup=True)
+    finally:
+        reader.close()
+
+
+@over(KINDS)
+@pytest.mark.parametrize("leased", [False, True])
+def test_beside_an_agent_that_runs_there_is_no_difference(registry: Registry, leased: bool) -> None:
+    """Its lease or session holds the entries, and no other process does."""
+    life: Mapping[str, Any] = registry.leased if leased else {}
+    with agent(registry, **life) as running:
+        register(running, service(0), service(1, id="my-own"))
+        found = compared(registry, service(0), service(1, id="my-own"), **life)
+        assert not found.plan
+        assert (found.missing, found.problems) == (set(), {})
+        assert found.ours == 2
+
+
+@over(KINDS)
+def test_each_kind_of_difference(registry: Registry) -> None:
+    with agent(registry) as running, agent(registry, OTHER) as other:
+        # Another tag is no difference where a value is plain. ZooKeeper's key has the address.
+        changed = service(0, attrs={"x": "s3cret"}, tags=("a",), address="10.0.0.2")
+        keys = register(running, changed, service(1))
+        register(other, service(3, address="10.0.0.1"))
+        now = service(0, attrs={"x": "s3cret, too"}, address="10.0.0.2")
+        wanted = (now, service(2), service(3))
+        found = compared(registry, *wanted)
+        ids = {entry.service.id for entry in found.plan.register}
+        assert ids - {service(0).id} == {service(2).id}
+        texts = [
+            differing(entry, found.actual[entry.key])
+            for entry in found.plan.register
+            if entry.key in found.actual
+        ]
+        assert all(texts)
+        assert "s3cret" not in "".join(texts)
+        gone = {entry for entry in keys if "1001" in keys[entry]}
+        assert set(found.plan.deregister) == gone
+        assert [*found.problems] == [service(3).id]
+        assert not compared(registry, *wanted, complete=False).plan.deregister
+
+
+@over(("file", "consul"))
+def test_an_unhealthy_service_is_to_go_where_nobody_sees_its_health(registry: Registry) -> None:
+    ill = service(0, health=ContainerHealth.UNHEALTHY)
+    with agent(registry) as running:
+        register(running, service(0))
+    found = compared(registry, ill, complete=False)
+    shows = registry.uri().startswith("consul")
+    assert bool(found.plan.deregister) is not shows
+    assert (ill.id in found.problems) is not shows
+
+
+def test_a_move_to_another_server_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = FakeRegistry(faults=[SessionLost("it moved")])
+    made = FakeBackend(shared, Identity(OWNER, HOST))
+    monkeypatch.setattr(reading, "make_backend", lambda _: made)
+    assert Reader(Context(parse("fake://"))).list(["a"]) == {}
+    assert [*shared.asked] == [["a"], ["a"]]
