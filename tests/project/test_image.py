@@ -24,6 +24,7 @@ from support.servers import Consul, Etcd, ZooKeeper, program
 from support.wait import until
 
 from registrator import __version__
+from registrator.commands.table import COMMANDS
 
 MEBI = 1 << 20
 HARDENED = ("--net=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -122,6 +123,37 @@ def test_a_hardened_container_does_its_job(consul_host: Host, socket: str, user:
     # It would be 137 after the engine's SIGKILL.
     assert consul_host.api.inspect("agent")["State"]["ExitCode"] == 0
     assert "busybox" in ask(consul_host, "catalog/services"), "an upgrade takes services down"
+
+
+def test_each_command_works_in_a_hardened_container(consul_host: Host) -> None:
+    web(consul_host)
+    run(consul_host, "--health-interval=1s", AGENT, URI)
+    until(lambda: health(consul_host) == "healthy", lambda: health(consul_host))
+    until(lambda: "busybox" in ask(consul_host, "catalog/services"), "the service")
+
+    def execute(*words: str) -> str:
+        # The shell tells the exit code, and ends the watch after its first answer.
+        script = """
+            docker exec agent registrator "$@" 2>&1 | head -n "$0"; echo "exit ${PIPESTATUS[0]}"
+        """
+        lines = "1" if words[0] == "watch" else "100"
+        return consul_host.run("bash", "-c", script, lines, *words)
+
+    words = {
+        "status": ([], "in sync"),
+        "list": ([], "registered"),
+        "explain": (["web"], f"{URI}: registered"),
+        "watch": (["-json"], '"schema": 1'),
+        "check": ([URI], "answers"),
+        "diff": ([URI], "no difference"),
+        "withdraw": ([URI], "an agent of this host runs"),
+    }
+    assert words.keys() == COMMANDS.keys()
+    for name, (more, told) in words.items():
+        shown = execute(name, *more)
+        assert told in shown, shown
+        if name != "watch":  # It goes on until nobody reads any more.
+            assert f"exit {int(name == 'withdraw')}" in shown, shown
 
 
 def health(host: Host) -> str:
