@@ -258,6 +258,11 @@ def test_the_commands_give_the_reason_and_what_to_do(
     # The agents of other tests run here, too.
     monkeypatch.setattr(asking, "agents", lambda: [asked.private])
     outcomes = asked.state()["outcomes"]
+    # The command's log would take the place of pytest's.
+    monkeypatch.setattr("registrator.system.log.on_stderr", lambda *_: contextlib.nullcontext())
+    monkeypatch.setenv("DOCKER_HOST", clean_engine.host)
+    options = ("-explicit", "-filter", "label!=hide")
+    alone = ("-ip", IP, "-hostname", "h", *options, asked.uri)
 
     def shown(*words: str) -> str:
         with pytest.raises(SystemExit):
@@ -273,6 +278,8 @@ def test_the_commands_give_the_reason_and_what_to_do(
         assert outcome.replace("_", " ") in listed[name]
         if outcome != "registered":
             assert outcomes[outcome]["remedy"] in explained
+        assert shown("explain", name, *alone) == explained, "without the agent it is the same"
+    assert shown("list", *alone) == shown("list")
     assert {told[0] for told in asked.outcomes().values()} == {
         "not_published", "ignored", "not_named", "filtered", "rejected", "not_attached", "same_id",
         "registered", "others_entry", "refused",
@@ -284,6 +291,7 @@ def test_the_commands_give_the_reason_and_what_to_do(
         lambda: str(asked.outcomes()),
     )
     assert outcomes["registry_away"]["remedy"] in shown("explain", "late")
+    assert outcomes["registry_away"]["remedy"] in shown("explain", "late", *alone)
     assert f"{asked.uri}  down for" in shown("status")
     consul.start()
 
