@@ -78,7 +78,7 @@ def test_it_finds_all_and_changes_nothing(registry: Registry, leased: bool, stop
 def compared(
     registry: Registry, *services: Service, complete: bool = True, **life: Any
 ) -> Comparison:
-    """What ``diff`` finds if these services run."""
+    """The findings of ``diff`` if these services run."""
     snapshot = Snapshot({each.id: each for each in services}, ADDRESSES, complete)
     context = Context(place(registry), Identity(OWNER, HOST), timeout=PATIENT, **life)
     reader = Reader(context)
