@@ -261,8 +261,8 @@ def test_the_commands_give_the_reason_and_what_to_do(
     # The command's log would take the place of pytest's.
     monkeypatch.setattr("registrator.system.log.on_stderr", lambda *_: contextlib.nullcontext())
     monkeypatch.setenv("DOCKER_HOST", clean_engine.host)
-    options = ("-explicit", "-filter", "label!=hide")
-    alone = ("-ip", IP, "-hostname", "h", *options, asked.uri)
+    given = ("-explicit", "-filter", "label!=hide")
+    alone = ("-ip", IP, "-hostname", "h", *given, asked.uri)
 
     def shown(*words: str) -> str:
         with pytest.raises(SystemExit):
