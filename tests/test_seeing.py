@@ -320,7 +320,7 @@ def test_a_watch_follows_containers_until_the_agent_ends(
         return [private] if asked.agent.running else []
 
     monkeypatch.setattr(asking, "agents", lambda: [private])
-    monkeypatch.setattr(watch, "agents", running)
+    monkeypatch.setattr(watch, "running", running)
     with pytest.raises(SystemExit) as ended:
         command(["watch"], prog_name="registrator")
     assert ended.value.code == 0
