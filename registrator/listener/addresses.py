@@ -83,8 +83,12 @@ def private_name() -> str:
 def open_private(name: str) -> socket.socket:
     """A unix socket without a path, for the commands on this host."""
     opened = socket.socket(socket.AF_UNIX)
-    opened.bind(f"\0{name}")
-    opened.listen(BACKLOG)
+    try:
+        opened.bind(f"\0{name}")
+        opened.listen(BACKLOG)
+    except OSError:
+        opened.close()
+        raise
     opened.setblocking(False)
     return opened
 

@@ -76,7 +76,7 @@ class Listener:
 
     def run(self, stop: threading.Event) -> None:
         """Open the doors, and serve until `stop` is set and `wake` called."""
-        self._add(open_private(self.name), private=True)
+        self._open_private()
         if self._address and not self._address.is_local:
             log.warning(
                 "-http %s: everybody who reaches this address can read what this host runs, "
@@ -85,8 +85,8 @@ class Listener:
             )  # fmt: skip
         try:
             while not stop.is_set():
-                if self._address and len(self._doors) < 2 and time.monotonic() >= self._open_at:
-                    self._open(self._address)
+                if self._is_to_open and time.monotonic() >= self._open_at:
+                    self._open()
                 for key, _ in self._selector.select(self._pause()):
                     key.data()
                 self._expire(time.monotonic())
@@ -103,8 +103,23 @@ class Listener:
         self._doors.append(door)
         self._selector.register(listening, selectors.EVENT_READ, partial(self._accept, door))
 
-    def _open(self, address: ListenAddress) -> None:
+    def _open_private(self) -> None:
+        """Open the private door. A sandbox may forbid it, and entries do not depend on it."""
+        try:
+            self._add(open_private(self.name), private=True)
+        except OSError as error:
+            self._health.socket = ""
+            log.warning("no command can ask this agent for its state: %s", error.strerror)
+
+    @property
+    def _is_to_open(self) -> bool:
+        """Whether the address of -http is not open yet."""
+        return bool(self._address) and all(door.private for door in self._doors)
+
+    def _open(self) -> None:
         """Open the address of -http, or try again later: entries do not depend on it."""
+        address = self._address
+        assert address is not None
         try:
             self._add(open_socket(address), private=False)
         except OSError as error:
@@ -118,7 +133,7 @@ class Listener:
     def _pause(self) -> float | None:
         """Seconds until something is due by itself."""
         due = [client.deadline for door in self._doors for client in door.clients]
-        if self._address and len(self._doors) < 2:
+        if self._is_to_open:
             due.append(self._open_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -186,6 +201,6 @@ class Listener:
             for client in door.clients:
                 client.socket.close()
             door.socket.close()
-        if self._address and len(self._doors) > 1:
+        if self._address and not self._is_to_open:
             remove(self._address)
         self._selector.close()

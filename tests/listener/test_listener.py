@@ -259,6 +259,28 @@ def test_an_address_in_use_is_one_line_and_tried_again(
     assert not thread.is_alive()
 
 
+def test_without_the_private_socket_the_other_door_is_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sandbox may forbid it."""
+
+    def forbidden(name: str) -> socket.socket:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(listener, "open_private", forbidden)
+    served = Serving()
+    served.health.socket = served.listener.name
+    served.thread.start()
+    until(lambda: served.get("/livez")[0] == 200, "an answer", ignore=(OSError,))
+    assert "no command can ask this agent for its state: Operation not permitted" in caplog.text
+    assert served.health.socket == ""
+    served.stop.set()
+    served.listener.wake()
+    served.thread.join(60)
+    assert not served.thread.is_alive()
+    served.health.close()
+
+
 def test_at_the_end_the_path_is_gone_and_all_clients_are_closed(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     stop, health = threading.Event(), Health()
