@@ -129,7 +129,7 @@ class ConsulBackend:
         ours = {key for key, actual in found.items() if actual.mark is Mark.OURS}
         self._standing.ours = {key: intern(services[key]["Service"]) for key in ours}
         self._standing.outdated = {k: shape.again(services[k]) for k in ours if not found[k].held}
-        self._standing.health.stand_with({k: found[k].content for k in ours})
+        self._standing.health.stand_with(found, ours)
         self._standing.token = token = self._token_mark.value
         if self._last in self._removals.endpoints(token):
             self._call(lambda api: self._removals.redo(api, services, token))

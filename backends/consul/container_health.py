@@ -5,10 +5,10 @@ status of a check when its service is registered again, whatever that registrati
 keeps it over a restart, but only if a request set it. So a request of its own sets each status.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
-from registrator.model import ContainerHealth, Entry, Service
+from registrator.model import Actual, ContainerHealth, Entry, Service
 
 from .api import Api
 from .errors import Refused
@@ -55,12 +55,12 @@ class Statuses:
         self._contents: dict[str, str] = {}
 
     def of(self, service_id: str) -> str:
-        """The status of a service; empty if it has no such check."""
+        """The status of a service, or an empty text if it has no such check."""
         return self._found.get(service_id, "")
 
-    def stand_with(self, contents: Mapping[str, str]) -> None:
-        """Note with which content our services stand, by id."""
-        self._contents = {key: contents[key] for key in self._found.keys() & contents.keys()}
+    def stand_with(self, found: Mapping[str, Actual], ours: Set[str]) -> None:
+        """Note with which content our services stand. `found` is a listing by service id."""
+        self._contents = {key: found[key].content for key in self._found.keys() & ours}
 
     def suffices(self, api: Api, entry: Entry) -> bool:
         """Set the status of a service that stands and is right otherwise. False if there is none.

@@ -36,6 +36,8 @@ log = logging.getLogger("registrator.containers")
 
 _START = attrgetter("container.started_at", "container.id")
 
+# One empty set for all containers: thousands of empty ones take memory.
+NO_FILTERS: frozenset[str] = frozenset()
 NOTHING = Offer()
 STOPS = Offer(left_out=(LeftOut(None, Reason.WITHDRAWN),))
 
@@ -52,14 +54,14 @@ class _Known:
     peer_id: str
     stops: bool
     offer: Offer = NOTHING
-    excluded_by: frozenset[str] = frozenset()
+    excluded_by: frozenset[str] = NO_FILTERS
 
     def derive(self, rules: Rules, peer: Container | None) -> None:
         """Find out what it offers, and to whom. `peer` is the one whose network it shares."""
         offer = STOPS if self.stops else services(self.container, rules, peer)
         self.offer = replace(offer, container=self.container)
         hidden = (each.text for each in rules.filters if not each.admits(self.container, peer))
-        self.excluded_by = frozenset(hidden)
+        self.excluded_by = frozenset(hidden) or NO_FILTERS
 
 
 class Containers:
@@ -92,7 +94,7 @@ class Containers:
         return {key for key, known in self._known.items() if known.stops}
 
     def has_health(self, container_id: str, health: ContainerHealth | None) -> bool:
-        """Whether this is known to be a container's health. Any thread may ask."""
+        """Whether a container is known to have this health. Any thread may ask."""
         known = self._known.get(container_id)
         return known is not None and known.container.health is health
 

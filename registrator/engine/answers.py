@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from sys import intern
+from types import MappingProxyType
 from typing import Any
 
 from registrator.derived import NOTHING_DERIVED, Derived
@@ -45,6 +46,9 @@ _LAST_SIGNAL = 64
 
 # Seconds from a stop signal to SIGKILL, unless the container sets another time.
 _STOP_TIMEOUT = 10
+
+# One empty mapping for all containers without a second address: thousands take memory.
+NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
 
 # With this key a container without ports may have a service.
 _PORTS_KEY = f"{METADATA_PREFIX}PORTS"
@@ -162,7 +166,9 @@ def _nanoseconds(timestamp: str) -> int:
         return 0
 
 
-def _networks(settings: Mapping[str, Any], mode: str) -> tuple[dict[str, str], dict[str, str]]:
+def _networks(
+    settings: Mapping[str, Any], mode: str
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The container's address in each network. The network that it was started with comes first.
 
     The second value has the IPv6 address in each network in which it also has an IPv4 address.
@@ -177,7 +183,8 @@ def _networks(settings: Mapping[str, Any], mode: str) -> tuple[dict[str, str], d
     if not found and settings.get("IPAddress"):
         both = {main: [_text(settings["IPAddress"]), ""]}
     addresses = {intern(name): four or six for name, (four, six) in both.items() if four or six}
-    return addresses, {intern(name): six for name, (four, six) in both.items() if four and six}
+    second = {intern(name): six for name, (four, six) in both.items() if four and six}
+    return addresses, second or NO_ADDRESSES
 
 
 def _main_network(found: Mapping[str, Any], mode: str) -> str:

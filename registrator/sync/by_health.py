@@ -33,8 +33,11 @@ class ByHealth:
         """The entries to have, by key. `stands` says which keys are in the registry."""
         if self._shows_health:
             return desired
-        health = {key: entry.service.health for key, entry in desired.items()}
-        checked = {key: each for key, each in health.items() if each is not ContainerHealth.NONE}
+        checked = {
+            key: entry.service.health
+            for key, entry in desired.items()
+            if entry.service.health is not ContainerHealth.NONE
+        }
         withheld = {
             key
             for key, each in checked.items()
