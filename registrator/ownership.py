@@ -38,7 +38,7 @@ class Identity:
         return (self.owner, *self.former)
 
     def mark(self, owner: str | None, host: str | None = None) -> Mark:
-        """Whose an entry is that names this owner and this host; None if it names none."""
+        """The mark of an entry that names this owner and this host. None stands for no name."""
         if not owner:
             return Mark.NONE
         if owner not in self.owners:

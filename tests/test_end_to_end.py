@@ -41,7 +41,7 @@ def running(engine: Dockerd, host: str = "h") -> dict[str, tuple[str, int]]:
 
 
 def agree(engine: Dockerd, consul: Consul, what: str) -> dict[str, Any]:
-    """Wait until engine and registry agree; returns what both hold."""
+    """Wait until engine and registry agree. Returns what both hold."""
 
     def state() -> str:
         want, got = running(engine), registered(consul)

@@ -33,7 +33,7 @@ def words(watched: RecordingHTTPProxy, *more: str, ip: str = "127.10.0.1") -> tu
 
 
 def stands(consul: Consul) -> Any:
-    """The service at the Consul agent; None if there is none."""
+    """The service at the Consul agent, or None if there is none."""
     return consul.api("agent/services").get(ID)
 
 
@@ -44,7 +44,7 @@ def checks(consul: Consul) -> dict[str, str]:
 
 
 def in_catalog(consul: Consul) -> Any:
-    """The service in the catalog; None if there is none."""
+    """The service in the catalog, or None if there is none."""
     node = consul.api(f"catalog/node/{consul.config['node_name']}")
     return node["Services"].get(ID)
 

@@ -282,7 +282,7 @@ def test_a_task_of_a_swarm(tmp_path: Path, registry: Registries, agent: RunAgent
 
 
 def serve(engine: Dockerd, name: str, mode: str, port: int) -> str:
-    """A service of the swarm with one task; returns its id."""
+    """A service of the swarm with one task. Returns its id."""
     container = {"Image": "web", "Env": ["SERVICE_NAME=web"], "Labels": {"SERVICE_TAGS": "a"}}
     ports = [{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode, "Protocol": "tcp"}]
     body = {

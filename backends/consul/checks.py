@@ -22,10 +22,10 @@ _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|
 
 _NUMBERED = re.compile(r"check_([1-9][0-9]?)_.+", re.DOTALL)
 
-# What stands before the service's id in the ids of our checks.
+# The parts before the service's id in the ids of our checks.
 _KINDS = re.compile(r"service|registrator|registrator-health|registrator-check-[1-9][0-9]?")
 
-# What a check does by, and the type that an agent then tells of it.
+# The field that says how a check works, and the type that an agent then tells of it.
 _TYPES = {
     "HTTP": "http", "Args": "script", "TTL": "ttl", "TCP": "tcp", "GRPC": "grpc",
     "AliasService": "alias",
@@ -43,7 +43,7 @@ def alias_id(service_id: str) -> str:
 
 
 def service_of(check_id: str) -> str | None:
-    """The service whose check would get this id from us; None if no check would."""
+    """The service whose check would get this id from us, or None if no check would."""
     kind, colon, service_id = check_id.partition(":")
     return service_id if colon and _KINDS.fullmatch(kind) else None
 
@@ -73,7 +73,7 @@ def wanted(service: Service) -> Sequence[dict[str, Any]]:
 
 
 def runs_command(service: Service) -> bool:
-    """Whether a check depends on the container's id, which the attributes do not contain."""
+    """Whether a check gets the container's id. The attributes do not contain that id."""
     return any(check.get("cmd") for check in _asked(service))
 
 
@@ -91,7 +91,7 @@ class _Check:
     number: str = ""
 
     def get(self, name: str) -> str:
-        """The value of one of its keys; empty if it is not set."""
+        """The value of one of its keys, or an empty text if it is not set."""
         return self.service.attrs.get(f"check_{self.number}{name}", "")
 
     def key(self, name: str) -> str:
@@ -106,7 +106,7 @@ class _Check:
         return f"registrator-check-{self.number[:-1]}:{self.service.id}"
 
     def definition(self) -> dict[str, Any] | None:
-        """The check as gliderlabs/registrator builds it; None if it does nothing.
+        """The check as gliderlabs/registrator builds it, or None if it does nothing.
 
         Raises `Rejected` if a shell could not split a command, and for a wrong duration. Consul's
         own answer to a wrong duration does not name the key.

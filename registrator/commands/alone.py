@@ -78,7 +78,7 @@ class Registries:
 def _note(
     report: RegistryReport, view: Snapshot, missing: set[str], problems: Mapping[str, Problem]
 ) -> None:
-    """Report what stands. What is missing counts as not realised."""
+    """Report the entries that stand. Missing ones count as not realised."""
     standing = {key: each for key, each in view.services.items() if key not in missing}
     report.realised(replace(view, services=standing), problems)
 

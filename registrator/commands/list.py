@@ -41,7 +41,7 @@ def called(group: Group) -> str:
 
 
 def number(port: PortState) -> str:
-    """``80/tcp``; a dash stands for the whole container."""
+    """``80/tcp``, or a dash for the whole container."""
     return f"{port['port']}/{port['protocol']}" if port["port"] else "-"
 
 

@@ -53,7 +53,7 @@ def run(config: Config, owner: str = "", yes: bool = False) -> int:
             return _complain(UNREACHABLE, f"the Docker engine does not answer: {error}")
         if agent_is_here(identity.owner, identity.hostname):
             return _complain(
-                LEFT, "an agent of this host runs and would write the entries again; stop it first"
+                LEFT, "an agent of this host runs and would write the entries again: stop it first"
             )
         return _Withdrawal(config, identity, show=bool(owner) and not yes).run()
 
@@ -171,7 +171,7 @@ class _Withdrawal:
         found.unsure = {key for key, a in others.items() if a.mark is Mark.UNTOLD}
 
     def _is_ours(self, actual: Actual) -> bool:
-        """Whether an entry has this host's mark. One that names another host never has."""
+        """Whether an entry has this host's mark. An entry that names another host never has it."""
         return actual.mark is not Mark.TWIN and self._here.mark(actual) is Mark.OURS
 
     def _tell(self, place: RegistryURI, found: _Found) -> None:
@@ -182,7 +182,7 @@ class _Withdrawal:
             elif self._show:
                 click.echo(f"{place}: {_shown(key)}")
             else:
-                why = found.refused.get(key, "it stands; does an agent of this host still run?")
+                why = found.refused.get(key, "it stands: does an agent of this host still run?")
                 _complain(LEFT, f"{place}: not removed {_shown(key)}: {why}")
         for host in sorted(found.others):
             _complain(

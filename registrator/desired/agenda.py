@@ -32,7 +32,7 @@ class Agenda:
             task.received = task.received or self._clock()
 
     def is_idle(self, container_id: str) -> bool:
-        """Whether nothing is pending for a container, so that what is known of it is taken in."""
+        """Whether nothing is pending for a container. All that was told of it is taken in then."""
         with self.lock:
             return container_id not in self.tasks
 

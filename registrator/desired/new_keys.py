@@ -37,7 +37,7 @@ def new_keys(container: Container) -> list[str]:
 
 
 def warning(container: Container, offer: Offer) -> str:
-    """The line about the new keys of a container; empty if there is nothing to tell.
+    """The line about the new keys of a container, or an empty text if there is nothing to tell.
 
     A key that another line names already is not told twice.
     """

@@ -145,6 +145,6 @@ def _binding_rank(bound: Port, rules: Rules) -> bool:
 
 
 def at_host(port: Port, rules: Rules) -> str:
-    """The host's address at which a port is registered; empty if none is known."""
+    """The host's address at which a port is registered, or an empty text if none is known."""
     bound = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip
     return rules.forced_ip or bound or rules.host_ip

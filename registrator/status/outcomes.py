@@ -19,7 +19,7 @@ ON_PURPOSE = frozenset(
     }
 )  # fmt: skip
 
-# What to do about each reason.
+# The remedy for each reason.
 REMEDIES: Mapping[Reason, str] = {
     Reason.NO_PORTS: "expose a port in the image or with --expose, if it offers a service",
     Reason.NOT_PUBLISHED: "publish it with -p, or run the agent with -internal",

@@ -133,7 +133,7 @@ class RegistryReport(Report[RegistryRow]):
 
     @property
     def divergence(self) -> float:
-        """For how many seconds the registry has not been known to be in step; 0 if it is."""
+        """For how many seconds the registry has not been known to be in step, or 0 if it is."""
         row, (snapshot, since), now = self.row, self._wanted, self._clock()
         moments = [] if row.realised is snapshot and row.in_sync else [since]
         if row.failures:

@@ -67,8 +67,9 @@ class RegistryRow(Row):
     """One registry.
 
     `realised` is the snapshot that the last successful step wrote. `problems` says for each of its
-    services that is not registered why, by service id. What the registry's filter excludes is not
-    among them, but in `realised.excluded`. `server` is the one in use, if the backend tells it.
+    services that is not registered why, by service id. Services that the registry's filter
+    excludes are not among them, but in `realised.excluded`. `server` is the one in use, if the
+    backend tells it.
     """
 
     realised: Snapshot | None = None

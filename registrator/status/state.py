@@ -3,7 +3,7 @@
 `state` makes the answer of ``/api/state``. The types are in
 `registrator/status/schema.py`::
 
-    schema      1; a field is only ever added under this number
+    schema      1. Under this number, fields are only added
     agent       hostname (the first part of ids), version, started, and addresses:
                 policy ("published" or "internal"), address (empty: none is known, or each
                 container's own), text ("published ports at 192.0.2.10")

@@ -24,7 +24,7 @@ _HTML = {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", 
 
 
 def str_slice(limits: Limits, text: str, *bounds: int) -> str:
-    """A part of a text, in bytes. What is too large counts as the end."""
+    """A part of a text, in bytes. A number that is too large counts as the end."""
     data = _bytes(text)
     if not 1 <= len(bounds) <= 2 or max(bounds) > len(data):
         return text
@@ -136,7 +136,7 @@ def length(limits: Limits, value: Any) -> int:
 
 
 def index(limits: Limits, value: Any, *keys: Any) -> Any:
-    """An item of a list, the value of a map's key, or a byte of a text; or one within that."""
+    """An item of a list, the value of a map's key, or a byte of a text. Or one within that."""
     for key in keys:
         if isinstance(value, Map) and isinstance(key, str):
             value = value.at(key)

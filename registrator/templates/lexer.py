@@ -8,7 +8,7 @@ from registrator.templates.errors import TemplateError, place
 
 BLANKS = " \t\r\n"
 
-# What can stand in an action. The order counts: the first that matches is taken.
+# The tokens of an action. The order counts: the first that matches is taken.
 _TOKENS = re.compile(
     r"""
     (?P<blank>[ \t\r\n]+)
@@ -29,7 +29,7 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE,
 )
-# What may follow a word. A number is checked when it is read.
+# The characters that may follow a word. A number is checked when it is read.
 _AFTER_WORD = re.compile(r"[ \t\r\n.,|:()}]|$")
 
 _TRIM = re.compile(r"-(?=[ \t\r\n])")

@@ -92,7 +92,7 @@ class Struct:
 
 
 def typed(kind: str, raw: Any) -> Any:
-    """What JSON means as a value of a type. What the type does not fit has the type `any`."""
+    """A JSON value as a value of a type. It has the type `any` if the type does not fit."""
     if kind == "text":
         return raw
     if kind.startswith("[]") and isinstance(raw, list | None):

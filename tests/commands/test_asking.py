@@ -43,7 +43,7 @@ def board(*containers: Container, more: dict[str, Offer] | None = None) -> Board
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command beside agents with these boards; gives the exit code and the lines."""
+    """Run a command beside agents with these boards. Gives the exit code and the lines."""
 
     def run(boards: list[Board], *words: str) -> tuple[int, list[str]]:
         answers = {str(number): rendered(each) for number, each in enumerate(boards)}

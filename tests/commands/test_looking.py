@@ -35,7 +35,7 @@ def environment(engine: Dockerd) -> Mapping[str, str]:
 
 @pytest.fixture
 def call(clean_engine: Dockerd) -> Call:
-    """Run a command in a process of its own; gives the exit code and all lines."""
+    """Run a command in a process of its own. Gives the exit code and all lines."""
 
     def call(*words: str, **environ: str) -> tuple[int, list[str]]:
         done = subprocess.run(

@@ -80,7 +80,7 @@ class Stock:
         return self.published[-1].services["h:web:80"].health
 
     def mark(self, event: Event) -> bool:
-        """Take in an event; returns whether there was something to do."""
+        """Take in an event. Returns whether there was something to do."""
         due = self.inventory.mark(event)
         self.inventory.step()
         return due

@@ -41,7 +41,7 @@ class Stock:
         self.inventory.resync()
 
     def step(self, *events: Event) -> set[str]:
-        """Take in the events; returns the ids of the services then known."""
+        """Take in the events. Returns the ids of the services then known."""
         for event in events:
             self.inventory.mark(event)
         self.inventory.step()

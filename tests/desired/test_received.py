@@ -30,7 +30,7 @@ class Stock:
         self.inventory.step()
 
     def step(self, *events: Event) -> list[tuple[float, ...]]:
-        """Take in the events, each 1 s after the other; returns what new snapshots carry."""
+        """Take in the events, each 1 s after the other. Returns what new snapshots carry."""
         self.published.clear()
         for event in events:
             self.now += 1

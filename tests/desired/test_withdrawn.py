@@ -47,7 +47,7 @@ class Stock:
         )
 
     def step(self, *events: Event) -> set[str]:
-        """Take in the events; returns the containers whose services are then published."""
+        """Take in the events. Returns the containers whose services are then published."""
         for event in events:
             self.inventory.mark(event)
         self.inventory.step()

@@ -22,7 +22,7 @@ ROW = "{:>6}  {:>12}  {:>9}  {:>5}  {:>7}"
 
 
 def main() -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Parse the command line and run. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("--registry", choices=sorted(WORLDS), action="append")
     parser.add_argument("--seeds", type=int, default=20, help="how many schedules (20)")
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def run(campaign: Campaign, first: int, number: int, minutes: float | None) -> bool:
-    """Run seeds from `first` on, each printed; returns whether all agreed in time."""
+    """Run seeds from `first` on, each printed. Returns whether all agreed in time."""
     name, started = campaign.world.name, time.monotonic()
     extent = f"{minutes:g} minutes" if minutes else f"{number} seeds"
     print(f"{name}: {extent}, from seed {first} on")

@@ -111,7 +111,7 @@ class Campaign:
             made.engine.remove()
 
     def run(self, seed: int) -> float:
-        """Run a seed; returns the seconds until all agreed after the last fault's end.
+        """Run a seed. Returns the seconds until all agreed after the last fault's end.
 
         Raises `Divergence` or `Late`.
         """

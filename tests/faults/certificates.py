@@ -35,7 +35,7 @@ class Certificates:
             proxy.cut()
 
     def _renew_files(self, lasts: timedelta) -> int:
-        """Replace the agent's; returns the number of the new certificate."""
+        """Replace the agent's. Returns the number of the new certificate."""
         issued: Sequence[Path] = self.authority.issue("new", lasts=lasts)
         serial = x509.load_pem_x509_certificate(issued[0].read_bytes()).serial_number
         for path, name in zip(issued, ("agent.pem", "agent-key.pem"), strict=True):

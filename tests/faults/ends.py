@@ -75,7 +75,7 @@ class Trial:
         return f"trial {self.number}: {self.moment} after {self.delay:.2f} s, stderr {self.stderr}"
 
     def run(self) -> float:
-        """Run it; returns the seconds from SIGTERM to the end. Raises `Hangs`."""
+        """Run it. Returns the seconds from SIGTERM to the end. Raises `Hangs`."""
         with stderr(self.stderr, self._agent) as self._agent.stderr:
             self._agent.launch()
             try:

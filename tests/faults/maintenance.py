@@ -41,7 +41,7 @@ def checks(consul: Consul) -> list[str]:
 
 
 def maintain(consul: Consul, seconds: float) -> tuple[int, int]:
-    """Put the node into maintenance; returns the number of looks, and how many missed a service."""
+    """Put the node into maintenance. Returns the number of looks, and how many missed a service."""
     looks = missing = 0
     put(consul, "agent/maintenance?enable=true&reason=trial")
     end = time.monotonic() + seconds
@@ -54,7 +54,7 @@ def maintain(consul: Consul, seconds: float) -> tuple[int, int]:
 
 
 def trial(folder: Path, seconds: float) -> bool:
-    """Run it and print one line; returns whether no service vanished."""
+    """Run it and print one line. Returns whether no service vanished."""
     consul, engine = Consul(folder / "consul"), Dockerd(folder / "engine")
     agent = Agent(folder, [*WORDS, f"consul://{consul.address}"], engine.host)
     try:
@@ -84,7 +84,7 @@ def trial(folder: Path, seconds: float) -> bool:
 
 
 def main() -> int:
-    """Run the trial; returns the exit code."""
+    """Run the trial. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="faults.maintenance", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300, help="how long (300)")
     given = parser.parse_args()

@@ -76,7 +76,7 @@ def healthy(host: Host) -> int:
 
 
 def main() -> int:
-    """Print a line for each choice of options; returns the exit code."""
+    """Print a line for each choice of options. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="faults.rolling", description=__doc__)
     parser.add_argument("--updates", type=int, default=10, help="how many (10)")
     given = parser.parse_args()

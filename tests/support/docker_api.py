@@ -102,7 +102,7 @@ class DockerAPI:
         health_cmd: str = "",
         **host_config: object,
     ) -> str:
-        """Make a container without starting it; returns its id.
+        """Make a container without starting it. Returns its id.
 
         `ports` maps ``80/tcp`` and the like to a host port, to an address and port, or to several
         of these. `network` is any network mode; `restart` is a policy's name. `health_cmd` runs
@@ -133,7 +133,7 @@ class DockerAPI:
         return str(made["Id"])
 
     def run(self, name: str, image: str = "web", **options: Any) -> str:
-        """Make and start a container (see `create`); returns its id."""
+        """Make and start a container (see `create`). Returns its id."""
         container_id = self.create(name, image, **options)
         self.start(container_id)
         return container_id
@@ -190,7 +190,7 @@ class DockerAPI:
         return list(self.request("GET", "/containers/json?all=1"))
 
     def network_create(self, name: str, **options: object) -> str:
-        """Make a bridge network; returns its id."""
+        """Make a bridge network. Returns its id."""
         return str(self.request("POST", "/networks/create", {"Name": name, **options})["Id"])
 
     def network_connect(self, network: str, container: str) -> None:

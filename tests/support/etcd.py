@@ -111,7 +111,7 @@ def lease_of_1_0_0(uri: str, owner: str = "engine-1", ttl: int = 0) -> int:
 
 
 def grant(etcd: Etcd, lease: int, ttl: int = 100 * 365 * 86_400) -> str:
-    """Make a lease with this id; returns the id as etcdctl takes it."""
+    """Make a lease with this id. Returns the id as etcdctl takes it."""
     body = json.dumps({"ID": str(lease), "TTL": str(ttl)}).encode()
     url = f"http://{etcd.address}/v3/lease/grant"
     with urllib.request.urlopen(url, body, timeout=60) as answer:

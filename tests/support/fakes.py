@@ -71,35 +71,35 @@ class FakeEngine:
         self._clock = itertools.count(now)
 
     def start(self, started: Container) -> Event:
-        """Run a container, as of now; returns the event that tells of it."""
+        """Run a container, as of now. Returns the event that tells of it."""
         now = next(self._clock)
         self.containers[started.id] = dataclasses.replace(started, started_at=now, exit_code=None)
         return Event(started.id, "start", now)
 
     def die(self, container_id: str, exit_code: int = 0) -> Event:
-        """End a container, which stays there stopped; returns the event that tells of it."""
+        """End a container, which stays there stopped. Returns the event that tells of it."""
         dead = self.containers[container_id]
         self.containers[container_id] = dataclasses.replace(dead, ports=(), exit_code=exit_code)
         return Event(container_id, "die", next(self._clock), exit_code)
 
     def kill(self, container_id: str, signal: int | None) -> Event:
-        """Send a signal to a container, which lives on; returns the event that tells of it."""
+        """Send a signal to a container, which lives on. Returns the event that tells of it."""
         return Event(container_id, "kill", next(self._clock), None, signal)
 
     def pause(self, container_id: str, paused: bool = True) -> Event:
-        """Pause a container, or let it go on; returns the event that tells of it."""
+        """Pause a container, or let it go on. Returns the event that tells of it."""
         before = self.containers[container_id]
         self.containers[container_id] = dataclasses.replace(before, paused=paused)
         return Event(container_id, "pause" if paused else "unpause", next(self._clock))
 
     def probe(self, container_id: str, health: ContainerHealth) -> Event:
-        """Give a container another health; returns the event that tells of it."""
+        """Give a container another health. Returns the event that tells of it."""
         old = self.containers[container_id]
         self.containers[container_id] = dataclasses.replace(old, health=health)
         return Event(container_id, "health_status", next(self._clock), health=health)
 
     def remove(self, container_id: str) -> Event:
-        """Take a container away; returns the event that tells of it."""
+        """Take a container away. Returns the event that tells of it."""
         self.containers.pop(container_id, None)
         return Event(container_id, "destroy", next(self._clock))
 

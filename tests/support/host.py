@@ -88,7 +88,7 @@ class Host(Dockerd):
         deadline: float = 300,
         check: bool = True,
     ) -> str:
-        """Run a command on this host, by default in the checkout; returns what it prints."""
+        """Run a command on this host, by default in the checkout. Returns what it prints."""
         done = subprocess.run(
             [*self.inside, "env", f"--chdir={folder}", *command],
             env={**self.environment(), **(environ or {})},

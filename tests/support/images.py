@@ -21,7 +21,7 @@ OPTIONAL = {"coredns/coredns:1.15.0", "hashicorp/consul-template:0.37"}
 
 
 def make_images(host: Host) -> set[str]:
-    """Make all images; returns their names. Skips the test where a needed program is missing."""
+    """Make all images. Returns their names. Skips the test where a needed program is missing."""
     program("docker", package="docker.io")
     command = [sys.executable, str(ROOT / "scripts/base_images.py")]
     environ = {**host.environment(), "DOCKER_HOST": host.host}

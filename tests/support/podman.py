@@ -70,7 +70,7 @@ class Podman(Server):
             return False
 
     def run(self, name: str, image: str = "web", **options: Any) -> str:
-        """Make and start a container (see `DockerAPI.create`); returns its id."""
+        """Make and start a container (see `DockerAPI.create`). Returns its id."""
         return self.api.run(name, image, CgroupParent=f"/{self.cgroup}", **options)
 
     def probe(self, name: str) -> None:

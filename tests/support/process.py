@@ -123,7 +123,7 @@ class Process:
         guard("+group", self.pid)
 
     def stop(self, deadline: float = DEADLINE) -> int:
-        """SIGTERM, and SIGKILL after `deadline` seconds; returns the exit code."""
+        """SIGTERM, and SIGKILL after `deadline` seconds. Returns the exit code."""
         if self.running:
             self.signal(signal.SIGTERM)
             self.thaw()
@@ -133,7 +133,7 @@ class Process:
         return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL to the whole group; returns the exit code."""
+        """SIGKILL to the whole group. Returns the exit code."""
         if self._popen is None:
             return 0
         if self._popen.poll() is None:

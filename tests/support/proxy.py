@@ -41,7 +41,7 @@ class TCPProxy:
         self.address = self._listen(ip)
 
     def _listen(self, ip: str, **options: Any) -> str:
-        """Listen at one more port; returns the address."""
+        """Listen at one more port. Returns the address."""
         made = self._call(asyncio.start_server(self._serve, ip, 0, limit=CHUNK, **options))
         self._listeners.append(made)
         host, port = made.sockets[0].getsockname()[:2]

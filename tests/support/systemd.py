@@ -110,7 +110,7 @@ class Systemd(Server):
         return Path(f"/proc/{self._init}/root{path}")
 
     def run(self, *words: str, check: bool = True, deadline: float = 30) -> str:
-        """Run a command in it, as root; returns what it prints."""
+        """Run a command in it, as root. Returns what it prints."""
         inside = ["nsenter", f"--target={self._init}", "-m", "-p", "-u", "-i", "-C", "-r", "-w"]
         done = subprocess.run(
             [*inside, *words], capture_output=True, text=True, timeout=deadline, check=False

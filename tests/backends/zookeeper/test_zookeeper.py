@@ -47,7 +47,7 @@ def service(number: int = 0, name: str = "web", **changes: object) -> Service:
 
 
 def reconcile(backend: ZooKeeperBackend, *services: Service) -> tuple[Plan, Mapping[str, str]]:
-    """One round as the reconciler does it; returns the plan and what was rejected."""
+    """One round as the reconciler does it. Returns the plan and what was rejected."""
     desired, _ = by_key(backend.entry(one) for one in services)
 
     here = Here(OWNER.hostname, frozenset({ADDRESS}), frozenset({ADDRESS}))
