@@ -1,8 +1,8 @@
 """Run the suites against other versions of servers, engines and Python: ``make compatibility``.
 
-Each version is made once, in ``.cache/compatibility``. The results are printed as a table and
-written into ``docs/compatibility.md``. The exit status is 1 if a suite failed or a version cannot
-be had.
+Each version is made once, in ``.cache/compatibility``. The results are printed as a table. Each one
+is written into ``docs/compatibility.md`` at once. The exit status is 1 if a suite failed or a version
+cannot be had.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from compatibility import document, suites
 from compatibility.recipe import Unavailable
@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("compatibility", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="VERSION", help="as etcd-3.6.8, or all of etcd")
     parser.add_argument(
-        "--suite", action="append", default=[], help="run this suite, leave the document alone"
+        "--suite", action="append", default=[], help="run this suite; without, all of them"
     )
     parser.add_argument("--make", action="store_true", help="make the versions, run nothing")
     options = parser.parse_args()
@@ -30,16 +30,17 @@ def main() -> int:
         chosen = choose(options.only)
     except LookupError as error:
         parser.error(str(error.args[0]))
+    order = {each.name: [suite.name for suite in each.suites] for each in VERSIONS}
     rows: list[document.Row] = []
-    good = True
+    all_good = True
     for version in chosen:
-        made, all_good = run(version, options.suite, make_only=options.make)
-        rows += made
-        good &= all_good
-        if not options.suite and not options.make:
-            document.write(made, [each.name for each in VERSIONS])
+        for row, good in run(version, options.suite, make_only=options.make):
+            rows.append(row)
+            all_good &= good
+            if not options.make:
+                document.write([row], order)
     print(document.table(rows), end="")
-    return 0 if good else 1
+    return 0 if all_good else 1
 
 
 def choose(names: Iterable[str]) -> list[Version]:
@@ -57,8 +58,8 @@ def choose(names: Iterable[str]) -> list[Version]:
 
 def run(
     version: Version, only: list[str], *, make_only: bool = False
-) -> tuple[list[document.Row], bool]:
-    """Make a version and run its suites; returns the rows, and whether all was well."""
+) -> Iterator[tuple[document.Row, bool]]:
+    """Make a version and run its suites; yields a row for each, and whether all was well."""
     today = datetime.date.today().isoformat()
     say(f"{version.name}: making it")
     try:
@@ -67,22 +68,22 @@ def run(
         say(f"{version.name}: cannot be had: {reason}")
         # A bar would end the cell.
         shown = f"cannot be had: {reason}".replace("|", "/")
-        return [document.Row(version.name, "", "", shown, "", today)], False
+        yield document.Row(version.name, "", "", shown, "", today), False
+        return
     if make_only:
-        return [document.Row(version.name, number, "", "made", "", today)], True
-    rows, good = [], True
+        yield document.Row(version.name, number, "", "made", "", today), True
+        return
     for suite in version.suites:
         if only and suite.name not in only:
             continue
         say(f"{version.name}: running {suite.name}")
         outcome, log = suites.run(suite, version.name, environment)
-        good &= outcome.good
-        shown = f"{outcome.seconds / 60:.1f} min"
-        rows.append(document.Row(version.name, number, suite.name, str(outcome), shown, today))
         say(f"{version.name}: {suite.name}: {outcome}" + ("" if outcome.good else f"; see {log}"))
         for failure in outcome.failures:
             say(f"  {failure}")
-    return rows, good
+        took = f"{outcome.seconds / 60:.1f} min"
+        row = document.Row(version.name, number, suite.name, str(outcome), took, today)
+        yield row, outcome.good
 
 
 def say(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compatibility.recipe import ROOT
@@ -47,18 +47,23 @@ def read(text: str) -> list[Row]:
     return [Row(*(cell.strip() for cell in line.strip("| ").split(" | "))) for line in shown]
 
 
-def merge(old: Sequence[Row], new: Sequence[Row], order: Sequence[str]) -> list[Row]:
-    """All rows in the order of the names `order`, with all rows of a version from its last run.
+def merge(old: Sequence[Row], new: Sequence[Row], order: Mapping[str, Sequence[str]]) -> list[Row]:
+    """The last row of each suite, in `order`, which has the names of each version's suites.
 
-    What is not in `order` is left out.
+    A row without a suite says why its version cannot be had. It takes the place of all results of
+    the version, and the next result takes its place. What is not in `order` is left out.
     """
-    ran = {row.version for row in new}
-    kept = [row for row in old if row.version not in ran]
-    known = [row for row in (*kept, *new) if row.version in order]
-    return sorted(known, key=lambda row: order.index(row.version))
+    last: dict[tuple[str, str], Row] = {}
+    for row in (*old, *new):
+        for version, suite in [*last]:
+            if version == row.version and bool(suite) != bool(row.suite):
+                del last[version, suite]
+        last[row.version, row.suite] = row
+    places = [(name, suite) for name, suites in order.items() for suite in ("", *suites)]
+    return [last[place] for place in places if place in last]
 
 
-def write(new: Sequence[Row], order: Sequence[str]) -> None:
+def write(new: Sequence[Row], order: Mapping[str, Sequence[str]]) -> None:
     """Put new rows into the document."""
     text = DOCUMENT.read_text()
     shown = table(merge(read(text), new, order))

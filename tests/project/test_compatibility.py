@@ -156,9 +156,10 @@ def test_the_others_go_on_without_a_version(
     shown = [(row.version, row.number, row.result) for row in read(page.read_text())]
     assert shown == [("a-1", "", "cannot be had: no network"), ("b-1", "1.2.3", "3 passed")]
     assert table(read(page.read_text())) == capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["compatibility", "b-1"])
+    monkeypatch.setattr(suites, "run", lambda *_: (Outcome(4, 0, 0, 60.0), cache / "log"))
+    monkeypatch.setattr("sys.argv", ["compatibility", "b-1", "--suite", "s"])
     assert command.main() == 0
-    assert len(read(page.read_text())) == 2
+    assert [row.result for row in read(page.read_text())][1:] == ["4 passed"]
 
 
 def test_what_pytest_tells() -> None:
@@ -175,7 +176,18 @@ def row(version: str, suite: str, result: str) -> Row:
     return Row(version, "1.0", suite, result, "", "2026-11-01")
 
 
-def test_a_run_replaces_all_rows_of_its_version() -> None:
+def test_a_result_replaces_that_of_its_suite() -> None:
+    order = {"c": ["x"], "b": ["x", "y"], "a": ["x"]}
     old = [row("a", "x", "old"), row("b", "x", "old"), row("b", "y", "old"), row("gone", "x", "")]
     new = [row("b", "x", "new")]
-    assert merge(old, new, ["c", "b", "a"]) == [row("b", "x", "new"), row("a", "x", "old")]
+    wanted = [row("b", "x", "new"), row("b", "y", "old"), row("a", "x", "old")]
+    assert merge(old, new, order) == wanted
+    assert merge([row("a", "gone", "old")], new, order) == new
+
+
+def test_a_reason_and_the_results_of_its_version_replace_each_other() -> None:
+    order = {"b": ["x", "y"], "a": ["x"]}
+    results = [row("b", "x", "old"), row("b", "y", "old"), row("a", "x", "old")]
+    reason = row("b", "", "cannot be had: no network")
+    assert merge(results, [reason], order) == [reason, results[-1]]
+    assert merge([reason, results[-1]], results[1:2], order) == results[1:]
