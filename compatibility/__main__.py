@@ -1,8 +1,8 @@
 """Run the suites against other versions of servers, engines and Python: ``make compatibility``.
 
-Each version is made once, in ``.cache/compatibility``. The results are printed as a table. Each one
-is written into ``docs/compatibility.md`` at once. The exit status is 1 if a suite failed or a version
-cannot be had.
+Each version is made once, in ``.cache/compatibility``. The results are printed as a table, and each
+is written into ``docs/compatibility.md`` at once. The exit status is 1 if a suite failed or a
+version cannot be had.
 """
 
 from __future__ import annotations
