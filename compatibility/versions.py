@@ -59,9 +59,14 @@ def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
     )
 
 
+def _reader(name: str) -> Suite:
+    """A reader of a registry follows the instances of a service. The log has the seconds."""
+    return Suite("reader", ("-rP", f"tests/readers/with_{name}.py"))
+
+
 ETCD = _suites("etcd or skydns2", "tests/backends/etcd")
 COREDNS = (Suite("dns", ("tests/backends/etcd/with_coredns.py",)),)
-CONSUL = _suites("consul", "tests/backends/consul")
+CONSUL = (*_suites("consul", "tests/backends/consul"), _reader("consul_dns"))
 ZOOKEEPER = _suites("zookeeper", "tests/backends/zookeeper")
 DOCKER = (
     Suite("engine", ("tests/engine", "-k", "not podman")),
