@@ -6,8 +6,10 @@ and knows no unix sockets. Its constructor lets the environment override an expl
 """
 
 import contextlib
+import random
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Any
@@ -28,6 +30,9 @@ from .settings import Endpoint, Settings
 
 WORKERS = 8
 """Concurrent requests. More did not speed up 1,000 registrations (Consul 1.8.7, two cores)."""
+
+REFUSED = (0.05, 0.1, 0.2)
+"""The longest waits in seconds after an answer of 429. Agents of many hosts wait differently."""
 
 WATCH = 1.0
 """Seconds between two checks of an idle connection (see `Client.dropped`)."""
@@ -88,7 +93,8 @@ class Client:
 
     That interface has two more methods, which nothing here needs.
 
-    Every request has a time limit. There is no proxy, no redirect and no retry.
+    Every request has a time limit. There is no proxy and no redirect. Only a request that is
+    refused with 429 is sent again, after each wait of `REFUSED`.
     """
 
     def __init__(self, settings: Settings, endpoint: Endpoint, timeout: float) -> None:
@@ -170,7 +176,16 @@ class Client:
         raise failure(str(self.endpoint), status, text.strip(), token.problem)
 
     def _exchange(self, method: str, target: str, data: str | None) -> Answer:
-        """Send one request and read its whole answer within the time limit."""
+        """Send a request until it is not refused, or all waits are over."""
+        for wait in REFUSED:
+            answer = self._send(method, target, data)
+            if answer.status != 429:
+                return answer
+            time.sleep(random.uniform(wait / 2, wait))
+        return self._send(method, target, data)
+
+    def _send(self, method: str, target: str, data: str | None) -> Answer:
+        """Send a request once, and read its whole answer within the time limit."""
         headers = {"Host": str(Address(self.endpoint.host, self.endpoint.port))}
         if not self.endpoint.ip:
             headers = {"Host": "localhost"}
