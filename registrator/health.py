@@ -13,12 +13,20 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 NAME = "registrator-health"
 SIZE = 4096
 
 # Seconds between two notes of the agent, and the age of a note whose agent is stuck.
 PERIOD, MAX_AGE = 2.0, 10.0
+
+
+class Note(NamedTuple):
+    """The text of a note, and the id of the process that has it."""
+
+    pid: int
+    text: str
 
 
 class Health:
@@ -43,7 +51,7 @@ class Health:
         os.close(self._file)
 
 
-def notes(proc: Path = Path("/proc")) -> list[str]:
+def notes(proc: Path = Path("/proc")) -> list[Note]:
     """The note of every agent that this process may see."""
     found = []
     for process in proc.glob("[0-9]*"):
@@ -52,7 +60,8 @@ def notes(proc: Path = Path("/proc")) -> list[str]:
             for file in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
                     if str(file.readlink()).startswith(f"/memfd:{NAME} "):
-                        found.append(file.read_text(errors="replace"))
+                        with file.open(errors="replace") as opened:
+                            found.append(Note(int(process.name), opened.read(SIZE)))
     return found
 
 
@@ -77,15 +86,21 @@ def socket_of(note: str) -> str:
 
 
 def _first(note: str) -> tuple[float, str]:
-    """The moment and the socket's name in the first line of a note."""
+    """The moment and the socket's name in the first line of a note.
+
+    Any process can have a file by the name of a note. Nothing can be read of what it writes.
+    """
     written, _, name = note.strip().partition("\n")[0].partition(" ")
-    return float(written), name.strip()
+    try:
+        return float(written), name.strip()
+    except ValueError:
+        return 0.0, ""
 
 
 def main() -> int:
     """Print what is wrong, and return the exit code."""
     found = notes()
-    wrong = [line for note in found for line in problems(note, time.monotonic())]
+    wrong = [line for note in found for line in problems(note.text, time.monotonic())]
     if not found:
         wrong = ["no agent runs here, or it belongs to another user"]
     sys.stdout.writelines(f"{line}\n" for line in wrong or ["well"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import compileall
 import gc
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,17 +150,22 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
 
 @pytest.fixture
 def agent(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunAgent]:
-    """Starts agents: ``agent(*words, environ={}, docker_host=engine.host)``.
+    """Starts agents: ``agent(*words, environ={}, docker_host=engine.host, prefix=())``.
 
-    Without `docker_host` they run on the shared engine. All are stopped after the test, and one
-    that has logged a traceback fails it.
+    Without `docker_host` they run on the shared engine. The `prefix` goes before the command. All
+    are stopped after the test, and one that has logged a traceback fails it.
     """
     made: list[Agent] = []
 
-    def run(*words: str, environ: Mapping[str, str] | None = None, docker_host: str = "") -> Agent:
+    def run(
+        *words: str,
+        environ: Mapping[str, str] | None = None,
+        docker_host: str = "",
+        prefix: Sequence[str] = (),
+    ) -> Agent:
         host = docker_host or request.getfixturevalue("engine").host
         name = f"agent{len(made)}"
-        made.append(Agent(tmp_path / name, words, host, environ, name))
+        made.append(Agent(tmp_path / name, words, host, environ, name, prefix))
         made[-1].start()
         return made[-1]
 

@@ -25,6 +25,7 @@ from support.wait import until
 from registrator.cli import command
 from registrator.commands import asking, watch
 from registrator.health import notes, socket_of
+from registrator.listener import client
 from registrator.listener.client import Reply, ask
 
 RunAgent = Callable[..., Agent]
@@ -65,7 +66,7 @@ class Asked:
             with contextlib.suppress(FileNotFoundError):  # It may close one meanwhile.
                 found.append(link.readlink())
         assert any("registrator-health" in str(link) for link in found)
-        names = {socket_of(note) for note in notes()}
+        names = {socket_of(note.text) for note in notes()}
         own = Path(f"/proc/{self.agent.pid}/net/unix").read_text()
         sockets = {str(link)[8:-1] for link in found if str(link).startswith("socket:[")}
         lines = [line.split() for line in own.splitlines() if "@registrator-" in line]
@@ -159,16 +160,16 @@ def test_bad_clients_delay_no_event_and_leave_nothing_open(
     before = len([*folder.iterdir()])
     where = (asked.host, asked.port)
     held = [socket.create_connection(where, timeout=120) for _ in range(30)]
-    for number, client in enumerate(held):
+    for number, each in enumerate(held):
         sent = (b"", b"GET /api/state HTTP/1.1\r\n", b"x" * 9000, b"POST / HTTP/1.1\r\n\r\n")[
             number % 4
         ]
-        client.sendall(sent)
+        each.sendall(sent)
     clean_engine.api.run("web", publish_all=True)
     until(lambda: "h:web:80" in consul.api("agent/services"), "the entry")
-    for client in held:
-        received(client)  # It is answered or closed, though it sends no more.
-        client.close()
+    for each in held:
+        received(each)  # It is answered or closed, though it sends no more.
+        each.close()
     until(lambda: asked.get("/livez")[0] == 200, "an answer")
     until(lambda: not clients_of(asked), "the end of all clients")
     until(lambda: len([*folder.iterdir()]) <= before, "as few descriptors as before")
@@ -256,7 +257,7 @@ def test_the_commands_give_the_reason_and_what_to_do(
     until(lambda: len(asked.outcomes()) == len(LEFT_OUT), lambda: str(asked.outcomes()))
     until(lambda: asked.get("/readyz")[0] == 200, "the agent")
     # The agents of other tests run here, too.
-    monkeypatch.setattr(asking, "agents", lambda: [asked.private])
+    monkeypatch.setattr(asking, "agents", lambda: [client.Agent(asked.private)])
     outcomes = asked.state()["outcomes"]
     # The command's log would take the place of pytest's.
     monkeypatch.setattr("registrator.system.log.on_stderr", lambda *_: contextlib.nullcontext())
@@ -306,9 +307,9 @@ def test_a_watch_follows_containers_until_the_agent_ends(
     clean_engine.api.run("first", publish_all=True)
     asked = Asked(agent, consul)
     until(lambda: asked.get("/readyz")[0] == 200, "the agent")
-    private, looks, seen = asked.private, 0, ""
+    private, looks, seen = client.Agent(asked.private), 0, ""
 
-    def running() -> list[str]:
+    def running() -> list[client.Agent]:
         """Called before each look: after the first one another container starts."""
         nonlocal looks, seen
         looks, seen = looks + 1, seen + capsys.readouterr().out
@@ -319,7 +320,6 @@ def test_a_watch_follows_containers_until_the_agent_ends(
             assert asked.agent.exited() == 0
         return [private] if asked.agent.running else []
 
-    monkeypatch.setattr(asking, "agents", lambda: [private])
     monkeypatch.setattr(watch, "running", running)
     with pytest.raises(SystemExit) as ended:
         command(["watch"], prog_name="registrator")

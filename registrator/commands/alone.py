@@ -1,7 +1,7 @@
 """Makes the state without an agent: reads the engine, and each registry that is given."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +16,7 @@ from registrator.status.schema import State
 from registrator.status.state import state
 from registrator.system import log as logs
 
-from .asking import UNREACHABLE, give_up, refuse, running, state_of
+from .asking import UNREACHABLE, Found, asked, give_up, refuse, running
 from .host import Host
 from .reading import Comparison, Reader, compare
 
@@ -93,19 +93,20 @@ def states_alone(config: Config) -> Iterator[State]:
             yield told_alone(state(host.board))
 
 
-def look(config: Config, *, asks: bool) -> list[State]:
+def look(config: Config, *, asks: bool) -> Found:
     """The state of each agent that runs here if the command `asks`. Otherwise this one's own look.
 
     That is also taken if no agent runs.
     """
-    found = running() if asks else []
-    return [state_of(name) for name in found] or [*islice(states_alone(config), 1)]
+    agents = running() if asks else []
+    return asked(agents) if agents else Found([*islice(states_alone(config), 1)])
 
 
-def exit_code(code: int, found: Iterable[State], *, asks: bool) -> int:
+def exit_code(code: int, found: Found, *, asks: bool) -> int:
     """The exit code: whether a registry answered counts only if the command itself asked it."""
-    rows = [row for each in found for row in each["registries"]]
-    return UNREACHABLE if not asks and any(row["state"] == "down" for row in rows) else code
+    rows = [row for each in found.states for row in each["registries"]]
+    down = not asks and any(row["state"] == "down" for row in rows)
+    return found.end(UNREACHABLE if down else code)
 
 
 def told_alone(made: State) -> State:

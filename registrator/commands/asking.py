@@ -1,47 +1,127 @@
 """Asks the agents that run here for their state. The commands that only look share this.
 
-An agent answers at its private socket. Its own user and root get an answer, and nobody else.
+An agent answers at its private socket. Its own user and root get an answer, and nobody else. All
+agents are asked at once, so one that is silent hides no other.
 """
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from registrator.listener.client import agents, ask
+from registrator.listener.client import Agent, agents, ask
 from registrator.model import unprintable
 from registrator.status.schema import State
 
 FINE, NOT_FINE, WRONG, UNREACHABLE = 0, 1, 2, 3
 
 STATE = "/api/state"
+NOBODY = "no agent runs here, or it belongs to another user"
+
+# Seconds that all agents together have for their answers.
+PATIENCE = 15.0
 
 
-def running() -> list[str]:
-    """The sockets of the agents that run here."""
+class Answer(NamedTuple):
+    """The state of an agent, or a line that says why there is none."""
+
+    agent: Agent
+    state: State | None
+    silence: str = ""
+
+
+class Questions:
+    """Asks agents, each in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.open: set[Agent] = set()
+        self._answers: SimpleQueue[Answer] = SimpleQueue()
+
+    def ask(self, agents: Iterable[Agent]) -> None:
+        """Ask these agents, all but those whose answer is still to come."""
+        for agent in set(agents) - self.open:
+            self.open.add(agent)
+            threading.Thread(target=self._wait_for, args=(agent,), daemon=True).start()
+
+    def answers(self, seconds: float) -> Iterator[Answer]:
+        """The answers as they come, until all are there or the time is over."""
+        end = time.monotonic() + seconds
+        while self.open:
+            try:
+                answer = self._answers.get(timeout=max(0.0, end - time.monotonic()))
+            except Empty:
+                return
+            self.open.discard(answer.agent)
+            yield answer
+
+    def _wait_for(self, agent: Agent) -> None:
+        try:
+            answer = Answer(agent, state_of(agent))
+        except (OSError, ValueError) as error:
+            answer = Answer(agent, None, silence(agent, error))
+        self._answers.put(answer)
+
+
+class Found(NamedTuple):
+    """The states to show, and a line about each agent that does not answer."""
+
+    states: Sequence[State]
+    silent: Sequence[str] = ()
+
+    def end(self, code: int) -> int:
+        """Tell who does not answer, and return the exit code of the command."""
+        for line in self.silent:
+            complain(line)
+        return UNREACHABLE if self.silent else code
+
+
+def running() -> list[Agent]:
+    """The agents that run here."""
     return agents()
 
 
-def states() -> list[State]:
-    """The state of each agent that answers. Ends the command with code 3 if none does."""
-    names = running()
-    if not names:
-        give_up("no agent runs here, or it belongs to another user")
-    return [state_of(name) for name in names]
+def states() -> Found:
+    """The states of the agents that run here. Ends the command with code 3 if there is none."""
+    found = asked(running())
+    if not found.states and not found.silent:
+        give_up(NOBODY)
+    return found
 
 
-def state_of(name: str) -> State:
-    """The state of the agent with this socket. Ends the command with code 3 without an answer."""
-    try:
-        reply = ask(name, STATE)
-        if reply.status != 200:
-            raise OSError(f"it answered with status {reply.status}")
-        state: State = json.loads(reply.body)
-    except (OSError, ValueError) as error:
-        give_up(f"the agent does not answer: {error}")
+def asked(agents: Sequence[Agent]) -> Found:
+    """Ask these agents for their states."""
+    questions = Questions()
+    questions.ask(agents)
+    answers = sorted(questions.answers(PATIENCE), key=lambda answer: answer.agent.pid)
+    late = [silence(agent, TimeoutError("timed out")) for agent in sorted(questions.open)]
+    return Found(
+        [answer.state for answer in answers if answer.state],
+        [*(answer.silence for answer in answers if answer.silence), *late],
+    )
+
+
+def state_of(agent: Agent) -> State:
+    """The state of an agent. Raises `OSError` or `ValueError` if it gives none."""
+    reply = ask(agent.socket, STATE)
+    if reply.status != 200:
+        raise OSError(f"it answers with status {reply.status}")
+    state: State = json.loads(reply.body)
     return state
+
+
+def silence(agent: Agent, error: Exception) -> str:
+    """The line about an agent that does not answer."""
+    why = getattr(error, "strerror", "") or str(error)
+    if isinstance(error, ConnectionRefusedError):
+        # Each network namespace has its own sockets without a path.
+        why += f" (it may be in another network: ask it with docker exec {agent.container}".rstrip()
+        why += ")"
+    return f"the agent with the process id {agent.pid} does not answer: {why}"
 
 
 def each(show: Callable[[State], bool], found: Sequence[State], as_json: bool) -> int:
@@ -89,8 +169,13 @@ def refuse(why: str) -> NoReturn:
 
 
 def _end(why: str, code: int) -> NoReturn:
-    click.echo(f"registrator: {harmless(why)}", err=True)
+    complain(why)
     sys.exit(code)
+
+
+def complain(why: str) -> None:
+    """Say on stderr that something is wrong."""
+    click.echo(f"registrator: {harmless(why)}", err=True)
 
 
 def plain(value: Any) -> str:

@@ -17,15 +17,15 @@ from .list import called, number, place
 
 def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
     """Explain the container with this name, or with an id that begins so. Returns the exit code."""
-    states = look(config, asks=asks)
-    found = [(state, group) for state in states for group in _matching(state, operand)]
-    if not found:
+    looked = look(config, asks=asks)
+    found = [(state, group) for state in looked.states for group in _matching(state, operand)]
+    if not found and looked.states:
         click.echo(
             f"registrator: no running container has the name or the id {harmless(operand)};"
             " see registrator list",
             err=True,
         )
-        return NOT_FINE
+        return exit_code(NOT_FINE, looked, asks=asks)
     for place_, (state, group) in enumerate(found):
         if json:
             click.echo(texts.dumps(group))
@@ -33,7 +33,7 @@ def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
             click.echo("\n".join(([""] if place_ else []) + _lines(state, group)))
     ports = (port for _, group in found for port in group["ports"])
     code = NOT_FINE if any(map(_needs_attention, ports)) else FINE
-    return exit_code(code, states, asks=asks)
+    return exit_code(code, looked, asks=asks)
 
 
 def _needs_attention(port: PortState) -> bool:

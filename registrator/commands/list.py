@@ -16,7 +16,7 @@ HEAD = ("CONTAINER", "PORT", "STATE", "SERVICE", "ADDRESS", "WHY")
 def run(config: Config, *, asks: bool, json: bool = False) -> int:
     """Show it for each agent that runs here, or without one. Returns the exit code."""
     found = look(config, asks=asks)
-    return exit_code(each(_show, found, json), found, asks=asks)
+    return exit_code(each(_show, found.states, json), found, asks=asks)
 
 
 def _show(state: State) -> bool:

@@ -14,7 +14,8 @@ HEAD = ("REGISTRY", "STATE", "SERVER", "REGISTERED", "PENDING", "REJECTED", "CON
 
 def run(json: bool = False) -> int:
     """Show it for each agent that runs here. Returns the exit code."""
-    return each(_show, states(), json)
+    found = states()
+    return found.end(each(_show, found.states, json))
 
 
 def _show(state: State) -> bool:

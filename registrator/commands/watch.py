@@ -2,15 +2,27 @@
 
 import json as texts
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import click
 
 from registrator.config import Config
+from registrator.listener.client import Agent
 from registrator.status.schema import State
 
 from .alone import states_alone
-from .asking import FINE, harmless, running, state_of, states, table
+from .asking import (
+    FINE,
+    NOBODY,
+    UNREACHABLE,
+    Questions,
+    complain,
+    give_up,
+    harmless,
+    running,
+    table,
+)
 from .list import HEAD, rows
 
 # Seconds between two looks. The agent makes its state at most so often for each client.
@@ -28,17 +40,36 @@ def run(config: Config, *, asks: bool, json: bool = False) -> int:
         else:
             _show(shown.get(name), list(rows(now)), now)
         shown[name] = list(rows(now))
+    if not shown:
+        return UNREACHABLE
     click.echo("the agent has ended", err=json)
     return FINE
 
 
 def _asked() -> Iterator[tuple[str, State]]:
-    """The states of the agents that run here, in turn, by the names of their sockets."""
-    states()  # This ends the command if no agent runs.
-    while names := running():
-        for name in names:
-            yield name, state_of(name)
-        time.sleep(PERIOD)
+    """The states of the agents that run here, as they come, by the names of their sockets.
+
+    It tells once of each agent that is silent, and goes on while another one runs.
+    """
+    questions, seen, misses = Questions(), set[Agent](), Counter[Agent]()
+    agents = running()
+    if not agents:
+        give_up(NOBODY)
+    while any(agent in seen or not misses[agent] for agent in agents):
+        next_look = time.monotonic() + PERIOD
+        questions.ask(agents)
+        for agent, state, silence in questions.answers(PERIOD):
+            if state:
+                seen.add(agent)
+                del misses[agent]
+                yield agent.socket, state
+                continue
+            misses[agent] += 1
+            # One that has answered before may be about to end.
+            if misses[agent] == 1 + (agent in seen):
+                complain(silence)
+        time.sleep(max(0.0, next_look - time.monotonic()))
+        agents = running()
 
 
 def _alone(config: Config) -> Iterator[tuple[str, State]]:

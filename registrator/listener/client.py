@@ -2,13 +2,15 @@
 
 import contextlib
 import http.client
+import re
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from registrator.health import notes, socket_of
 
-# Seconds that an answer may take in all.
+# Seconds that each part of an answer may take.
 TIMEOUT = 12.0
 
 
@@ -20,9 +22,25 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def agents() -> list[str]:
-    """The sockets' names of the agents that this process may see."""
-    return [name for name in map(socket_of, notes()) if name]
+class Agent(NamedTuple):
+    """An agent that this process may see: the name of its socket, and the id of its process."""
+
+    socket: str
+    pid: int = 0
+
+    @property
+    def container(self) -> str:
+        """The id of the container that it runs in, or an empty text if nobody tells."""
+        with contextlib.suppress(OSError):
+            told = re.search("[0-9a-f]{64}", Path(f"/proc/{self.pid}/cgroup").read_text())
+            return told[0][:12] if told else ""
+        return ""
+
+
+def agents() -> list[Agent]:
+    """The agents that this process may see."""
+    found = {socket_of(note.text): note.pid for note in notes()}
+    return [Agent(name, pid) for name, pid in found.items() if name]
 
 
 def ask(name: str, path: str, headers: Mapping[str, str] | None = None) -> Reply:

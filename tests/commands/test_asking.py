@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from support.fakes import container
+from support.wait import DEADLINE
 
 from registrator.cli import command
 from registrator.commands import asking, status, watch
 from registrator.commands.table import COMMANDS
 from registrator.desired.rules import Rules
 from registrator.desired.services import services
-from registrator.listener.client import Reply
+from registrator.listener.client import Agent, Reply
 from registrator.model import Container, LeftOut, Offer, Port, Problem, Reason, Snapshot
 from registrator.status.board import Board
 from registrator.status.rows import AgentRow
@@ -41,14 +43,30 @@ def board(*containers: Container, more: dict[str, Offer] | None = None) -> Board
     return made
 
 
+def beside(monkeypatch: pytest.MonkeyPatch, boards: Sequence[Board | Exception]) -> list[Agent]:
+    """Agents with these boards, by their process ids from 1 on. An error is the only answer."""
+    answers = {
+        str(pid): each if isinstance(each, Exception) else rendered(each)
+        for pid, each in enumerate(boards, 1)
+    }
+
+    def answer(name: str, _: str) -> Reply:
+        made = answers[name]
+        if isinstance(made, Exception):
+            raise made
+        return Reply(200, {}, made)
+
+    monkeypatch.setattr(asking, "ask", answer)
+    return [Agent(name, int(name)) for name in answers]
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command beside agents with these boards. Gives the exit code and the lines."""
 
-    def run(boards: list[Board], *words: str) -> tuple[int, list[str]]:
-        answers = {str(number): rendered(each) for number, each in enumerate(boards)}
-        monkeypatch.setattr(asking, "agents", lambda: list(answers))
-        monkeypatch.setattr(asking, "ask", lambda name, _: Reply(200, {}, answers[name]))
+    def run(boards: list[Board | Exception], *words: str) -> tuple[int, list[str]]:
+        found = beside(monkeypatch, boards)
+        monkeypatch.setattr(asking, "agents", lambda: found)
         with pytest.raises(SystemExit) as ended:
             command(list(words), prog_name="registrator")
         shown = capsys.readouterr()
@@ -144,18 +162,75 @@ def test_several_agents_are_shown_one_after_the_other(run: Run) -> None:
     assert lines == ["no container runs here", "", "no container runs here"]
 
 
-def test_nobody_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run([], "status") == (
-        3, ["registrator: no agent runs here, or it belongs to another user"],
-    )  # fmt: skip
+def test_nobody_runs(run: Run) -> None:
+    for name in ("status", "watch"):
+        assert run([], name) == (
+            3, ["registrator: no agent runs here, or it belongs to another user"],
+        )  # fmt: skip
 
-    def silent(name: str, path: str) -> Reply:
-        raise OSError("timed out")
 
-    monkeypatch.setattr(asking, "agents", lambda: ["gone"])
-    monkeypatch.setattr(asking, "ask", silent)
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+SILENT = (REFUSED, TimeoutError("timed out"), ConnectionResetError(104, "Connection reset by peer"))
+
+
+@pytest.mark.parametrize("words", [["status"], ["list"], ["explain", "web"]])
+def test_an_agent_that_does_not_answer_hides_no_other(run: Run, words: list[str]) -> None:
+    well = board(container("web", 32769))
+    _, shown = run([well], *words)
+    code, lines = run([REFUSED, well, *SILENT[1:]], *words)
+    assert code == 3
+    assert lines == [
+        *shown,
+        "registrator: the agent with the process id 1 does not answer: Connection refused"
+        " (it may be in another network: ask it with docker exec)",
+        "registrator: the agent with the process id 3 does not answer: timed out",
+        "registrator: the agent with the process id 4 does not answer: Connection reset by peer",
+    ]
+    assert run([*SILENT], *words)[0] == 3
+    assert len(run([*SILENT], *words)[1]) == 3, "nobody tells of containers"
+
+
+def test_agents_that_do_not_answer_are_waited_for_once_and_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = threading.Event()
+
+    def ask(*_: str) -> Reply:
+        waiting.wait(DEADLINE)
+        return Reply(500, {}, b"")
+
+    monkeypatch.setattr(asking, "ask", ask)
+    monkeypatch.setattr(asking, "PATIENCE", 0.01)
+    found = asking.asked([Agent("a", 1), Agent("b", 2)])
+    assert not found.states
+    assert [line.split(" does not answer: ")[1] for line in found.silent] == ["timed out"] * 2
+    questions = asking.Questions()
+    for _ in range(3):
+        questions.ask([Agent("a", 1)])
+    waiting.set()
+    told = [*questions.answers(DEADLINE)]
+    assert [answer.silence for answer in told] == [
+        "the agent with the process id 1 does not answer: it answers with status 500"
+    ]
+
+
+def test_a_watch_goes_on_beside_agents_that_do_not_answer(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "PERIOD", 0.01)
+    found = beside(monkeypatch, [REFUSED, board(container("web")), *SILENT[1:]])
+    looks = iter([found, found, found, [found[0]]])
+    monkeypatch.setattr(watch, "running", lambda: next(looks))
     with pytest.raises(SystemExit) as ended:
-        asking.states()
+        command(["watch"], prog_name="registrator")
+    shown = capsys.readouterr()
+    assert ended.value.code == 0
+    assert shown.out.count("CONTAINER") == 1
+    assert shown.out.endswith("the agent has ended\n")
+    assert sorted(line.split()[7] for line in shown.err.splitlines()) == ["1", "3", "4"]
+    monkeypatch.setattr(watch, "running", lambda: found[:1])
+    with pytest.raises(SystemExit) as ended:
+        command(["watch"], prog_name="registrator")
     assert ended.value.code == 3
 
 

@@ -12,7 +12,7 @@ from support.engine import Dockerd
 from support.wait import until
 
 from registrator import health
-from registrator.health import MAX_AGE, Health, main, notes, problems, socket_of
+from registrator.health import MAX_AGE, Health, Note, main, notes, problems, socket_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def put(proc: Path, pid: int) -> None:
 
 
 def found(proc: Path) -> list[str]:
-    return [line for note in notes(proc) for line in problems(note, time.monotonic())]
+    return [line for note in notes(proc) for line in problems(note.text, time.monotonic())]
 
 
 def test_a_note_is_found_and_replaced(proc: Path) -> None:
@@ -52,12 +52,19 @@ def test_a_note_names_the_private_socket_and_takes_any_text(proc: Path) -> None:
     board = Health()
     board.socket = "registrator-abc"
     try:
-        assert [socket_of(note) for note in notes(proc)] == [""]
+        assert [socket_of(note.text) for note in notes(proc)] == [""]
         board.note(["half a pair: \ud800"])
-        assert [socket_of(note) for note in notes(proc)] == ["registrator-abc"]
+        assert [(note.pid, socket_of(note.text)) for note in notes(proc)] == [
+            (os.getpid(), "registrator-abc")
+        ]
         assert found(proc) == ["half a pair: ?"]
     finally:
         board.close()
+
+
+def test_nothing_can_be_read_of_a_note_that_somebody_else_wrote() -> None:
+    for text in ("anybody's text", "x", "1,5 registrator-abc\nwell"):
+        assert socket_of(text) == ""
 
 
 def test_an_old_note_is_a_stuck_agent() -> None:
@@ -89,6 +96,7 @@ def test_processes_that_tell_nothing_are_no_agents(proc: Path) -> None:
         (["{now}"], 0, "well"),
         (["{now}", "{now}\nsomething"], 1, "something"),
         ([""], 1, "just started"),
+        (["anybody's text"], 1, "stuck"),
     ],
 )
 def test_the_command(
@@ -98,7 +106,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    texts = [text.format(now=time.monotonic()) for text in given]
+    texts = [Note(1, text.format(now=time.monotonic())) for text in given]
     monkeypatch.setattr(health, "notes", lambda: texts)
     assert main() == code
     assert words in capsys.readouterr().out
