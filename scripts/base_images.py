@@ -231,6 +231,11 @@ def nginx(root: Root) -> None:
     root.text("etc/nginx/nginx.conf", "events {}\n")
 
 
+def haproxy(root: Root) -> None:
+    """HAProxy without a configuration."""
+    root.program(program("haproxy"), "usr/local/sbin/haproxy")
+
+
 def zookeeper(root: Root) -> None:
     """ZooKeeper and its shell, with the machine's Java."""
     java = program("java")
@@ -299,7 +304,11 @@ IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
         ],
     ),
     "coredns/coredns:1.15.0": (tool("coredns"), [words("ENTRYPOINT", "coredns")]),
-    "hashicorp/consul-template:0.37": (
+    "haproxy:2.6": (
+        haproxy,
+        [words("CMD", "haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg")],
+    ),
+    "hashicorp/consul-template:0.41.1": (
         tool("consul-template"),
         [words("ENTRYPOINT", "consul-template")],
     ),

@@ -17,7 +17,7 @@ WHEELS = ROOT / ".cache/wheels"
 LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-build.lock")
 AGENT = "registrator:latest"
 # Programs that Debian lacks; where one is on the path, its part of an example is tested too.
-OPTIONAL = {"coredns/coredns:1.15.0", "hashicorp/consul-template:0.37"}
+OPTIONAL = {"coredns/coredns:1.15.0", "hashicorp/consul-template:0.41.1"}
 
 
 def make_images(host: Host) -> set[str]:
