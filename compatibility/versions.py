@@ -64,8 +64,17 @@ def _reader(name: str) -> Suite:
     return Suite("reader", ("-rP", f"tests/readers/with_{name}.py"))
 
 
+def _example(name: str) -> Suite:
+    """An example, with the part that Debian lacks."""
+    return Suite("example", ("tests/project/test_examples.py", "-k", name))
+
+
 ETCD = _suites("etcd or skydns2", "tests/backends/etcd")
-COREDNS = (Suite("dns", ("tests/backends/etcd/with_coredns.py",)),)
+COREDNS = (
+    Suite("dns", ("tests/backends/etcd/with_coredns.py",)),
+    _reader("coredns"),
+    _example("etcd-coredns"),
+)
 CONSUL = (*_suites("consul", "tests/backends/consul"), _reader("consul_dns"))
 ZOOKEEPER = _suites("zookeeper", "tests/backends/zookeeper")
 DOCKER = (
@@ -163,6 +172,18 @@ VERSIONS = (
         CONSUL,
         (Go(("github.com/hashicorp/consul@v1.14.11",), {"consul": "github.com/hashicorp/consul"}),),
     ),
+    Version(
+        "consul-template-0.41.1",
+        "consul-template -version",
+        (_reader("consul_template"), _example("nginx-upstream")),
+        (
+            Go(
+                ("github.com/hashicorp/consul-template@v0.41.1",),
+                {"consul-template": "github.com/hashicorp/consul-template"},
+            ),
+        ),
+    ),
+    Version("haproxy-2.6", "haproxy -v", (_reader("haproxy"),)),
     _zookeeper("3.8"),
     _zookeeper(
         "3.9.5",

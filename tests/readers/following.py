@@ -43,9 +43,9 @@ class Reader:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End it."""
+        """End it, without the time that some programs take for their own end."""
         for each in self.programs:
-            each.stop()
+            each.kill()
 
     def tail(self) -> str:
         """The ends of its logs."""
@@ -164,7 +164,7 @@ class Scene:
 
     def follow(self, reader: Reader, *words: str) -> None:
         """Hold that the reader shows what runs, always. `words` are the agent's."""
-        agent = self._run_agent("-ip", self.engine.ip, "-hostname", "h", *words)
+        agent = self._start(words)
         self._run(self._choose(1))
         with self._watch(reader) as watch:
             watch.wait()
@@ -179,6 +179,15 @@ class Scene:
             for number in (3, 0, 2):
                 self._scale(number, watch)
             watch.stay(0.5)
+
+    def run(self, number: int, *words: str) -> set[str]:
+        """Start an agent and instances; returns their addresses."""
+        self._start(words)
+        self._run(self._choose(number))
+        return self.addresses
+
+    def _start(self, words: Sequence[str]) -> Agent:
+        return self._run_agent("-ip", self.engine.ip, "-hostname", "h", *words)
 
     @contextmanager
     def _watch(self, reader: Reader) -> Iterator[Watch]:
