@@ -12,10 +12,6 @@ from readers.following import Scene
 
 
 @pytest.fixture
-def scene(
-    clean_engine: Dockerd,
-    agent: Callable[..., Agent],
-    record_property: Callable[[str, object], None],
-) -> Scene:
+def scene(clean_engine: Dockerd, agent: Callable[..., Agent]) -> Scene:
     """No instance runs yet."""
-    return Scene(clean_engine, agent, record_property)
+    return Scene(clean_engine, agent)

@@ -103,7 +103,8 @@ class Watch:
 
     def check(self) -> None:
         """Fail if the reader ever gave a wrong answer."""
-        assert self.wrong == [], f"{self.state()}\n{self._reader.tail()}"
+        wrong = f"{self.state()}, and showed {self.wrong[:3]}\n{self._reader.tail()}"
+        assert self.wrong == [], wrong
 
     def state(self) -> str:
         """Addresses that were right, and those that were shown."""
@@ -140,20 +141,11 @@ class Watch:
 
 
 class Scene:
-    """A service on an engine, whose instances an agent registers.
+    """A service on an engine, whose instances an agent registers."""
 
-    `record` takes a name and the seconds that belong to it.
-    """
-
-    def __init__(
-        self,
-        engine: Dockerd,
-        run_agent: Callable[..., Agent],
-        record: Callable[[str, object], None],
-    ) -> None:
+    def __init__(self, engine: Dockerd, run_agent: Callable[..., Agent]) -> None:
         self.engine = engine
         self._run_agent = run_agent
-        self._record = record
         self._ports: list[int] = []
         self._next = FIRST_PORT
 
@@ -215,7 +207,7 @@ class Scene:
                 self.engine.api.remove(f"{SERVICE}{port}")
         done = time.monotonic()
         seconds = max(0.0, watch.wait() - done)
-        self._record(f"{before} to {number}", f"{seconds:.1f} s")
+        # The log of `make compatibility` shows it.
         print(f"{before} to {number}: {seconds:.1f} s")
 
     def _choose(self, number: int) -> list[int]:
