@@ -42,6 +42,7 @@ PORT_TRIES = 50
 PAGE_HOST, PAGE_PORT = "127.0.0.1", 9909
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+NEXT = "Next: docs/quickstart.md."
 UNTIL_TERM = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
 
 
@@ -163,7 +164,7 @@ class Demo:
         made = self._client.create_container(
             self._image,
             UNTIL_TERM,
-            name=f"{name}-{self._run}",
+            name=self.name(name),
             ports=[port],
             environment=environment,
             labels={key: value},
@@ -186,7 +187,7 @@ class Demo:
 
     def stop(self, name: str) -> None:
         """Stop a container without removing it."""
-        self._client.stop(f"{name}-{self._run}", timeout=5)
+        self._client.stop(self.name(name), timeout=5)
 
     def show(self, what: str) -> None:
         """Wait until the registry agrees with the engine, and print it."""
@@ -224,6 +225,10 @@ class Demo:
             tags = labels.get("tags", "").strip(",")
             rows.append(Row(labels["service"], address, port, tags, labels["id"]))
         return sorted(rows)
+
+    def name(self, name: str) -> str:
+        """The full name of a container of this run."""
+        return f"{name}-{self._run}"
 
     def command(self, variable: str) -> str:
         """A command by which the user starts a container that goes with the demo."""
@@ -292,13 +297,21 @@ def tell(demo: Demo) -> None:
 
 def stay(demo: Demo) -> None:
     """Wait for a signal: the end that the user wants."""
-    print("\nThe demo stays until Ctrl-C. Start another container, and see it on the page:\n")
+    registrator = os.path.relpath(Path(sys.executable).with_name("registrator"))
+    print(
+        "\nThe demo stays until Ctrl-C. Use another terminal in this folder. Start a container, and"
+        "\nsee it on the page. By the label, the demo removes it at its end. Docker may warn that"
+        "\nIPv4 forwarding is disabled. The demo does not need it.\n"
+    )
     print(f"  {demo.command('SERVICE_NAME=shop')}\n")
     print("Start one that is left out. The page tells why:\n")
-    print(f"  {demo.command('SERVICE_IGNORE=true')}", flush=True)
+    print(f"  {demo.command('SERVICE_IGNORE=true')}\n")
+    print("Ask the agent. The second command follows each change:\n")
+    print(f"  {registrator} explain {demo.name('web-1')}")
+    print(f"  {registrator} watch", flush=True)
     while not received:
         time.sleep(0.2)
-    print("\nEverything is removed. Next: read README.md.")
+    print(f"\nEverything is removed. {NEXT}")
 
 
 def main() -> int:
@@ -328,7 +341,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     seconds = time.monotonic() - begin
-    print(f"\nDone in {seconds:.1f} s, and everything is removed. Next: read README.md.")
+    print(f"\nDone in {seconds:.1f} s, and everything is removed. {NEXT}")
     return 0
 
 

@@ -16,7 +16,9 @@ import pytest
 from support.require import require
 from support.servers import program
 
-DEMO = Path(__file__).resolve().parents[2] / "scripts/demo.py"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO, README = ROOT / "scripts/demo.py", ROOT / "README.md"
+PORT = re.compile(r"\b\d{5}\b")
 
 # $1: a folder for what comes of it; $2: a signal; $3: after how many tables; then the command.
 SCRIPT = r"""
@@ -54,6 +56,10 @@ if [[ $signal != none ]]; then
         kill -0 "$demo" || break # it failed: its code and its stderr say how
         sleep 0.01
     done
+    if [[ -n ${STAY-} ]]; then
+        until grep -q ' watch$' "$out/stdout" || ! kill -0 "$demo"; do sleep 0.01; done
+        bash -c "$(grep ' explain ' "$out/stdout")" >"$out/explained" 2>&1 || true
+    fi
     kill "-$signal" "$demo" || true
 fi
 wait "$demo" || code=$?
@@ -80,9 +86,16 @@ def run(out: Path, signal: str = "none", tables: int = 0) -> tuple[int, str]:
     return int((out / "code").read_text()), (out / "stdout").read_text()
 
 
-def test_shows_what_the_registry_holds_after_each_step(tmp_path: Path) -> None:
-    code, shown = run(tmp_path)
-    assert code == 0, (tmp_path / "stderr").read_text()
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output of a run that nobody interrupts."""
+    out = tmp_path_factory.mktemp("demo")
+    code, shown = run(out)
+    assert code == 0, (out / "stderr").read_text()
+    return shown
+
+
+def test_shows_what_the_registry_holds_after_each_step(shown: str) -> None:
     tables = [re.findall(r"^  (\S+) +127\.0\.0\.1 +\d+ ", part, re.M) for part in _parts(shown)]
     assert tables == [
         ["web"],
@@ -91,6 +104,21 @@ def test_shows_what_the_registry_holds_after_each_step(tmp_path: Path) -> None:
         ["postgres", "web", "web"],
     ]
     assert re.search(r"^  postgres +\S+ +\d+ +primary,v16 +\S+:db-\w+:5432$", shown, re.M)
+
+
+def test_the_recording_in_the_readme_is_what_the_demo_prints(shown: str) -> None:
+    recording = re.search(r"^<!-- demo -->\n```\n(.*?)^```", README.read_text(), re.M | re.S)
+    assert recording
+    steps = re.search(r"^A container .*(?=^Done in )", shown, re.M | re.S)
+    assert steps
+    assert alike(recording[1]) == alike(steps[0])
+
+
+def alike(shown: str) -> list[str]:
+    """The lines of a run. Its ports have numbers in their order, and its ids one host and name."""
+    ports = {port: f"port {n}" for n, port in enumerate(dict.fromkeys(PORT.findall(shown)), 1)}
+    shown = PORT.sub(lambda found: ports[found[0]], shown)
+    return re.sub(r"\S+:(\w+(?:-\d)?)-[0-9a-f]{4}:", r"host:\1:", shown).strip().splitlines()
 
 
 def test_it_says_where_the_page_is_and_stays_until_ctrl_c(
@@ -102,6 +130,9 @@ def test_it_says_where_the_page_is_and_stays_until_ctrl_c(
     assert re.search(r"^Page: +http://127\.0\.0\.1:9909/ ", shown, re.M)
     assert shown.count("docker -H unix://") == 2
     assert shown.index("stays until Ctrl-C") < shown.index("Everything is removed")
+    explained = (tmp_path / "explained").read_text()
+    assert re.search(r"^80/tcp  web at 127\.0\.0\.1:\d+ as \S+:web-1-\w+:80$", explained, re.M)
+    assert re.search(r"^  file://\S+: registered$", explained, re.M)
 
 
 def _parts(shown: str) -> list[str]:
