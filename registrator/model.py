@@ -155,6 +155,7 @@ class Reason(Enum):
     NO_PORTS = "it has no ports"
     NOT_PUBLISHED = "it is not published"
     NOT_LISTED = "SERVICE_PORTS does not name it"
+    NOT_REACHABLE = "SERVICE_PORTS names it, but it is not published"
     IGNORED = "SERVICE_IGNORE is set"
     NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
     FILTERED = "the filter excludes it"

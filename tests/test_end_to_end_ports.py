@@ -127,7 +127,7 @@ def test_networks_and_aliases(clean_engine: Dockerd, registry: Registries, agent
         "late", "two", publish_all=True, labels=project, env={**late, "SERVICE_443_NETWORK": "host"}
     )
     api.run("bad", publish_all=True, env={"SERVICE_ALIASES": "a/../b"})
-    run.wait_log(r"container late .*: 80/tcp: SERVICE_NETWORK names the network front, and it has")
+    run.wait_log(r"container late .*: 80/tcp: SERVICE_NETWORK names the network 'front', and")
     run.wait_log(r"container bad .*: not registered: 80/tcp: SERVICE_ALIASES has a path segment")
 
     def address(container: str, network: str) -> str:
@@ -148,7 +148,7 @@ def test_networks_and_aliases(clean_engine: Dockerd, registry: Registries, agent
     registry.become(attached)
     api.network_disconnect("shop_front", "late")
     registry.become(wanted)
-    assert run.log.count("SERVICE_NETWORK names the network front") == 2
+    assert run.log.count("SERVICE_NETWORK names the network 'front'") == 2
     api.network_connect("shop_front", "late")
     registry.become(attached)
     registry.stay(agent, run, *WORDS[:4])

@@ -112,7 +112,7 @@ def test_it_tells_what_stands_and_what_does_not(
     (registry,) = made["registries"]
     assert registry["name"] == asked.uri
     assert registry["server"] == consul.address
-    assert registry["counts"] == {"registered": 1, "pending": 0, "rejected": 0, "conflicts": 0}
+    assert registry["counts"] == {"registered": 1, "pending": 0, "refused": 0, "conflicts": 0}
     assert made["summary"]["verdict"] == "1 needs attention"
     assert b"s3cret" not in asked.get("/api/state")[1]
     assert json.loads(asked.ask("/api/state").body)["containers"] == made["containers"]
@@ -231,11 +231,18 @@ def test_nothing_that_answers_is_imported_before_somebody_asks() -> None:
 LEFT_OUT: dict[str, tuple[str, dict[str, Any]]] = {
     "hidden": ("it is not published", {"publish_all": False}),
     "ignored": ("SERVICE_IGNORE is set", {"env": {"SERVICE_NAME": "a", "SERVICE_IGNORE": "1"}}),
+    "unbound": (
+        "names it, but it is not published",
+        {"publish_all": False, "env": {"SERVICE_NAME": "a", "SERVICE_PORTS": "80"}},
+    ),
     "unnamed": ("-explicit is given and SERVICE_NAME is not set", {}),
     "filtered": ("the filter excludes it", {"labels": {"hide": "1"}}),
     "wrong": ("SERVICE_NAME has a path segment", {"env": {"SERVICE_NAME": ".."}}),
     "nowhere": ("names the network", {"env": {"SERVICE_NAME": "a", "SERVICE_NETWORK": "no"}}),
-    "first": ("has the id same", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "same"}}),
+    "first": (
+        "has the same id 'same', and keeps it",
+        {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "same"}},
+    ),
     "second": ("registered", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "same"}}),
     "taken": ("somebody else registered it", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "other"}}),
     "refused": ("reserved", {"env": {"SERVICE_NAME": "a", "SERVICE_ID": "registrator:x"}}),
@@ -282,8 +289,8 @@ def test_the_commands_give_the_reason_and_what_to_do(
         assert shown("explain", name, *alone) == explained, "without the agent it is the same"
     assert shown("list", *alone) == shown("list")
     assert {told[0] for told in asked.outcomes().values()} == {
-        "not_published", "ignored", "not_named", "filtered", "rejected", "not_attached", "same_id",
-        "registered", "others_entry", "refused",
+        "not_published", "not_reachable", "ignored", "not_named", "filtered", "rejected",
+        "not_attached", "same_id", "registered", "others_entry", "refused",
     }  # fmt: skip
     consul.stop()
     clean_engine.api.run("late", publish_all=True, env={"SERVICE_NAME": "a"})

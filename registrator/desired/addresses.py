@@ -62,7 +62,7 @@ def _in_network(
     project = container.labels.get(COMPOSE_PROJECT, "")
     address = own.get(name) or own.get(f"{project}_{name}") or ""
     if not address:
-        text = f"{key} names the network {shown(name)}, and it has no address there"
+        text = f"{key} names the network '{shown(name)}', and the container has no address there"
         raise Rejection(text, Reason.NOT_ATTACHED)
     return valid_ip(address, f"its address in the network {shown(name)}")
 

@@ -222,7 +222,8 @@ def _without_lost_ids(offer: Offer, winners: Mapping[int, Service]) -> Offer:
     left_out = []
     for service in lost:
         winner = shown(winners[id(service)].container_name)
-        text = f"container {winner} has the id {service.id}, as it started later; change one id"
+        same = f"container {winner} has the same id '{shown(service.id)}'"
+        text = f"{same}, and keeps it, as it started later"
         port = Port(service.private_port, service.protocol)
         left_out.append(LeftOut(port, Reason.SAME_ID, text))
     kept = tuple(service for service in offer.services if service not in lost)

@@ -9,8 +9,8 @@ from registrator.model import Container, LeftOut, Reason
 # The operator wants to know these at once. The other reasons are somebody's will.
 FAULTS = frozenset(
     {
-        Reason.REJECTED, Reason.NO_ADDRESS, Reason.NOT_ATTACHED, Reason.SAME_ID,
-        Reason.UNREADABLE, Reason.TOO_MANY,
+        Reason.NOT_REACHABLE, Reason.REJECTED, Reason.NO_ADDRESS, Reason.NOT_ATTACHED,
+        Reason.SAME_ID, Reason.UNREADABLE, Reason.TOO_MANY,
     }
 )  # fmt: skip
 

@@ -97,7 +97,8 @@ def check_listed(
     if not listed.key or listed.portless or port.host_port:
         return
     if needs_binding(container, settings, rules, peer):
-        raise Rejection(f"{shown(listed.key)} names it, but it is not published")
+        text = f"{shown(listed.key)} names it, but it is not published"
+        raise Rejection(text, Reason.NOT_REACHABLE)
 
 
 def needs_binding(

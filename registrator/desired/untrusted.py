@@ -48,7 +48,8 @@ def valid_ip(text: str, what: str) -> str:
         raise Rejection(f"{what} is not known; give one with -ip", Reason.NO_ADDRESS)
     address = ip_address(text)
     if address is None:
-        raise Rejection(f"{what} is no IP address that clients can connect to")
+        wanted = "an IP address that clients can connect to"
+        raise Rejection(f"{what} is {shown(text)!r}, and not {wanted}")
     return address
 
 

@@ -24,10 +24,12 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.NO_PORTS: "expose a port in the image or with --expose, if it offers a service",
     Reason.NOT_PUBLISHED: "publish it with -p, or run the agent with -internal",
     Reason.NOT_LISTED: "add the port to SERVICE_PORTS, if it offers a service",
+    Reason.NOT_REACHABLE: "publish it with -p, or take it out of SERVICE_PORTS",
     Reason.IGNORED: "remove SERVICE_IGNORE, or SERVICE_<port>_IGNORE, from the container",
     Reason.NOT_NAMED: "set SERVICE_NAME or SERVICE_<port>_NAME, or run the agent without -explicit",
     Reason.FILTERED: "change -filter, or ?filter= of the registry's URI, if it is to be registered",
-    Reason.REJECTED: "correct the variable or the label that the text names, and start it again",
+    Reason.REJECTED: "correct the variable or the label that the text names, and create the "
+    "container again (docker run, or docker-compose up)",
     Reason.NO_ADDRESS: "run the agent with -ip, or connect the container to the network",
     Reason.NOT_ATTACHED: "connect the container to the network that SERVICE_NETWORK names",
     Reason.SAME_ID: "give each of the two its own SERVICE_ID or SERVICE_<port>_ID",

@@ -309,7 +309,7 @@ def test_the_last_started_has_a_contested_id(caplog: pytest.LogCaptureFixture) -
     assert stock.published[-1].services["one"].port == 2
     assert caplog.messages == [
         "container a (a00000000000): not registered: 80/tcp:"
-        " container b has the id one, as it started later; change one id"
+        " container b has the same id 'one', and keeps it, as it started later"
     ]
     stock.step(stock.engine.die(claims("a", 1).id), stock.engine.start(claims("a", 1)))
     assert stock.published[-1].services["one"].port == 1

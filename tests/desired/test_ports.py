@@ -84,6 +84,8 @@ def test_a_listed_port_has_to_be_published_unless_the_address_is_the_containers(
     listed = env(SERVICE_ports="80,9000,53/udp")
     assert [each.port for each in services(listed, RULES).services] == [8080]
     assert said(listed) == ["53/udp, 9000/tcp: SERVICE_ports names it, but it is not published"]
+    reasons = {each.reason for each in services(listed, RULES).left_out}
+    assert reasons == {Reason.NOT_LISTED, Reason.NOT_REACHABLE}
     found = made(listed, INTERNAL)
     assert [(each.port, each.protocol) for each in found] == [
         (53, "udp"), (80, "tcp"), (9000, "tcp"),
@@ -192,7 +194,8 @@ def test_a_network_of_a_compose_file_is_found_by_its_name_there() -> None:
     assert "10.1.0.2 80" in at(dataclasses.replace(container, networks=only))
     without = dataclasses.replace(container, networks=only, labels={})
     [text] = said(without)
-    assert text == "80/tcp: SERVICE_80_NETWORK names the network back, and it has no address there"
+    key = "80/tcp: SERVICE_80_NETWORK"
+    assert text == f"{key} names the network 'back', and the container has no address there"
     assert [each.port for each in services(without, RULES).services] == [8443]
 
 
@@ -205,7 +208,7 @@ def test_a_network_that_it_is_not_attached_to_is_a_warning() -> None:
         assert offer.services == ()
         assert {each.reason for each in offer.left_out} == {Reason.NOT_ATTACHED}
         [text] = said(container)
-        assert "SERVICE_NETWORK names the network other" in text
+        assert "SERVICE_NETWORK names the network 'other'" in text
     assert at(env(SERVICE_NETWORK="other", SERVICE_IP="192.0.2.3", SERVICE_PORTS="80")) == [
         "192.0.2.3 80"
     ]

@@ -24,6 +24,7 @@ from registrator.desired.untrusted import (
     MAX_SERVICES,
     MAX_TAG,
     ip_address,
+    shown,
 )
 from registrator.model import Container, LeftOut, Port, Reason, Service
 
@@ -464,12 +465,17 @@ def test_an_empty_address_is_never_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "0.0.0.0", "::", "1.2.3.4.5", "fe80::1%eth0", "fe80::1%a\nb", "1.2.3.4 x"]
-)
+    "text",
+    [
+        "nonsense", "0.0.0.0", "::", "1.2.3.4.5", "fe80::1%eth0", "fe80::1%a\nb", "1.2.3.4 x",
+        "9" * 999,
+    ],
+)  # fmt: skip
 def test_an_address_that_is_none(text: str) -> None:
-    assert "SERVICE_IP is no IP address that clients can connect to" in warning(
-        with_env(WEB, SERVICE_IP=text)
-    )
+    said = warning(with_env(WEB, SERVICE_IP=text))
+    assert f"SERVICE_IP is {shown(text)!r}, and not an IP address that clients can" in said
+    assert "\n" not in said
+    assert len(said) < 300
     labelled = dataclasses.replace(WEB, labels={"at": text})
     assert "label at" in warning(labelled, dataclasses.replace(RULES, ip_label="at"))
 
