@@ -181,6 +181,8 @@ def command(words: Words, chosen: Subcommand | None) -> None:
         own = own_values(chosen.options if chosen else (), words.given, mistakes)
         operands = _operands(words, chosen, mistakes)
         asks = bool(chosen and chosen.asks)
+        if misspelt_command := _meant(words.uris):
+            raise ConfigErrors([misspelt_command])
         config = configure(words.given, words.uris, os.environ, mistakes, needs_uri=not asks)
     except ConfigErrors as errors:
         _refuse(errors.mistakes, chosen)
@@ -192,6 +194,22 @@ def command(words: Words, chosen: Subcommand | None) -> None:
     from registrator.agent import run
 
     sys.exit(run(config))
+
+
+def _meant(uris: Sequence[str]) -> str:
+    """A hint if one of the registry URIs is no URI, but a command or nearly one.
+
+    No other word is shown, as it may be a secret.
+    """
+    # Imported late: an agent needs no such hint.
+    from difflib import get_close_matches
+
+    for word in filter(str.isalpha, uris):
+        for name in get_close_matches(word, COMMANDS, 1, 0.75):
+            if word == name:
+                return f"{name} is a command: it has to be the first word"
+            return f"{word} is no command and no registry URI: did you mean {name}?"
+    return ""
 
 
 def _ask(words: Words, chosen: Subcommand) -> int:

@@ -231,6 +231,35 @@ def test_mistakes_of_a_command(
     assert "unknown option -owner" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["lst"], "lst is no command and no registry URI: did you mean list?"),
+        (["explian", "web"], "explian is no command and no registry URI: did you mean explain?"),
+        (["-ttl", "3", "list"], "list is a command: it has to be the first word"),
+        (["diff", "chek", CONSUL], "chek is no command and no registry URI: did you mean check?"),
+    ],
+)
+def test_a_misspelt_command(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    told: str,
+) -> None:
+    assert call(monkeypatch, *words) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"registrator: {told}"
+
+
+@pytest.mark.parametrize("word", ["tiger", "consul", "li\x1bst", "s3cret"])
+def test_a_word_that_is_nothing_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert call(monkeypatch, word) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("registrator: registry URI 1: does not have the form")
+    assert word not in told.replace(CONSUL, "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str

@@ -16,7 +16,7 @@ from registrator.status.schema import State
 from registrator.status.state import state
 from registrator.system import log as logs
 
-from .asking import UNREACHABLE, Found, asked, give_up, refuse, running
+from .asking import NOBODY, UNREACHABLE, Found, asked, complain, give_up, refuse, running
 from .host import Host
 from .reading import Comparison, Reader, compare
 
@@ -98,8 +98,11 @@ def look(config: Config, *, asks: bool) -> Found:
 
     That is also taken if no agent runs.
     """
-    agents = running() if asks else []
-    return asked(agents) if agents else Found([*islice(states_alone(config), 1)])
+    if asks:
+        if agents := running():
+            return asked(agents)
+        complain(f"{NOBODY}: the engine tells what would be registered")
+    return Found([*islice(states_alone(config), 1)])
 
 
 def exit_code(code: int, found: Found, *, asks: bool) -> int:

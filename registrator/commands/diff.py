@@ -39,7 +39,7 @@ class RegistryDifferences(TypedDict):
     error: str
     differences: list[Difference]
     conflicts: int
-    rejected: int
+    refused: int
 
 
 def run(config: Config, json: bool = False) -> int:
@@ -63,7 +63,7 @@ def run(config: Config, json: bool = False) -> int:
 
 def _differences(name: str, error: str, found: Comparison | None) -> RegistryDifferences:
     if found is None:
-        return RegistryDifferences(name=name, error=error, differences=[], conflicts=0, rejected=0)
+        return RegistryDifferences(name=name, error=error, differences=[], conflicts=0, refused=0)
     reasons = [problem.reason for problem in found.problems.values()]
     conflicts = sum(reason in CONFLICTS for reason in reasons)
     return RegistryDifferences(
@@ -71,7 +71,7 @@ def _differences(name: str, error: str, found: Comparison | None) -> RegistryDif
         error="",
         differences=[*_lines(found)],
         conflicts=conflicts,
-        rejected=sum(reason is Reason.REFUSED for reason in reasons),
+        refused=sum(reason is Reason.REFUSED for reason in reasons),
     )
 
 
@@ -133,4 +133,4 @@ def _summary(found: RegistryDifferences) -> str:
         f"{signs.count(REGISTER)} to register", f"{signs.count(CHANGE)} to change",
         f"{signs.count(REMOVE)} to remove", counted(found["conflicts"], "conflict"),
     ]  # fmt: skip
-    return ", ".join([*parts, f"{found['rejected']} rejected"] if found["rejected"] else parts)
+    return ", ".join([*parts, f"{found['refused']} refused"] if found["refused"] else parts)

@@ -3,6 +3,7 @@
 import json as texts
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 
 import click
 
@@ -11,8 +12,11 @@ from registrator.status.outcomes import ATTENTION, PENDING, REGISTERED, Outcome
 from registrator.status.schema import Group, PortState, State
 
 from .alone import NOT_THERE, exit_code, look
-from .asking import FINE, NOT_FINE, harmless
+from .asking import FINE, NOT_FINE, Found, complain, harmless
 from .list import called, number, place
+
+# A hint names at most so many containers.
+MAX_NAMED = 5
 
 
 def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
@@ -20,11 +24,8 @@ def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
     looked = look(config, asks=asks)
     found = [(state, group) for state in looked.states for group in _matching(state, operand)]
     if not found and looked.states:
-        click.echo(
-            f"registrator: no running container has the name or the id {harmless(operand)};"
-            " see registrator list",
-            err=True,
-        )
+        name = harmless(operand)
+        complain(f"no running container has the name or the id {name}: {_hint(looked, operand)}")
         return exit_code(NOT_FINE, looked, asks=asks)
     for place_, (state, group) in enumerate(found):
         if json:
@@ -44,6 +45,14 @@ def _matching(state: State, operand: str) -> Iterable[Group]:
     """The container with this name. If there is none, those whose id begins so."""
     named = [group for group in state["containers"] if group["name"] == operand.removeprefix("/")]
     return named or [group for group in state["containers"] if group["id"].startswith(operand)]
+
+
+def _hint(found: Found, operand: str) -> str:
+    """The names that may be meant, or where to look for them."""
+    names = {called(group) for state in found.states for group in state["containers"]}
+    alike = sorted(name for name in names if operand and operand in name)
+    named = [*alike, *sorted(set(get_close_matches(operand, names)) - {*alike})][:MAX_NAMED]
+    return f"did you mean {' or '.join(map(harmless, named))}?" if named else "see registrator list"
 
 
 def _lines(state: State, group: Group) -> list[str]:

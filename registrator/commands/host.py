@@ -11,7 +11,7 @@ from registrator.desired.inventory import Inventory
 from registrator.engine.client import DockerEngine
 from registrator.host_address import HostAddress
 from registrator.identity import identify
-from registrator.model import Snapshot
+from registrator.model import EngineUnavailable, Snapshot
 from registrator.status.board import Board
 from registrator.status.rows import AgentRow
 from registrator.system.hostaddr import host_addresses
@@ -31,7 +31,11 @@ class Host:
             environ, config.labels, more_events=config.more_events, derive=derivation(config)
         )
         self.board = Board(map(str, config.uris))
-        engine = self.engine.identify()
+        try:
+            engine = self.engine.identify()
+        except EngineUnavailable as error:
+            self.engine.close()
+            raise EngineUnavailable(f"{self.engine.address}: {error}") from error
         self.board.engine.succeeded(address=self.engine.address, version=engine.version)
         self.identity = identify(config, engine)
         address = HostAddress(config).current

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import click
 
 from registrator.config import Config
+from registrator.status.outcomes import ATTENTION
 from registrator.status.schema import Group, PortState, State
 
 from .alone import exit_code, look
@@ -26,13 +27,18 @@ def _show(state: State) -> bool:
 
 
 def rows(state: State) -> Iterator[tuple[str, ...]]:
-    """A row for each port, in the order of the state."""
-    for group in state["containers"]:
+    """A row for each port. The containers that need attention come first, as on the page."""
+    for group in sorted(state["containers"], key=lambda group: not needs_attention(group)):
         for port in group["ports"]:
             yield (
                 called(group), number(port), port["outcome"].replace("_", " "),
                 *_service(port), port["why"],
             )  # fmt: skip
+
+
+def needs_attention(group: Group) -> bool:
+    """Whether a port of the container, or the container itself, needs attention."""
+    return any(port["outcome"] in ATTENTION for port in group["ports"])
 
 
 def called(group: Group) -> str:

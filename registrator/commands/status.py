@@ -4,12 +4,13 @@ import time
 
 import click
 
+from registrator.status.outcomes import ATTENTION
 from registrator.status.schema import EngineState, RegistryState, State
 
 from .asking import counted, each, harmless, states, table
 
 WORDS = {"in_sync": "in sync", "behind": "writing", "starting": "starting", "down": "down"}
-HEAD = ("REGISTRY", "STATE", "SERVER", "REGISTERED", "PENDING", "REJECTED", "CONFLICTS")
+HEAD = ("REGISTRY", "STATE", "SERVER", "REGISTERED", "PENDING", "REFUSED", "CONFLICTS")
 
 
 def run(json: bool = False) -> int:
@@ -29,7 +30,8 @@ def _show(state: State) -> bool:
     for registry in state["registries"]:
         if registry["error"]:
             click.echo(harmless(f"{registry['name']}: {registry['error']}{_next(registry, now)}"))
-    click.echo(harmless(summary["verdict"]))
+    ports = sum(summary["ports"][name] for name in ATTENTION)
+    click.echo(f"{harmless(summary['verdict'])}{': see registrator list' if ports else ''}")
     return summary["well"]
 
 
@@ -46,7 +48,7 @@ def _row(registry: RegistryState, now: float) -> tuple[str, ...]:
     if registry["outage_since"]:
         word += f" for {ago(registry['outage_since'], now)}"
     counts = registry["counts"]
-    numbers = (counts["registered"], counts["pending"], counts["rejected"], counts["conflicts"])
+    numbers = (counts["registered"], counts["pending"], counts["refused"], counts["conflicts"])
     return (registry["name"], word, registry["server"] or "-", *map(str, numbers))
 
 

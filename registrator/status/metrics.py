@@ -98,7 +98,7 @@ def measured(board: Board, breathe: Callable[[], None] = lambda: None) -> dict[s
         entries: Values = {
             ("registered",): counts["registered"],
             ("pending",): counts["pending"],
-            ("rejected",): counts["rejected"],
+            ("rejected",): counts["refused"],
             ("conflict",): counts["conflicts"],
         }
         for name, values in {**_of_registry(report), "registry_entries": entries}.items():

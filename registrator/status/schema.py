@@ -50,7 +50,7 @@ class Counts(TypedDict):
 
     registered: int
     pending: int
-    rejected: int
+    refused: int
     conflicts: int
 
 

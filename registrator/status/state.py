@@ -15,7 +15,7 @@
                 next_attempt
     registries  a row for each URI, in its order: name (the URI without secrets), state, server (the
                 one in use, or empty), since, outage_since, error, failures (attempts in a row that
-                failed), next_attempt, last_listing, and counts: registered, pending, rejected,
+                failed), next_attempt, last_listing, and counts: registered, pending, refused,
                 conflicts. The state is "starting", "in_sync", "behind" (something is to be written)
                 or "down"
     containers  a group for each container, by name: id, name, image (both may be empty: it was
@@ -66,7 +66,7 @@ SCHEMA = 1
 BREATH = 20
 
 AWAY, FILTERED = name_of(Reason.REGISTRY_AWAY), name_of(Reason.FILTERED)
-REJECTIONS = frozenset({name_of(Reason.REFUSED)})
+REFUSED = name_of(Reason.REFUSED)
 CONFLICTS = frozenset({name_of(Reason.OTHERS_ENTRY), name_of(Reason.SAME_KEY)})
 
 
@@ -132,7 +132,7 @@ class Tally:
         return Counts(
             registered=found[REGISTERED],
             pending=found[PENDING] + found[AWAY],
-            rejected=sum(found[name] for name in REJECTIONS),
+            refused=found[REFUSED],
             conflicts=sum(found[name] for name in CONFLICTS),
         )
 

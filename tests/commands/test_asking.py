@@ -89,7 +89,10 @@ def test_status_shows_agent_engine_and_registries(run: Run) -> None:
     assert lines[3].split() == ["consul://h:8500", "in", "sync", "-", "1", "0", "0", "0"]
     assert lines[4].startswith("etcd://h:2379/s  down for 0 s")
     assert lines[5].startswith("etcd://h:2379/s: b:2379: no answer within 2 s")
-    assert lines[6] == "1 needs attention"
+    assert lines[6] == "1 needs attention", "the list has nothing to say of it"
+    made.registries[0].realised(Snapshot(), {})
+    made.registries[0].failed("no answer")
+    assert run([made], "status")[1][-1] == "3 need attention: see registrator list"
 
 
 def test_all_is_fine(run: Run) -> None:
@@ -101,6 +104,21 @@ def test_all_is_fine(run: Run) -> None:
         ["web", "80/tcp", "registered", "web", "192.0.2.1:32769"],
     ]
     assert run([board()], "list")[1] == ["no container runs here"]
+
+
+def test_the_list_begins_with_what_needs_attention(run: Run) -> None:
+    made = board(*(container(name, 32769 + n) for n, name in enumerate("abc")))
+    realised = made.registries[0].row.realised
+    assert realised is not None
+    problem = Problem(Reason.REFUSED, "its id is reserved")
+    made.registries[0].realised(realised, {"h:b:80": problem})
+    code, lines = run([made], "list")
+    assert code == 1
+    assert [line.split()[0] for line in lines[1:]] == ["b", "a", "c"]
+    assert lines[1].split()[2] == "refused", "the word for what a registry refuses"
+    head, *counts = (run([made], "status")[1][place].split()[-4:] for place in (2, 3, 4))
+    assert head == ["REGISTERED", "PENDING", "REFUSED", "CONFLICTS"]
+    assert counts == [["2", "0", "1", "0"], ["3", "0", "0", "0"]]
 
 
 def test_explain_says_why_and_what_to_do(run: Run) -> None:
@@ -136,7 +154,20 @@ def test_explain_tells_each_registry(run: Run) -> None:
 def test_a_container_that_nobody_knows(run: Run) -> None:
     code, lines = run([board()], "explain", "db\n")
     assert code == 1
-    assert "no running container has the name or the id 'db\\n'" in lines[0]
+    end = ": see registrator list"
+    assert lines == [f"registrator: no running container has the name or the id 'db\\n'{end}"]
+
+
+@pytest.mark.parametrize(
+    ("operand", "hint"),
+    [("b-", "'a\\x1bdb-' or db-1 or my-db-2"), ("shpo", "shop"), ("SHOP", ""), ("cache", "")],
+)
+def test_names_that_may_be_meant(run: Run, operand: str, hint: str) -> None:
+    made = board(*map(container, ("db-1", "my-db-2", "a\x1bdb-", "shop")))
+    code, (line,) = run([made], "explain", operand)
+    assert code == 1
+    wanted = f"did you mean {hint}?" if hint else "see registrator list"
+    assert line.endswith(f": {wanted}")
 
 
 def test_hostile_text_stays_in_its_line(run: Run) -> None:

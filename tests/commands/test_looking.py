@@ -24,6 +24,7 @@ from registrator.commands import alone, asking
 RunAgent = Callable[..., Agent]
 HERE = ("-ip", "127.10.0.1", "-hostname", "h")
 SECRET = "s3cret"
+DOES_NOT_ANSWER = "registrator: the Docker engine does not answer: "
 
 Call = Callable[..., tuple[int, list[str]]]
 
@@ -142,7 +143,10 @@ def test_an_engine_that_does_not_answer(call: Call, tmp_path: Path) -> None:
     for name in ("check", "diff", "list", "watch"):
         code, lines = call(name, uri, DOCKER_HOST="tcp://127.99.99.99:1")
         assert code == 3
-        assert lines[-1].startswith("registrator: the Docker engine does not answer: ")
+        assert lines[-1].startswith(f"{DOES_NOT_ANSWER}tcp://127.99.99.99:1: ")
+    assert call("explain", "web", uri, DOCKER_HOST="unix:///nowhere.sock") == (
+        3, [f"{DOES_NOT_ANSWER}unix:///nowhere.sock: No such file or directory"],
+    )  # fmt: skip
     assert call("diff", uri, DOCKER_HOST="nonsense")[0] == 2
 
 
@@ -187,7 +191,10 @@ def test_without_an_agent_and_without_a_uri_the_engine_is_read(
     with pytest.raises(SystemExit) as ended:
         command(["list"], prog_name="registrator")
     assert ended.value.code == 0
-    assert alone.WOULD_BE in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert alone.WOULD_BE in shown.out
+    nobody = "registrator: no agent runs here, or it belongs to another user"
+    assert shown.err == f"{nobody}: the engine tells what would be registered\n"
 
 
 def test_a_watch_follows_engine_and_registry(

@@ -178,7 +178,7 @@ def test_the_keyboard_reaches_everything(opened: Tab, served: Serving) -> None:
         opened.press("Tab")
         reached.append(opened.run(FOCUS))
         assert len(reached) < 40, reached
-    counts = [f"{n} {what}" for n, what in ((2, "registered"), (0, "pending"), (0, "rejected"))]
+    counts = [f"{n} {what}" for n, what in ((2, "registered"), (0, "pending"), (0, "refused"))]
     card = [*counts, "0 conflicts"]
     assert reached == [
         "skip", *card, *card, "search", "attention", "left", "all", "many", "2 more", "web",

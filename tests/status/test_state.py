@@ -128,7 +128,7 @@ def test_a_registry_that_is_away_keeps_what_it_had() -> None:
 @pytest.mark.parametrize(
     ("reason", "count"),
     [
-        (Reason.REFUSED, "rejected"),
+        (Reason.REFUSED, "refused"),
         (Reason.OTHERS_ENTRY, "conflicts"),
         (Reason.SAME_KEY, "conflicts"),
     ],
@@ -140,7 +140,7 @@ def test_a_problem_of_one_registry_counts_there(reason: Reason, count: str) -> N
     found = row(made)
     assert (found["outcome"], found["why"]) == (reason.name.lower(), "the particulars")
     first, second = state(made)["registries"]
-    assert first["counts"] == {"registered": 1, "pending": 0, "rejected": 0, "conflicts": 0}
+    assert first["counts"] == {"registered": 1, "pending": 0, "refused": 0, "conflicts": 0}
     assert second["counts"] == {**dict.fromkeys(first["counts"], 0), count: 1}
     assert state(made)["summary"]["verdict"] == "1 needs attention"
 
