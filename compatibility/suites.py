@@ -8,7 +8,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compatibility.recipe import ROOT
@@ -20,10 +20,11 @@ TIMEOUT = 7200.0
 
 @dataclass(frozen=True)
 class Suite:
-    """A part of the tests; `arguments` are pytest's."""
+    """A part of the tests; `arguments` are pytest's, `variables` those that the tests read."""
 
     name: str
     arguments: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def run(suite: Suite, name: str, environment: Mapping[str, str]) -> tuple[Outcom
         with subprocess.Popen(
             [*command, f"--junitxml={results}", *suite.arguments],
             cwd=ROOT,
-            env=environment,
+            env={**environment, **suite.variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

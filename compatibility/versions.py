@@ -13,7 +13,7 @@ from compatibility.recipe import CACHE, Recipe, Unavailable, make, run
 from compatibility.recipes.debian import Debian, Podman
 from compatibility.recipes.go import Go
 from compatibility.recipes.maven import Maven
-from compatibility.recipes.python import Python
+from compatibility.recipes.python import Environment, Python, oldest
 from compatibility.suites import Suite
 
 
@@ -21,6 +21,7 @@ from compatibility.suites import Suite
 class Version:
     """A program of a version, as `name` tells: ``etcd-3.6.8``, or ``docker-28`` for any of 28.
 
+    A name that ends without a number takes what is there.
     `shows` is a line for the shell that prints the version. Without `recipes` the machine's own
     program is meant.
     """
@@ -42,7 +43,7 @@ def obtain(version: Version) -> tuple[Mapping[str, str], str]:
     if not found:
         raise Unavailable(f"{version.shows!r} prints no version")
     wanted = version.name.rpartition("-")[2]
-    if not f"{found[0]}.".startswith(f"{wanted}."):
+    if wanted[0].isdigit() and not f"{found[0]}.".startswith(f"{wanted}."):
         raise Unavailable(f"what can be had is {found[0]}")
     return environment, found[0]
 
@@ -84,9 +85,17 @@ DOCKER = (
     Suite("convergence", ("tests/sync/test_convergence.py",)),
     Suite("image", ("tests/project/test_image.py",)),
 )
+COMPOSE = (
+    Suite("examples", ("tests/project/test_examples.py",)),
+    Suite("files", ("tests/project/test_packaging.py", "-k", "compose")),
+)
 PODMAN = (Suite("engine", ("tests/engine/test_podman.py",)),)
+CORE = tuple(
+    f"tests/{folder}"
+    for folder in ("desired", "sync", "system", "status", "templates", "listener", "commands")
+)
 PYTHON = (
-    Suite("core", ("tests/desired", "tests/sync", "tests/system", "tests/status")),
+    Suite("core", CORE),
     Suite("contract", ("tests/contract",)),
     Suite("backends", ("tests/backends",)),
     Suite("engine", ("tests/engine",)),
@@ -113,14 +122,24 @@ def _zookeeper(number: str, *recipes: Recipe) -> Version:
     return Version(f"zookeeper-{number}", shows, ZOOKEEPER, recipes)
 
 
-def _docker(number: str, suite: str) -> Version:
-    return Version(f"docker-{number}", "dockerd --version", DOCKER, (_engine(suite, "dockerd"),))
+def _docker(number: str, recipe: Recipe, *recipes: Recipe, store: str = "containerd") -> Version:
+    """An engine; `store` is the image store that it does not use by default."""
+    files = ("tests/engine", "tests/engine/with_image_store.py", "tests/test_end_to_end.py")
+    other = Suite(f"{store}-store", (*files, "-k", "not podman"), {IMAGE_STORE: store})
+    suites = (*DOCKER, other)
+    return Version(f"docker-{number}", "dockerd --version", suites, (recipe, *recipes))
 
 
-def _engine(suite: str, *more: str) -> Recipe:
+def _engine(suite: str, *more: str, packages: tuple[str, ...] = ()) -> Recipe:
     """The programs of Debian's engine, without dockerd unless it is among `more`."""
     programs = ("docker", "docker-proxy", "containerd", "containerd-shim-runc-v2", "runc", *more)
-    return Debian(suite, ("docker.io", "docker-cli"), programs)
+    return Debian(suite, ("docker.io", "docker-cli", *packages), programs)
+
+
+def _compose(number: str, suite: str) -> Version:
+    """Compose with the engine of the same release of Debian."""
+    recipe = _engine(suite, "dockerd", "docker-compose", packages=("docker-compose",))
+    return Version(f"compose-{number}", COMPOSE_VERSION, COMPOSE, (recipe,))
 
 
 def _podman(number: str, suite: str) -> Version:
@@ -138,6 +157,11 @@ def _python(number: str, suite: str) -> Version:
 
 # The class path that the tests run ZooKeeper with; Debian's when it is not set.
 JARS = "TEST_ZOOKEEPER_JARS"
+
+# The image store that the tests' engines use; the engine's default one when it is not set.
+IMAGE_STORE = "TEST_IMAGE_STORE"
+
+COMPOSE_VERSION = "docker-compose version --short"
 
 MOBY = "github.com/moby/moby/v2"
 
@@ -198,25 +222,28 @@ VERSIONS = (
         ),
     ),
     Version("docker-20.10", "dockerd --version", DOCKER),
-    _docker("26", "trixie"),
-    _docker("28", "forky"),
-    Version(
-        "docker-29",
-        "dockerd --version",
-        DOCKER,
-        (
-            Go(
-                (f"{MOBY}@v2.0.0-beta.24",),
-                {"dockerd": f"{MOBY}/cmd/dockerd"},
-                # The module does not tell its own version.
-                {f"{MOBY}/dockerversion.Version": "29.0.0+v2.0.0-beta.24"},
-            ),
-            _engine("forky"),
+    _docker("26", _engine("trixie", "dockerd")),
+    _docker("28", _engine("forky", "dockerd")),
+    _docker(
+        "29",
+        Go(
+            (f"{MOBY}@v2.0.0-beta.24",),
+            {"dockerd": f"{MOBY}/cmd/dockerd"},
+            # The module does not tell its own version.
+            {f"{MOBY}/dockerversion.Version": "29.0.0+v2.0.0-beta.24"},
         ),
+        _engine("forky"),
+        store="classic",
     ),
+    Version("compose-1.29", COMPOSE_VERSION, COMPOSE),
+    _compose("2.26", "trixie"),
+    _compose("2.40", "forky"),
     Version("podman-4.3", "podman --version", PODMAN),
     _podman("5.4", "trixie"),
     _podman("5.8", "forky"),
+    Version("python-3.12", "python --version", PYTHON, (Environment("3.12"),)),
     _python("3.13", "trixie"),
     _python("3.14", "forky"),
+    Version("libraries-oldest", "python --version", PYTHON, (Environment("3.11", oldest()),)),
+    Version("libraries-newest", "python --version", PYTHON, (Environment("3.11"),)),
 )

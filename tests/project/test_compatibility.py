@@ -15,6 +15,7 @@ from compatibility import __main__ as command
 from compatibility import document, recipe, suites, versions
 from compatibility.document import BEGIN, END, Row, merge, read, table
 from compatibility.recipe import Recipe, Unavailable, make
+from compatibility.recipes import python
 from compatibility.recipes.python import Python
 from compatibility.suites import Outcome, Suite, read_results
 from compatibility.versions import VERSIONS, Version, obtain
@@ -111,6 +112,36 @@ def test_an_old_environment_of_python_finds_the_present_entry_points(tmp_path: P
     assert "registrator.backends.consul" in found.stdout
 
 
+def test_a_python_on_the_path_that_refuses_to_run_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pyenv's does, if another version is the chosen one."""
+    inside = tmp_path / ".pyenv/versions/3.99.1/bin"
+    for folder, status in ((tmp_path, 127), (inside, 0)):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "python3.99").write_text(f"#!/bin/sh\nexit {status}\n")
+        (folder / "python3.99").chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (inside / "python").symlink_to("python3.99")
+    assert python.find("3.99") == str(inside / "python")
+    with pytest.raises(Unavailable, match=r"no program python3\.98"):
+        python.find("3.98")
+
+
+def test_the_oldest_libraries_are_the_bounds_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(python, "ROOT", tmp_path)
+    dependencies = ["a-b>=1.2,<2", "c_d>=3", "e"]
+    (tmp_path / "pyproject.toml").write_text(f"[project]\ndependencies = {dependencies}\n")
+    assert python.oldest() == ("a-b==1.2", "c_d==3")
+
+
+def test_a_name_without_a_number_takes_what_is_there(cache: Path) -> None:
+    assert obtain(version("tool-oldest"))[1] == "1.2.3"
+
+
 def test_another_version_than_the_one_wanted_is_none(cache: Path) -> None:
     with pytest.raises(Unavailable, match=r"what can be had is 1\.2\.3"):
         obtain(version("tool-1.2.30"))
@@ -160,6 +191,17 @@ def test_the_others_go_on_without_a_version(
     monkeypatch.setattr("sys.argv", ["compatibility", "b-1", "--suite", "s"])
     assert command.main() == 0
     assert [row.result for row in read(page.read_text())][1:] == ["4 passed"]
+
+
+def test_a_suite_has_variables_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$STORE"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(suites, "LOGS", tmp_path / "logs")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "STORE": "one"}
+    for variables, wanted in (({"STORE": "two"}, "two\n"), ({}, "one\n")):
+        _, log = suites.run(Suite("s", (), variables), "a-1", environment)
+        assert log.read_text() == wanted
 
 
 def test_what_pytest_tells() -> None:

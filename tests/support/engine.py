@@ -77,7 +77,11 @@ class Dockerd(Server):
         shown = subprocess.run([self._binary, "--version"], check=True, capture_output=True)
         major = re.search(rb"version (\d+)", shown.stdout)
         old = major is not None and int(major[1]) < 24
-        config = {"deprecated-key-path": str(self.data / "key.json")} if old else {}
+        config: dict[str, object] = (
+            {"deprecated-key-path": str(self.data / "key.json")} if old else {}
+        )
+        if store := os.environ.get("TEST_IMAGE_STORE"):
+            config["features"] = {"containerd-snapshotter": store == "containerd"}
         path = self.folder / "daemon.json"
         path.write_text(json.dumps(config))
         return path
