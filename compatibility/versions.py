@@ -103,6 +103,11 @@ PYTHON = (
 )
 
 
+def _go(program: str, module: str, number: str) -> Recipe:
+    """The program that is a Go module's main package."""
+    return Go((f"{module}@v{number}",), {program: module})
+
+
 def _etcd(number: str) -> Version:
     """Built from Go's modules."""
     server, client = "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/etcdctl/v3"
@@ -136,10 +141,16 @@ def _engine(suite: str, *more: str, packages: tuple[str, ...] = ()) -> Recipe:
     return Debian(suite, ("docker.io", "docker-cli", *packages), programs)
 
 
-def _compose(number: str, suite: str) -> Version:
-    """Compose with the engine of the same release of Debian."""
-    recipe = _engine(suite, "dockerd", "docker-compose", packages=("docker-compose",))
-    return Version(f"compose-{number}", COMPOSE_VERSION, COMPOSE, (recipe,))
+def _compose(number: str, suite: str = "") -> Version:
+    """Compose with the engine of the same release of Debian, the machine's own without `suite`."""
+    # Parts of the examples that Debian lacks.
+    recipes: tuple[Recipe, ...] = (
+        _go("coredns", "github.com/coredns/coredns", "1.15.0"),
+        _go("consul-template", "github.com/hashicorp/consul-template", "0.41.1"),
+    )
+    if suite:
+        recipes += (_engine(suite, "dockerd", "docker-compose", packages=("docker-compose",)),)
+    return Version(f"compose-{number}", "docker-compose version --short", COMPOSE, recipes)
 
 
 def _podman(number: str, suite: str) -> Version:
@@ -161,8 +172,6 @@ JARS = "TEST_ZOOKEEPER_JARS"
 # The image store that the tests' engines use; the engine's default one when it is not set.
 IMAGE_STORE = "TEST_IMAGE_STORE"
 
-COMPOSE_VERSION = "docker-compose version --short"
-
 MOBY = "github.com/moby/moby/v2"
 
 VERSIONS = (
@@ -177,12 +186,7 @@ VERSIONS = (
         "coredns-1.15.0",
         "coredns -version",
         COREDNS,
-        (
-            Go(
-                ("github.com/coredns/coredns@v1.15.0",),
-                {"coredns": "github.com/coredns/coredns"},
-            ),
-        ),
+        (_go("coredns", "github.com/coredns/coredns", "1.15.0"),),
     ),
     Version(
         "consul-1.8.7",
@@ -194,18 +198,13 @@ VERSIONS = (
         "consul-1.14.11",
         "consul version",
         CONSUL,
-        (Go(("github.com/hashicorp/consul@v1.14.11",), {"consul": "github.com/hashicorp/consul"}),),
+        (_go("consul", "github.com/hashicorp/consul", "1.14.11"),),
     ),
     Version(
         "consul-template-0.41.1",
         "consul-template -version",
         (_reader("consul_template"), _example("nginx-upstream")),
-        (
-            Go(
-                ("github.com/hashicorp/consul-template@v0.41.1",),
-                {"consul-template": "github.com/hashicorp/consul-template"},
-            ),
-        ),
+        (_go("consul-template", "github.com/hashicorp/consul-template", "0.41.1"),),
     ),
     Version("haproxy-2.6", "haproxy -v", (_reader("haproxy"),)),
     _zookeeper("3.8"),
@@ -235,7 +234,7 @@ VERSIONS = (
         _engine("forky"),
         store="classic",
     ),
-    Version("compose-1.29", COMPOSE_VERSION, COMPOSE),
+    _compose("1.29"),
     _compose("2.26", "trixie"),
     _compose("2.40", "forky"),
     Version("podman-4.3", "podman --version", PODMAN),

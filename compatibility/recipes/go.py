@@ -22,8 +22,8 @@ class Go(Recipe):
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def make(self, folder: Path) -> None:
-        source = folder / "go"
-        source.mkdir()
+        source = folder / "go" / next(iter(self.programs))
+        source.mkdir(parents=True)
         # One compiler at a time, as people use the machine meanwhile.
         settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -trimpath -buildvcs=false -p=1"}
         run(["go", "mod", "init", "build"], source, settings)

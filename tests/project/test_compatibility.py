@@ -15,7 +15,7 @@ from compatibility import __main__ as command
 from compatibility import document, recipe, suites, versions
 from compatibility.document import BEGIN, END, Row, merge, read, table
 from compatibility.recipe import Recipe, Unavailable, make
-from compatibility.recipes import python
+from compatibility.recipes import go, python
 from compatibility.recipes.python import Python
 from compatibility.suites import Outcome, Suite, read_results
 from compatibility.versions import VERSIONS, Version, obtain
@@ -110,6 +110,16 @@ def test_an_old_environment_of_python_finds_the_present_entry_points(tmp_path: P
         command, env=environment, cwd="/", capture_output=True, text=True, check=True
     )
     assert "registrator.backends.consul" in found.stdout
+
+
+def test_each_program_of_go_has_a_module_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[Path, str]] = []
+    monkeypatch.setattr(go, "run", lambda words, folder, _: ran.append((folder, words[1])))
+    make([go.Go(("m/a@v1",), {"a": "m/a"}), go.Go(("m/b@v1",), {"b": "m/b"})], tmp_path / "x")
+    folders = [tmp_path / "x/go" / name for name in "ab"]
+    assert ran == [(folder, word) for folder in folders for word in ("mod", "get", "build")]
 
 
 def test_a_python_on_the_path_that_refuses_to_run_is_passed_over(
