@@ -13,6 +13,7 @@ from compatibility.recipe import CACHE, Recipe, Unavailable, make, run
 from compatibility.recipes.debian import Debian, Podman
 from compatibility.recipes.go import Go
 from compatibility.recipes.maven import Maven
+from compatibility.recipes.node import Node
 from compatibility.recipes.python import Environment, Python, oldest
 from compatibility.suites import Suite
 
@@ -60,9 +61,9 @@ def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
     )
 
 
-def _reader(name: str) -> Suite:
+def _reader(name: str, *arguments: str) -> Suite:
     """A reader of a registry follows the instances of a service. The log has the seconds."""
-    return Suite("reader", ("-rP", f"tests/readers/with_{name}.py"))
+    return Suite("reader", ("-rP", f"tests/readers/with_{name}.py", *arguments))
 
 
 def _example(name: str) -> Suite:
@@ -166,6 +167,13 @@ def _python(number: str, suite: str) -> Version:
     return Version(f"python-{number}", f"{program} --version", PYTHON, (recipe,))
 
 
+def _node(package: str, number: str) -> Version:
+    """A reader in JavaScript with this package."""
+    shows = f"node -p 'require(\"{package}/package.json\").version'"
+    recipe = Node((f"{package}@{number}",))
+    return Version(f"{package}-{number}", shows, (_reader("node"),), (recipe,))
+
+
 # The class path that the tests run ZooKeeper with; Debian's when it is not set.
 JARS = "TEST_ZOOKEEPER_JARS"
 
@@ -173,6 +181,7 @@ JARS = "TEST_ZOOKEEPER_JARS"
 IMAGE_STORE = "TEST_IMAGE_STORE"
 
 MOBY = "github.com/moby/moby/v2"
+PROMETHEUS = "github.com/prometheus/prometheus"
 
 VERSIONS = (
     Version("etcd-3.4", "etcd --version", ETCD),
@@ -218,6 +227,24 @@ VERSIONS = (
                 "org.slf4j:slf4j-simple:2.0.13",
             ),
             JARS,
+        ),
+    ),
+    _node("node-zookeeper-client", "0.2.3"),
+    _node("node-zookeeper-client", "1.1.3"),
+    # Debian builds it without Consul.
+    Version("prometheus-2.42", "prometheus --version", (_reader("prometheus", "-k", "file"),)),
+    Version(
+        "prometheus-3.16.0",
+        "prometheus --version",
+        (_reader("prometheus"),),
+        (
+            Go(
+                (f"{PROMETHEUS}@v0.316.0",),
+                {"prometheus": f"{PROMETHEUS}/cmd/prometheus"},
+                # The module has a number of its own.
+                {"github.com/prometheus/common/version.Version": "3.16.0"},
+                ("remove_all_sd", "enable_consul_sd"),
+            ),
         ),
     ),
     Version("docker-20.10", "dockerd --version", DOCKER),

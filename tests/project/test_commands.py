@@ -26,7 +26,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples/RE
 WITH_COMMANDS = sorted(path for path in DOCUMENTS if blocks(path))
 
 # Languages of blocks without commands.
-SHOWN_ONLY = {"", "diff", "json", "python", "toml", "yaml"}
+SHOWN_ONLY = {"", "diff", "js", "json", "python", "toml", "yaml"}
 
 # Commands that no test runs, and why.
 NOT_RUN = {

@@ -15,7 +15,7 @@ from support.walkthrough import is_well
 
 SERVICE = "web"
 # Each instance answers with its own address. It ends at once when it is stopped.
-SERVE = "mkdir /www && echo $ADDRESS >/www/index.html && trap 'exit 0' TERM && httpd -h /www"
+SERVE = "mkdir -p /www && echo $ADDRESS >/www/index.html && trap 'exit 0' TERM && httpd -h /www"
 COMMAND = ("sh", "-c", f"{SERVE} && sleep 1000000 & wait")
 FIRST_PORT = 20000
 # Seconds between two looks at what a reader shows.
