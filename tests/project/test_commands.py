@@ -402,6 +402,7 @@ def no_entry_left(host: Host) -> None:
 SETTINGS = {
     "README.md": Setting(consul_and_web, web_by_both_forms),
     "docs/deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
+    "docs/readers.md": Setting(agent_at_work),
     "docs/run.md": Setting(agent_at_work, the_host_has_left),
     "docs/seeing.md": Setting(agent_and_a_container_called_web),
     "docs/services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
