@@ -198,7 +198,7 @@ def agent_and_a_container_called_web(host: Host) -> None:
     """The agent has no rights but the engine's socket, as in the compose file."""
     serve_consul(host)
     host.run("docker", "run", "-d", "-P", "--name=web", "nginx:1.22")
-    run_agent(host, container=("--read-only", "--cap-drop=ALL"))
+    run_agent(host, "-http=127.0.0.1:9909", container=("--read-only", "--cap-drop=ALL"))
     until(lambda: names(host) == {"nginx"}, lambda: str(held(host)))
     until(lambda: exec_in_agent(host, "-m", "registrator.health") == "well\n", "the agent")
 
