@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from itertools import islice
 
 from registrator.backend import BackendError, ConfigError, Context
 from registrator.config import Config
@@ -102,12 +101,12 @@ def look(config: Config, *, asks: bool) -> Found:
         if agents := running():
             return asked(agents)
         complain(f"{NOBODY}: the engine tells what would be registered")
-    return Found([*islice(states_alone(config), 1)])
+    return Found({"": next(states_alone(config))})
 
 
 def exit_code(code: int, found: Found, *, asks: bool) -> int:
     """The exit code: whether a registry answered counts only if the command itself asked it."""
-    rows = [row for each in found.states for row in each["registries"]]
+    rows = [row for each in found.states.values() for row in each["registries"]]
     down = not asks and any(row["state"] == "down" for row in rows)
     return found.end(UNREACHABLE if down else code)
 

@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, NoReturn
 
@@ -33,6 +33,12 @@ class Answer(NamedTuple):
     agent: Agent
     state: State | None
     silence: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the agent for the reader: several may run on one host."""
+        hostname = self.state["agent"]["hostname"] if self.state else ""
+        return f"{hostname or 'agent'}[{self.agent.pid}]"
 
 
 class Questions:
@@ -68,9 +74,12 @@ class Questions:
 
 
 class Found(NamedTuple):
-    """The states to show, and a line about each agent that does not answer."""
+    """The states to show by the names of their agents, and a line about each agent that is silent.
 
-    states: Sequence[State]
+    A state that was made without an agent has no name.
+    """
+
+    states: Mapping[str, State]
     silent: Sequence[str] = ()
 
     def end(self, code: int) -> int:
@@ -100,7 +109,7 @@ def asked(agents: Sequence[Agent]) -> Found:
     answers = sorted(questions.answers(PATIENCE), key=lambda answer: answer.agent.pid)
     late = [silence(agent, TimeoutError("timed out")) for agent in sorted(questions.open)]
     return Found(
-        [answer.state for answer in answers if answer.state],
+        {answer.name: answer.state for answer in answers if answer.state},
         [*(answer.silence for answer in answers if answer.silence), *late],
     )
 
@@ -124,28 +133,46 @@ def silence(agent: Agent, error: Exception) -> str:
     return f"the agent with the process id {agent.pid} does not answer: {why}"
 
 
-def each(show: Callable[[State], bool], found: Sequence[State], as_json: bool) -> int:
+def each(show: Callable[[State], bool], found: Mapping[str, State], as_json: bool) -> int:
     """Show the state of each agent, and return the exit code. `show` says whether all is fine."""
     fine = True
-    for number, state in enumerate(found):
+    for number, (name, state) in enumerate(found.items()):
         if as_json:
             click.echo(json.dumps(state))
             fine = fine and state["summary"]["well"]
             continue
-        if number:
-            click.echo()
+        if len(found) > 1:
+            click.echo("\n" * bool(number) + head(name, state))
         fine = show(state) and fine
     return FINE if fine else NOT_FINE
 
 
+def head(name: str, state: State) -> str:
+    """The line above what an agent says, if there are several."""
+    registries = ", ".join(each["name"] for each in state["registries"])
+    return harmless(f"agent {name} for {registries}:")
+
+
+class Columns:
+    """Rows as lines with aligned columns.
+
+    A column never becomes narrower, so later rows stand below earlier ones.
+    """
+
+    def __init__(self) -> None:
+        self._widths: Sequence[int] = ()
+
+    def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """These rows, which all have the same number of columns."""
+        clean = [[harmless(cell) for cell in row] for row in rows]
+        needed = [max(map(len, column)) for column in zip(*clean, strict=True)]
+        self._widths = [*map(max, needed, self._widths or needed)]
+        return ["  ".join(map(str.ljust, row, self._widths)).rstrip() for row in clean]
+
+
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with aligned columns. The last column has no limit."""
-    clean = [[harmless(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in clean
-    ]
+    """Rows as lines with aligned columns."""
+    return Columns().lines(rows)
 
 
 def harmless(text: str) -> str:

@@ -1,7 +1,6 @@
 """``registrator explain CONTAINER``: what became of one container, why, and what to do."""
 
 import json as texts
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
@@ -12,8 +11,8 @@ from registrator.status.outcomes import ATTENTION, PENDING, REGISTERED, Outcome
 from registrator.status.schema import Group, PortState, State
 
 from .alone import NOT_THERE, exit_code, look
-from .asking import FINE, NOT_FINE, Found, complain, harmless
-from .list import called, number, place
+from .asking import FINE, NOT_FINE, Found, complain, harmless, head
+from .list import called, place, port_of
 
 # A hint names at most so many containers.
 MAX_NAMED = 5
@@ -22,17 +21,22 @@ MAX_NAMED = 5
 def run(config: Config, operand: str, *, asks: bool, json: bool = False) -> int:
     """Explain the container with this name, or with an id that begins so. Returns the exit code."""
     looked = look(config, asks=asks)
-    found = [(state, group) for state in looked.states for group in _matching(state, operand)]
-    if not found and looked.states:
+    found = [
+        (name, state, group)
+        for name, state in looked.states.items()
+        for group in _matching(state, operand)
+    ]
+    if looked.states and not found:
         name = harmless(operand)
         complain(f"no running container has the name or the id {name}: {_hint(looked, operand)}")
         return exit_code(NOT_FINE, looked, asks=asks)
-    for place_, (state, group) in enumerate(found):
+    for number, (name, state, group) in enumerate(found):
         if json:
             click.echo(texts.dumps(group))
-        else:
-            click.echo("\n".join(([""] if place_ else []) + _lines(state, group)))
-    ports = (port for _, group in found for port in group["ports"])
+            continue
+        heads = [head(name, state)] if len(looked.states) > 1 else []
+        click.echo("\n" * bool(number) + "\n".join([*heads, *_lines(state, group)]))
+    ports = (port for *_, group in found for port in group["ports"])
     code = NOT_FINE if any(map(_needs_attention, ports)) else FINE
     return exit_code(code, looked, asks=asks)
 
@@ -41,7 +45,7 @@ def _needs_attention(port: PortState) -> bool:
     return port["outcome"] in ATTENTION or port["why"] == NOT_THERE
 
 
-def _matching(state: State, operand: str) -> Iterable[Group]:
+def _matching(state: State, operand: str) -> list[Group]:
     """The container with this name. If there is none, those whose id begins so."""
     named = [group for group in state["containers"] if group["name"] == operand.removeprefix("/")]
     return named or [group for group in state["containers"] if group["id"].startswith(operand)]
@@ -49,7 +53,7 @@ def _matching(state: State, operand: str) -> Iterable[Group]:
 
 def _hint(found: Found, operand: str) -> str:
     """The names that may be meant, or where to look for them."""
-    names = {called(group) for state in found.states for group in state["containers"]}
+    names = {called(group) for state in found.states.values() for group in state["containers"]}
     alike = sorted(name for name in names if operand and operand in name)
     named = [*alike, *sorted(set(get_close_matches(operand, names)) - {*alike})][:MAX_NAMED]
     return f"did you mean {' or '.join(map(harmless, named))}?" if named else "see registrator list"
@@ -68,12 +72,12 @@ def _lines(state: State, group: Group) -> list[str]:
 
 def _port(state: State, port: PortState) -> list[str]:
     """The lines of one port: what became of it, and how it stands in each registry."""
-    head = number(port) if port["port"] else "the container"
+    what = port_of(port) if port["port"] else "the container"
     service, outcomes = port["service"], state["outcomes"]
     if service is None:
-        return _told(f"{head}  left out: ", port["outcome"], port["why"], outcomes)
+        return _told(f"{what}  left out: ", port["outcome"], port["why"], outcomes)
     tags = f" with the tags {', '.join(service['tags'])}" if service["tags"] else ""
-    lines = [harmless(f"{head}  {service['name']} at {place(port)} as {service['id']}{tags}")]
+    lines = [harmless(f"{what}  {service['name']} at {place(port)} as {service['id']}{tags}")]
     names = [registry["name"] for registry in state["registries"]]
     for name, standing in zip(names, port["registries"], strict=True):
         lines += _told(f"  {name}: ", standing["state"], standing["why"], outcomes)

@@ -31,7 +31,7 @@ def rows(state: State) -> Iterator[tuple[str, ...]]:
     for group in sorted(state["containers"], key=lambda group: not needs_attention(group)):
         for port in group["ports"]:
             yield (
-                called(group), number(port), port["outcome"].replace("_", " "),
+                called(group), port_of(port), port["outcome"].replace("_", " "),
                 *_service(port), port["why"],
             )  # fmt: skip
 
@@ -46,7 +46,7 @@ def called(group: Group) -> str:
     return group["name"] or group["id"][:12]
 
 
-def number(port: PortState) -> str:
+def port_of(port: PortState) -> str:
     """``80/tcp``, or a dash for the whole container."""
     return f"{port['port']}/{port['protocol']}" if port["port"] else "-"
 

@@ -74,11 +74,11 @@ def _seeing(
 
 
 _ASKS = "It asks the agents that run here, as their own user or as root."
-_OR_ALONE = (
+_OR_URIS = (
     f"{_ASKS} With registry URIs, or with options of the agent, it asks nobody. It reads the"
-    " engine and these registries itself, and writes nothing. It also reads the engine if no agent"
-    " runs."
+    " engine and these registries itself, and writes nothing."
 )
+_OR_ALONE = f"{_OR_URIS} It also reads the engine if no agent runs."
 _ALONE = "It takes the URIs and all options of the agent. It asks no agent, and writes nothing."
 _CODES = (
     "Exit codes: 0 if all is fine, 1 if not, 2 if the call is wrong, 3 if an agent, the engine or a"
@@ -100,7 +100,7 @@ COMMANDS = {
                 operand="<container>"),
         _seeing("watch", "Show the list, and then each change.",
                 "Show the list once, and then a line for each port that comes (+), goes (-) or"
-                " changes (~). It ends with the agent, or with Ctrl-C.", _OR_ALONE),
+                " changes (~). It ends with the agent, or with Ctrl-C.", _OR_URIS),
         _seeing("check", "Check options, engine and registries.",
                 "Show whether the options are right, and whether the engine and each registry"
                 " answer. It tries no write.", _CODES, _ALONE, asks=False),

@@ -16,40 +16,46 @@ from .asking import (
     FINE,
     NOBODY,
     UNREACHABLE,
+    Columns,
     Questions,
     complain,
     give_up,
     harmless,
     running,
-    table,
 )
 from .list import HEAD, rows
 
 # Seconds between two looks. The agent makes its state at most so often for each client.
 PERIOD = 1.0
 
+# The state of a port that is not there any more.
+GONE = "gone"
+
 Row = tuple[str, ...]
+Rows = dict[tuple[str, str, int], Row]
 
 
 def run(config: Config, *, asks: bool, json: bool = False) -> int:
     """Watch the agents that run here until they end, or the engine and registries for ever."""
-    shown: dict[str, list[Row]] = {}
-    for name, now in _asked() if asks else _alone(config):
+    shown: dict[str, Rows] = {}
+    columns = Columns()
+    for agent, name, now in _asked() if asks else _alone(config):
         if json:
             click.echo(texts.dumps(now))
         else:
-            _show(shown.get(name), list(rows(now)), now)
-        shown[name] = list(rows(now))
+            _show(shown.get(agent), _keyed(now), now, name, columns)
+        shown[agent] = _keyed(now)
     if not shown:
         return UNREACHABLE
     click.echo("the agent has ended", err=json)
     return FINE
 
 
-def _asked() -> Iterator[tuple[str, State]]:
-    """The states of the agents that run here, as they come, by the names of their sockets.
+def _asked() -> Iterator[tuple[str, str, State]]:
+    """The states of the agents that run here, as they come.
 
-    It tells once of each agent that is silent, and goes on while another one runs.
+    Each comes after the agent's socket and name. The name is empty if there is only one agent. This
+    tells once of each agent that is silent, and goes on while another one runs.
     """
     questions, seen, misses = Questions(), set[Agent](), Counter[Agent]()
     agents = running()
@@ -58,44 +64,56 @@ def _asked() -> Iterator[tuple[str, State]]:
     while any(agent in seen or not misses[agent] for agent in agents):
         next_look = time.monotonic() + PERIOD
         questions.ask(agents)
-        for agent, state, silence in questions.answers(PERIOD):
-            if state:
+        for answer in questions.answers(PERIOD):
+            agent = answer.agent
+            if answer.state:
                 seen.add(agent)
                 del misses[agent]
-                yield agent.socket, state
+                yield agent.socket, answer.name if len(agents) > 1 else "", answer.state
                 continue
             misses[agent] += 1
             # One that has answered before may be about to end.
             if misses[agent] == 1 + (agent in seen):
-                complain(silence)
+                complain(answer.silence)
         time.sleep(max(0.0, next_look - time.monotonic()))
         agents = running()
 
 
-def _alone(config: Config) -> Iterator[tuple[str, State]]:
+def _alone(config: Config) -> Iterator[tuple[str, str, State]]:
     for now in states_alone(config):
-        yield "", now
+        yield "", "", now
         time.sleep(PERIOD)
 
 
-def _show(before: list[Row] | None, now: list[Row], state: State) -> None:
-    """The whole list at first, and then what has changed."""
+def _keyed(state: State) -> Rows:
+    """The rows by container, port and number. A port has a row more for each alias."""
+    found: Rows = {}
+    numbers = Counter[Row]()
+    for row in rows(state):
+        container, port, *_ = row
+        found[container, port, numbers[row[:2]]] = row
+        numbers[row[:2]] += 1
+    return found
+
+
+def _show(before: Rows | None, now: Rows, state: State, name: str, columns: Columns) -> None:
+    """The whole list at first, and then what has changed. `name` stands in each line."""
     if before is None:
-        head = f"{state['agent']['hostname']}: {state['summary']['verdict']}"
-        click.echo("\n".join([harmless(head), *table([HEAD, *now])]))
+        verdict = f"{name or state['agent']['hostname']}: {state['summary']['verdict']}"
+        # Below each other: no sign yet, and the signs of later lines.
+        listed = [(f"  {name}" if name else " ", *row) for row in now.values()]
+        click.echo("\n".join([harmless(verdict), *columns.lines([(" ", *HEAD), *listed])]))
         return
-    for line in changes(before, now):
+    changed = [(f"{sign} {name}".rstrip(), *row) for sign, *row in changes(before, now)]
+    for line in columns.lines(changed) if changed else ():
         click.echo(line)
 
 
-def changes(before: list[Row], now: list[Row]) -> list[str]:
-    """A line for each row that came (+), went (-) or changed (~)."""
-    old, new = {_key(row): row for row in before}, {_key(row): row for row in now}
-    signed = [("-", row) for key, row in old.items() if key not in new]
-    signed += [("~" if key in old else "+", row) for key, row in new.items() if old.get(key) != row]
-    return table([(sign, *row) for sign, row in signed]) if signed else []
-
-
-def _key(row: Row) -> Row:
-    """Container, port and service: a port has a service for each alias, too."""
-    return row[0], row[1], row[3]
+def changes(before: Rows, now: Rows) -> Iterator[Row]:
+    """A row, after its sign, for each one that came (+), went (-) or changed (~)."""
+    for key, (container, port, _, service, address, _) in before.items():
+        if key not in now:
+            yield "-", container, port, GONE, service, address, ""
+    for key, row in now.items():
+        if before.get(key) != row:
+            yield "~" if key in before else "+", *row

@@ -188,9 +188,16 @@ def test_json_is_the_state(run: Run) -> None:
     assert json.loads(lines[0])["ports"][0]["service"]["id"] == "h:web:80"
 
 
-def test_several_agents_are_shown_one_after_the_other(run: Run) -> None:
+def test_several_agents_are_shown_one_after_the_other_with_their_names(run: Run) -> None:
+    one, two = (f"agent web01[{pid}] for consul://h:8500, etcd://h:2379/s:" for pid in (1, 2))
     _, lines = run([board(), board()], "list")
-    assert lines == ["no container runs here", "", "no container runs here"]
+    assert lines == [one, "no container runs here", "", two, "no container runs here"]
+    _, lines = run([board(), board()], "status")
+    assert [line for line in lines if line.startswith("agent ")] == [one, two]
+    web = board(container("web"))
+    _, (*lines,) = run([web, board(), web], "explain", "web")
+    assert lines.index(two.replace("[2]", "[3]")) == len(lines) / 2 + 0.5
+    assert (lines[0], lines[len(lines) // 2], len(lines)) == (one, "", 11)
 
 
 def test_nobody_runs(run: Run) -> None:
@@ -277,10 +284,56 @@ def test_wrong_calls(run: Run, name: str) -> None:
 
 
 def test_a_watch_tells_each_change() -> None:
-    web, db = ("web", "80/tcp", "pending", "web", "192.0.2.1:1", ""), ("db", "-", "", "-", "-", "")
+    def keyed(*rows: tuple[str, ...]) -> watch.Rows:
+        return {(row[0], row[1], 0): row for row in rows}
+
+    web, db = ("web", "80/tcp", "pending", "web", "192.0.2.1:1", ""), ("db", "-", "", "-", "-", "x")
+    left_out = ("x", "80/tcp", "not attached", "-", "-", "SERVICE_NETWORK names the network 'no'")
     now = (*web[:2], "registered", *web[3:])
+    attached = ("x", "80/tcp", "registered", "x", "192.0.2.1:3", "")
     api = ("api", "80/tcp", "registered", "api", "192.0.2.1:2", "")
-    assert [line.split()[:2] for line in watch.changes([web, db], [now, api])] == [
-        ["-", "db"], ["~", "web"], ["+", "api"],
+    changes = [*watch.changes(keyed(web, db, left_out), keyed(now, attached, api))]
+    assert changes == [
+        ("-", "db", "-", "gone", "-", "-", ""), ("~", *now), ("~", *attached), ("+", *api),
     ]  # fmt: skip
-    assert watch.changes([web, db], [web, db]) == []
+    assert [*watch.changes(keyed(web, db), keyed(web, db))] == []
+
+
+def test_the_lines_of_a_watch_stand_below_each_other_and_name_their_agent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "PERIOD", 0.01)
+    aliases = {"SERVICE_NAME": "a", "SERVICE_ALIASES": "b"}
+    web, long = container("web", 32769, env=aliases), container("a-very-long-name", 32770)
+
+    def watched(*agents: Sequence[Board]) -> list[str]:
+        """The output of a watch of these agents, each with its boards in turn."""
+        looks = zip(*agents, strict=True)
+
+        def running() -> list[Agent]:
+            boards = next(looks, ())
+            return beside(monkeypatch, boards)
+
+        monkeypatch.setattr(watch, "running", running)
+        with pytest.raises(SystemExit):
+            command(["watch"], prog_name="registrator")
+        return capsys.readouterr().out.splitlines()
+
+    verdict, *lines, end = watched([board(web), board(web, long), board(long), board(web, long)])
+    assert verdict == "web01: All 2 services stand in both registries"
+    assert end == "the agent has ended"
+    assert [line[:7].split() for line in lines] == [
+        ["CONT"], ["web"], ["web"], ["+", "a-ve"], ["-", "web"], ["-", "web"], ["+", "web"],
+        ["+", "web"],
+    ]  # fmt: skip
+    assert {line.index("  80/tcp") for line in lines[1:3]} == {lines[0].index("  PORT")} == {12}
+    assert {line.index("  80/tcp") for line in lines[3:]} == {19}
+    assert [line.split()[3:5] for line in lines[4:6]] == [["gone", "a"], ["gone", "b"]]
+
+    lines = watched([board(), board(web)], [board(), board(long)])
+    assert [line for line in lines if "No container" in line] == [
+        "web01[1]: No container offers a service", "web01[2]: No container offers a service",
+    ]  # fmt: skip
+    assert sorted(line.split()[:3] for line in lines if line.startswith("+")) == [
+        ["+", "web01[1]", "web"], ["+", "web01[1]", "web"], ["+", "web01[2]", "a-very-long-name"],
+    ]  # fmt: skip
