@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Resolved, because programs are bound to the paths of their libraries.
 CACHE = (ROOT / ".cache" / "compatibility").resolve()
 # Seconds that one command of a recipe may take: Consul takes five minutes on an idle machine.
-TIMEOUT = 3600.0
+TIMEOUT = 7200.0
 
 
 class Unavailable(Exception):
