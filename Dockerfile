@@ -1,6 +1,6 @@
 # The agent's image. You can build it with BuildKit and with the classic builder.
 # If .cache/wheels holds the packages of the lock files, the build needs no network.
-ARG PYTHON=python:3.11-slim
+ARG PYTHON=python:3.14-slim
 
 FROM ${PYTHON} AS build
 WORKDIR /build
@@ -24,7 +24,8 @@ RUN set -eu; \
     locked wheel --no-build-isolation -w dist -r wheels/requirements.lock; \
     pip tools wheel --no-deps --no-build-isolation -w dist .; \
     python3 -m venv --without-pip /opt/registrator; \
-    pip /opt/registrator install --no-index --no-deps --no-compile dist/*.whl; \
+    pip /opt/registrator install --no-index --no-deps --no-compile --find-links=dist \
+        registrator $(sed -n 's/==.*//p' wheels/requirements.lock); \
     python3 -m compileall -q --invalidation-mode unchecked-hash /opt/registrator/lib; \
     mkdir image; \
     cp -a --parents /opt/registrator image; \

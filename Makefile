@@ -32,6 +32,7 @@ check: lint unit ## Check style and types, and run the tests of `unit`; for each
 servers: ## Set up the programs that the tests run; installs missing ones, as root
 	@scripts/setup test
 	@scripts/fetch-consul || { [[ -z $${CI:-} ]] && echo 'Going on; what needs Consul is skipped.'; }
+	@scripts/fetch-python || { [[ -z $${CI:-} ]] && echo 'Going on; what needs the image is skipped.'; }
 
 .PHONY: test
 test: servers lint ## Set up everything, check style and types, run all tests
@@ -44,7 +45,7 @@ demo: ## Show what a registry holds while containers come and go; cleans up afte
 	@exec .venv/bin/python scripts/demo.py
 
 .PHONY: image
-image: ## Build registrator:latest, from the python:3.11-slim that the engine has or pulls
+image: ## Build registrator:latest, from the python:3.14-slim that the engine has or pulls
 	docker build --build-arg VERSION=$$(sed -nE 's/^__version__ = "(.*)"/\1/p' registrator/__init__.py) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || true) -t registrator:latest .
 

@@ -4,9 +4,10 @@
     scripts/base_images.py [NAME…]
 
 The images are for tests. Each is a minimal root file system with programs of this machine's Debian
-packages. It has the name of the public image, and the part of its start script that the compose
-files need. The Docker CLI chooses the engine. The script prints the name of each image that it
-makes. It exits with 3 if this machine lacks a program for an image.
+packages, or with those that other scripts put into .cache. It has the name of the public image, and
+the part of its start script that the compose files need. The Docker CLI chooses the engine. The
+script prints the name of each image that it makes. It exits with 3 if this machine lacks a program
+for an image.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -150,6 +151,18 @@ class Root:
                     for library in libraries(path):
                         self.file(library)
 
+    def extracted(self, top: Path, unwanted: str, *parts: str) -> None:
+        """Add parts of the packages that were extracted to `top`, without the names that match."""
+        for part in parts:
+            for path in sorted([top / part, *(top / part).rglob("*")]):
+                name = str(path.relative_to(top))
+                if re.search(unwanted, f"/{name}"):
+                    continue
+                if path.is_symlink():
+                    self.link(name, os.readlink(path))  # noqa: PTH115
+                else:
+                    self.file(path, name)
+
     @staticmethod
     def _info(name: str, mode: int = 0o777) -> tarfile.TarInfo:
         info = tarfile.TarInfo(name)
@@ -184,30 +197,18 @@ def program(name: str, *elsewhere: Path) -> Path:
     return found[0]
 
 
-def packaged(*packages: str) -> Iterable[Path]:
-    """The files of installed Debian packages, without their documentation."""
-    shown = subprocess.run(["dpkg", "-L", *packages], capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise MissingProgram(f"not all of {' '.join(packages)} are installed")
-    unwanted = re.compile(r"/usr/share/(doc|man|lintian|applications|pixmaps)|/test/|__pycache__")
-    return [Path(line) for line in shown.stdout.splitlines() if not unwanted.search(line)]
-
-
 def python(root: Root) -> None:
-    """Debian's Python 3.11 with its pip, and no compiler, as in the public image."""
-    packages = ("python3.11", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
-    # Wheels need only these libraries of the system.
-    system = ("libc6", "libgcc-s1", "libstdc++6")
-    for path in packaged(*packages, *system):
-        if path.is_file():
-            root.program(path) if ".so" in path.name else root.file(path)
-    root.program(Path("/usr/bin/python3.11"))
-    root.link("usr/bin/python3", "python3.11")
-    root.link("usr/bin/python", "python3.11")
-    root.file(Path("/etc/ssl/certs/ca-certificates.crt"))
-    wheel = next(Path("/usr/share/python-wheels").glob("pip-*.whl"), None)
+    """The Python of the agent's image with its pip, and no compiler, as in the public image."""
+    top = ROOT / ".cache/python3.14"
+    wheel = next(top.glob("usr/share/python-wheels/pip-*.whl"), None)
     if wheel is None:
-        raise MissingProgram("python3-pip-whl is not installed")
+        raise MissingProgram("scripts/fetch-python has not run")
+    root.extracted(
+        top, r"/(test|gconv)(/|$)", "usr/lib", "usr/lib64", "usr/bin/python3.14", "etc/python3.14"
+    )
+    root.link("usr/bin/python3", "python3.14")
+    root.link("usr/bin/python", "python3.14")
+    root.file(Path("/etc/ssl/certs/ca-certificates.crt"))
     with zipfile.ZipFile(wheel) as pip:
         for name in pip.namelist():
             root.data(f"usr/lib/python3/dist-packages/{name}", pip.read(name))
@@ -313,7 +314,7 @@ IMAGES: dict[str, tuple[Callable[[Root], None], Sequence[str]]] = {
         [words("ENTRYPOINT", "consul-template")],
     ),
     "nginx:1.22": (nginx, [words("CMD", "nginx", "-g", "daemon off;"), "EXPOSE 80/tcp"]),
-    "python:3.11-slim": (python, [words("CMD", "python3")]),
+    "python:3.14-slim": (python, [words("CMD", "python3")]),
     "quay.io/coreos/etcd:v3.4.23": (
         etcd,
         [words("CMD", "/usr/local/bin/etcd"), "EXPOSE 2379/tcp 2380/tcp"],

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Write requirements.lock and requirements-build.lock: every package of the image, by hash.
 
-The image exists for two machine kinds, x86_64 and aarch64, with Python 3.11. The lock files hold
-the hashes of the wheels for both. Run the script on x86_64 or aarch64 with Python 3.11. pip
-downloads the files from its configured index. The files for this machine stay in .cache/wheels, so
-that `make image` needs no network.
+The image exists for two machine kinds, x86_64 and aarch64, with the Python that the Dockerfile
+names. The lock files hold the hashes of the wheels for both. Run the script on x86_64 or aarch64
+with that Python. pip downloads the files from its configured index. The files for this machine stay
+in .cache/wheels, so that `make image` needs no network.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,13 @@ PLATFORMS = ("manylinux2014", "manylinux_2_24", "manylinux_2_26", "manylinux_2_2
 
 
 def main() -> None:
+    named = re.search(r"^ARG PYTHON=python:([\d.]+)-slim$", (ROOT / "Dockerfile").read_text(), re.M)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if named is None or named[1] != version:
+        sys.exit(f"lock: this is Python {version}. Run it with the Python of the Dockerfile.")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    shutil.rmtree(WHEELS, ignore_errors=True)
+    for folder in WHEELS.parent.glob("wheels*"):
+        shutil.rmtree(folder)
     lock("requirements-build.lock", project["build-system"]["requires"])
     lock("requirements.lock", project["project"]["dependencies"])
 
@@ -44,8 +50,7 @@ def lock(name: str, requirements: list[str]) -> None:
         if file.suffix == ".whl" and not file.stem.endswith("-any"):
             for machine in MACHINES:
                 platforms = [f"--platform={platform}_{machine}" for platform in PLATFORMS]
-                words = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", *platforms)
-                download(folder, pin(file), *words)
+                download(folder, pin(file), "--no-deps", "--only-binary=:all:", *platforms)
     hashes = defaultdict(set)
     for file in folder.iterdir():
         hashes[pin(file)].add(hashlib.sha256(file.read_bytes()).hexdigest())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.host import Host
-from support.images import WHEELS
+from support.images import WHEELS, packages_for
 from support.servers import CACHE, program
 from support.wait import until
 from support.walkthrough import blocks, walk
@@ -158,9 +158,11 @@ def web_by_both_forms(host: Host) -> None:
 def wheels_and_certificates(host: Host) -> None:
     """One package comes as sources, and Debian's pip would need another package to build it."""
     consul_and_web(host)
-    (source,) = WHEELS.glob("*.tar.gz")
+    packages = packages_for(Path("/usr/bin/python3"))
+    (source,) = packages.glob("*.tar.gz")
     build = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "/opt/wheels", str(source))
     host.run(sys.executable, "-m", "pip", *build)
+    host.run("sh", "-c", 'cp "$0"/*.whl /opt/wheels', str(packages))
     host.run("sh", "-c", 'mkdir -p "$1" && cp -rT "$0" "$1/docker"', str(host.tls),
              "/etc/registrator")  # fmt: skip
 

@@ -71,7 +71,7 @@ def test_what_the_image_says_of_itself(host: Host) -> None:
 
 
 def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
-    assert size(host, AGENT) - size(host, "python:3.11-slim") < 40 * MEBI
+    assert size(host, AGENT) - size(host, "python:3.14-slim") < 40 * MEBI
     listing = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
     found = host.run("docker", "run", "--rm", "--entrypoint=python", AGENT, "-Ic", listing)
     locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from support.host import Host
@@ -14,6 +16,7 @@ from support.servers import program
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEELS = ROOT / ".cache/wheels"
+DOCKERFILE = ROOT / "Dockerfile"
 LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-build.lock")
 AGENT = "registrator:latest"
 # Programs that Debian lacks; where one is on the path, its part of an example is tested too.
@@ -44,17 +47,44 @@ def build(host: Host) -> None:
 
 
 def download_packages() -> None:
-    """Fetch what the lock files name and is not there yet."""
-    wanted = re.findall(r"^(\S+==\S+)", "".join(lock.read_text() for lock in LOCKS), re.MULTILINE)
+    """Fetch what the lock files name for the image, and is not there yet."""
+    wanted = _pins()
     hashes = "".join(lock.read_text() for lock in LOCKS)
     have = [file for file in WHEELS.glob("*") if _sha256(file) in hashes]
     if len(have) < len(wanted):
+        python = re.search(r"^ARG PYTHON=python:([\d.]+)-slim$", DOCKERFILE.read_text(), re.M)
+        assert python
         words = [word for lock in LOCKS for word in ("-r", str(lock))]
-        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-        # The files are for the Python of the image and of Debian, not for the one of these tests.
-        command += ["--python-version", "3.11"]
-        command += ["--no-deps", "--require-hashes", "-d", str(WHEELS), *words]
-        subprocess.run(command, check=True, timeout=300)
+        _download(WHEELS, python[1], "--require-hashes", *words)
+
+
+def packages_for(python: Path) -> Path:
+    """A folder with the locked versions for an interpreter of the machine, fetched once.
+
+    The lock files have the hashes for the image's Python only.
+    """
+    show = "import sys; print('%d.%d' % sys.version_info[:2])"
+    shown = subprocess.run([python, "-Ic", show], check=True, capture_output=True, text=True)
+    version = shown.stdout.strip()
+    digest = hashlib.sha256("\n".join(_pins()).encode()).hexdigest()[:8]
+    folder = WHEELS.with_name(f"wheels-{version}-{digest}")
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=WHEELS.parent) as made:
+            _download(Path(made, "wheels"), version, *_pins())
+            # Another process may have been faster.
+            with contextlib.suppress(OSError):
+                Path(made, "wheels").rename(folder)
+    return folder
+
+
+def _pins() -> list[str]:
+    return re.findall(r"^(\S+==\S+)", "".join(lock.read_text() for lock in LOCKS), re.MULTILINE)
+
+
+def _download(folder: Path, python: str, *words: str) -> None:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    command += ["--no-deps", "--python-version", python, "-d", str(folder), *words]
+    subprocess.run(command, check=True, timeout=300)
 
 
 def _sha256(file: Path) -> str:

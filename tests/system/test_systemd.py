@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.engine import Dockerd
-from support.images import ROOT, WHEELS, download_packages
+from support.images import ROOT, packages_for
 from support.require import require
 from support.servers import Consul
 from support.systemd import Systemd
@@ -53,16 +53,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory, engine: Dockerd) -> Iterat
 
 def make_wheels(folder: Path) -> Path:
     """This package and what it needs, as wheels; built from a copy, since a build writes."""
-    download_packages()
+    packages = packages_for(PYTHON)
     for name in ("registrator", "backends"):
         shutil.copytree(ROOT / name, folder / "source" / name)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     words = ["wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
-    given = [str(folder / "source"), *map(str, WHEELS.glob("*.tar.gz"))]
+    given = [str(folder / "source"), *map(str, packages.glob("*.tar.gz"))]
     subprocess.run([*command, "-w", str(folder / "dist"), *given], check=True, timeout=120)
-    for wheel in WHEELS.glob("*.whl"):
+    for wheel in packages.glob("*.whl"):
         shutil.copy(wheel, folder / "dist")
     return folder / "dist"
 
