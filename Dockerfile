@@ -11,8 +11,10 @@ COPY requirements*.lock .cache/wheel[s] wheels/
 COPY pyproject.toml README.md LICENSE ./
 COPY registrator registrator
 COPY backends backends
-# A read-only container cannot compile modules, so this step does, without time stamps. The folder
-# `image` is copied into the result, because then its parents have the fixed time, too.
+COPY scripts/compile_base.py ./
+# A read-only container cannot compile modules, so this step does, without time stamps. Also compiled
+# are the modules of Python itself that the agent imports, because the base has only their sources. The
+# folder `image` is copied into the result, because then its parents have the fixed time, too.
 RUN set -eu; \
     pip() { target=$1; shift; python3 -m pip --python "$target" "$@"; }; \
     locked() { \
@@ -28,6 +30,7 @@ RUN set -eu; \
         registrator $(sed -n 's/==.*//p' wheels/requirements.lock); \
     python3 -m compileall -q --invalidation-mode unchecked-hash /opt/registrator/lib; \
     mkdir image; \
+    /opt/registrator/bin/python -B compile_base.py image; \
     cp -a --parents /opt/registrator image; \
     find image -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 

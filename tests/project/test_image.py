@@ -82,10 +82,12 @@ def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
 
 def test_the_same_sources_make_the_same_layer(host: Host, tmp_path: Path) -> None:
     """Names, contents, modes and times; not the image's own date, and so not its id."""
+    (tmp_path / "scripts").mkdir()
     for part in ("registrator", "backends", ".cache/wheels"):
         shutil.copytree(ROOT / part, tmp_path / part, copy_function=shutil.copyfile)
     for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE",
-                 "requirements.lock", "requirements-build.lock"):  # fmt: skip
+                 "requirements.lock", "requirements-build.lock",
+                 "scripts/compile_base.py"):  # fmt: skip
         shutil.copyfile(ROOT / name, tmp_path / name)
     for path in tmp_path.rglob("*"):
         path.chmod(0o775 if path.is_dir() else 0o664)
@@ -170,6 +172,22 @@ def test_a_user_outside_the_sockets_group_is_told(host: Host) -> None:
 
 def logs(host: Host) -> str:
     return host.run("sh", "-c", "docker logs agent 2>&1")
+
+
+def test_every_module_is_compiled(consul_host: Host) -> None:
+    """Else each start and each health check would compile them anew, as nothing can keep them."""
+    web(consul_host)
+    registries = ("etcd://127.0.0.1:1", "zookeeper://127.0.0.1:1/base", "file:///run/services")
+    run(consul_host, "--env=PYTHONVERBOSE=1", "--tmpfs=/run", AGENT, "-http=127.0.0.1:9111",
+        URI, *registries, socket="/tmp/docker.sock")  # fmt: skip
+    until(lambda: f"{URI}: registered" in logs(consul_host), lambda: logs(consul_host)[-3000:])
+    consul_host.run("curl", "-sf", "http://127.0.0.1:9111/metrics")
+    command = ("env", "PYTHONVERBOSE=1", "python", "-m", "registrator.health")
+    told = consul_host.run("sh", "-c", 'docker exec agent "$@" 2>&1; :', "sh", *command)
+    for text in (logs(consul_host), told):
+        # Python puts the names of compiled files into quotes.
+        assert "# code object from '/" in text
+        assert re.findall(r"# code object from (/.*)", text) == []
 
 
 def test_health_follows_the_registry(consul_host: Host) -> None:
