@@ -39,7 +39,14 @@ class Unavailable(BackendError):
 
 
 class SessionLost(BackendError):
-    """The lease or session ended. The entries that were written under it may be gone."""
+    """The lease or session ended. The entries that were written under it may be gone.
+
+    With `moved`, they may be missing because another server is in use now, as the text says.
+    """
+
+    def __init__(self, text: str, *, moved: bool = False) -> None:
+        super().__init__(text)
+        self.moved = moved
 
 
 class Rejected(BackendError):

@@ -42,7 +42,10 @@ def tell_addresses(config: Config, hostname: str, host_ip: str) -> None:
             hostname, config.interface,
         )  # fmt: skip
     elif host_ip:
-        log.info("ids start with %s, published ports are registered at %s", hostname, host_ip)
+        log.info(
+            "ids start with %s, published ports are registered at %s", hostname, host_ip,
+            extra={"address": host_ip},
+        )  # fmt: skip
     else:
         log.warning(
             "ids start with %s, published ports are not registered: "

@@ -27,7 +27,7 @@ def offer(answer: Any, **given: str) -> tuple[Offer, list[str]]:
     config = configure(given, [URI], {})
     found = container_of(answer, config.labels, derivation(config))
     made = services(found, config.rules("vm", "127.0.0.1"))
-    return made, [text for _, text in lines(found, made.left_out)]
+    return made, [text for _, text, _ in lines(found, made.left_out)]
 
 
 def tags(container: str, template: str) -> list[tuple[str, ...]]:

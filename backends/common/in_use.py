@@ -35,14 +35,21 @@ class InUse:
         """
         former, self._server = self._server, server
         self._serves(server)
+        facts = {"registry": self._name, "server": server}
         if not former:
-            self._log.info("%s: connected to %s, %s", self._name, server, details)
+            self._log.info("%s: connected to %s, %s", self._name, server, details, extra=facts)
         elif already_logged or (server == former and not why):
-            self._log.debug("%s: connected to %s again, %s", self._name, server, details)
+            self._log.debug(
+                "%s: connected to %s again, %s", self._name, server, details, extra=facts
+            )
         elif server == former:
-            self._log.warning("%s: connected to %s again (%s)", self._name, server, why)
+            self._log.warning(
+                "%s: connected to %s again (%s)", self._name, server, why, extra=facts
+            )
         else:
             level = logging.WARNING if why else logging.INFO
             self._log.log(
-                level, "%s: moved to %s (%s)", self._name, server, why or f"{former} failed"
-            )
+                level,
+                "%s: moved to %s (%s)", self._name, server, why or f"{former} failed",
+                extra=facts | {"event": "server_moved"},
+            )  # fmt: skip

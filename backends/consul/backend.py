@@ -228,7 +228,7 @@ class ConsulBackend:
                     raise
                 moved = self._servers.move(error, already_logged=True)
                 self._connected(moved, True)
-                raise SessionLost(f"moved to {moved.endpoint} ({error})") from error
+                raise SessionLost(f"moved to {moved.endpoint} ({error})", moved=True) from error
 
     def _waits_for(self, api: Api) -> bool:
         """Whether to stay with an agent that cannot serve now."""
@@ -258,7 +258,8 @@ class ConsulBackend:
     def _notice_token(self) -> None:
         """Have everything registered again if the token has changed. It depends on the old one."""
         if self._token_mark.changed():
-            log.info("%s: the token has changed; registering everything with it", self._uri)
+            log.info("%s: the token has changed; registering everything with it", self._uri,
+                     extra={"registry": self._uri})  # fmt: skip
             self._token_mark.forget()
             self._wake()
 
@@ -287,7 +288,8 @@ class ConsulBackend:
 
         critical = self._call(renew)
         for key, why in self._each(lifetime.restart, critical).items():
-            log.warning("%s: %s stays critical and will be removed: %s", self._uri, key, why)
+            log.warning("%s: %s stays critical and will be removed: %s", self._uri, key, why,
+                        extra={"registry": self._uri, "service_id": key})  # fmt: skip
         if critical:
             self._call(lambda api: lifetime.evaluate(api, self._token_mark.value))
 

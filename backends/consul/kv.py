@@ -168,6 +168,7 @@ class ConsulKVBackend:
                 "%s: the token may not write the manifest below %s, so the agent lists all keys "
                 "at its start and every 10 to 20 minutes; %s",
                 self._name, self._manifest.root, self._rules,
+                extra={"registry": self._name},
             )  # fmt: skip
 
     def keepalive(self) -> None:

@@ -19,4 +19,5 @@ def _warn(uri: str, container: str, service_id: str, keys: tuple[str, ...]) -> N
             "%s: container %s, service %s: Consul's Meta cannot hold the attribute %.150r "
             "(64 pairs, keys A-Z a-z 0-9 _ - up to 128, values up to 512 bytes); left out",
             uri, container, service_id, key,
+            extra={"registry": uri, "container": container, "service_id": service_id},
         )  # fmt: skip

@@ -223,6 +223,7 @@ class Leftovers:
             self._log.warning(
                 "%s: copies of our services at %s cannot be found and removed yet: %s",
                 self._name, endpoint, why,
+                extra={"registry": self._name, "server": endpoint},
             )  # fmt: skip
 
     def _look_at(
@@ -263,7 +264,10 @@ class Leftovers:
                 api.deregister(service_id)
                 done += 1
         if done:
-            self._log.info("%s: removed our copies at %s: %d", self._name, api.endpoint, done)
+            self._log.info(
+                "%s: removed our copies at %s: %d", self._name, api.endpoint, done,
+                extra={"registry": self._name, "server": api.endpoint},
+            )  # fmt: skip
         if not copies - may_go <= self._shown:
             self._wake()
         if ours and not going and all_done:

@@ -118,6 +118,7 @@ class Servers:
         self._log.warning(
             "%s: %s knows no cluster leader now; using it all the same",
             self._name, leaderless.endpoint,
+            extra={"registry": self._name, "server": leaderless.endpoint},
         )  # fmt: skip
         self._use(leaderless, "without a leader", why, already_logged)
         return leaderless

@@ -129,7 +129,7 @@ class Listing:
             log.warning(
                 "%s: etcd does not tell which keys are on our lease (%s); "
                 "each listing reads all keys below %s/ instead",
-                self._uri, error, self._prefix.decode(),
+                self._uri, error, self._prefix.decode(), extra={"registry": self._uri},
             )  # fmt: skip
         self._warned = True
 

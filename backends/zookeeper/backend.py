@@ -174,7 +174,7 @@ class ZooKeeperBackend:
             log.warning(
                 "%s: the server is older than ZooKeeper 3.6; so the agent reads every node below"
                 " %s once at each start",
-                self._name, top,
+                self._name, top, extra={"registry": self._name},
             )  # fmt: skip
             client = self._session.reconnect()
         return client, held
@@ -199,7 +199,7 @@ class ZooKeeperBackend:
                 log.warning(
                     "%s: the records of this host's sessions do not tell enough, so the agent reads"
                     " every node below %s once at a start; %s",
-                    self._name, self._base or "/", why,
+                    self._name, self._base or "/", why, extra={"registry": self._name},
                 )  # fmt: skip
             self._told = str(why)
         return () if self._begin else every_node(self._session, client, self._base)
@@ -226,7 +226,7 @@ class ZooKeeperBackend:
             log.warning(
                 "%s: %d nodes (%s first) stay as another agent of this host wrote them;"
                 " check that both agents have the same options",
-                self._name, len(others), others[0],
+                self._name, len(others), others[0], extra={"registry": self._name},
             )  # fmt: skip
         self._different = others or self._different
 

@@ -31,6 +31,7 @@ from registrator.model import (
     Service,
     Snapshot,
 )
+from registrator.status.facts import of_container
 
 log = logging.getLogger("registrator.containers")
 
@@ -119,6 +120,10 @@ class Containers:
         if container is None:
             self._withdrawn.forget(container_id)
             if known is not None:
+                log.debug(
+                    "container %s: no services are desired any more", container_id[:12],
+                    extra=of_container(known.container),
+                )  # fmt: skip
                 del self._known[container_id]
                 self._changed.add(container_id)
             return math.inf
@@ -129,7 +134,7 @@ class Containers:
             if until:
                 log.warning(
                     "container %s (%s) was told to stop and still runs: its services return",
-                    shown(container.name), container_id[:12],
+                    shown(container.name), container_id[:12], extra=of_container(container),
                 )  # fmt: skip
         if known is None or known.container != container or known.stops != stops:
             self._known[container_id] = _Known(container, _peer_id(container), stops)
@@ -206,12 +211,17 @@ class Containers:
         return replace(whole, views=self._views)
 
     def _log(self, container: Container, offer: Offer, said: Offer | None) -> None:
-        """Log the ports that are left out now, and were not before, and new keys at the start."""
+        """Log what a container offers now: ports left out anew, and new keys at the start."""
         if self._starting and said is None and (text := warning(container, offer)):
-            log.warning("%s", text)
+            log.warning("%s", text, extra=of_container(container))
+        log.debug(
+            "container %s: %d services are desired, %d ports are left out",
+            container.id[:12], len(offer.services), len(offer.left_out),
+            extra=of_container(container),
+        )  # fmt: skip
         old = frozenset(said.left_out if said else ())
-        for level, text in lines(container, (each for each in offer.left_out if each not in old)):
-            log.log(level, "%s", text)
+        for line in lines(container, (each for each in offer.left_out if each not in old)):
+            log.log(line.level, "%s", line.text, extra=line.facts)
 
 
 def _without_lost_ids(offer: Offer, winners: Mapping[int, Service]) -> Offer:

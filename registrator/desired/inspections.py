@@ -15,6 +15,8 @@ from registrator.desired.containers import Containers
 from registrator.desired.restart_loops import SETTLE
 from registrator.desired.tasks import Hint, Task
 from registrator.model import Container, EngineSlow, EngineUnavailable, LeftOut, Reason, Unreadable
+from registrator.status.facts import Facts
+from registrator.status.outcomes import name_of
 from registrator.status.report import Report
 from registrator.status.rows import EngineRow
 
@@ -111,6 +113,12 @@ class Inspections:
         task.asked.add_done_callback(lambda _: self._wake())
 
     def _inspected(self, container_id: str, task: Task, container: Container | None) -> None:
+        runs = container is not None and container.exit_code is None
+        log.debug(
+            "container %s is inspected: it %s",
+            container_id[:12], "runs" if runs else "does not run",
+            extra={"container_id": container_id},
+        )  # fmt: skip
         task.slow = False
         self._settle(container_id, task, container)
 
@@ -133,6 +141,7 @@ class Inspections:
             log.warning(
                 "container %s is in a restart loop: left out until %.0f s pass without a start",
                 container_id[:12], SETTLE,
+                extra=self._facts(container_id, Reason.RESTART_LOOP, "restart_loop"),
             )  # fmt: skip
         task.retry_at, task.asked = calm_at, None
         task.container = self._containers.get(container_id) or task.container
@@ -148,14 +157,24 @@ class Inspections:
         if isinstance(error, Unreadable):
             self._set_aside(container_id, task, Reason.UNREADABLE, str(error))
             if not before:
-                log.warning("container %s: %s: its services stay", container_id[:12], error)
+                log.warning(
+                    "container %s: %s: its services stay", container_id[:12], error,
+                    extra=self._facts(container_id, Reason.UNREADABLE, "inspect_failed"),
+                )  # fmt: skip
             return
         text = f"{Reason.NOT_INSPECTED.value}: {error}"
         self._set_aside(container_id, task, Reason.NOT_INSPECTED, text)
         log.warning(
             "container %s cannot be inspected (%s): its services stay, next attempt in %.1f s",
             container_id[:12], error, task.wait,
+            extra=self._facts(container_id, Reason.NOT_INSPECTED, "inspect_failed"),
         )  # fmt: skip
+
+    def _facts(self, container_id: str, reason: Reason, event: str) -> Facts:
+        """The facts of a line about a container of which only the id is certain."""
+        known = self._containers.get(container_id)
+        facts: Facts = {"container_id": container_id, "reason": name_of(reason), "event": event}
+        return facts | {"container": known.name if known else ""}
 
     def _set_aside(self, container_id: str, task: Task, reason: Reason, text: str) -> None:
         """Note why a container has no services. If it is known, it keeps those that it has."""

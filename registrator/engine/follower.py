@@ -105,8 +105,12 @@ class Follower:
                 self._relief.set(0)
 
     def _note(self, event: Event) -> None:
-        """Count an event, and note how late it came. A new stream repeats old ones."""
-        self._report.count("events", event.action if event.action in ACTIONS else OTHER)
+        """Count and log an event, and note how late it came. A new stream repeats old ones."""
+        action = event.action if event.action in ACTIONS else OTHER
+        self._report.count("events", action)
+        if container_id := event.container_id:
+            facts = {"container_id": container_id}
+            log.debug("container %s: event %s", container_id[:12], action, extra=facts)
         if event.time and time.monotonic() > self._began + REPEATS:
             self._board.event_lag = time.time() - event.time / 1e9
 

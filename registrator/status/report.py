@@ -9,13 +9,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from registrator.model import Entry, Problem, Reason, Snapshot
+from registrator.model import Entry, Problem, Reason, Service, Snapshot
+from registrator.status.facts import Facts, of_reason, of_service
 from registrator.status.instruments import OPERATION, OPERATIONS, VISIBLE, Histogram, Stopwatch
 from registrator.status.rows import RegistryRow, Row
 from registrator.uri import Address
 
 R = TypeVar("R", bound=Row)
 Clock = Callable[[], float]
+
+# Entries that are removed: the service behind each, or its id if no more is known, by key.
+Removed = Mapping[str, Service | str]
+
+EXCLUDED = Problem(Reason.FILTERED, Reason.FILTERED.value)
 
 # The log sums up more changes than this in one line.
 MAX_SINGLE_LINES = 20
@@ -32,6 +38,9 @@ class Report(Generic[R]):
     labels.
     """
 
+    # The events of an outage: its first failure, and the success that ends it.
+    BEGAN, OVER = {"event": "engine_away"}, {"event": "engine_back"}
+
     def __init__(self, row: R, log: logging.Logger, clock: Clock = time.monotonic) -> None:
         self.row = row
         self.counters: dict[tuple[str, ...], float] = {}
@@ -47,24 +56,38 @@ class Report(Generic[R]):
         """Raise a counter."""
         self.counters[counter] = self.counters.get(counter, 0) + by
 
-    def failed(self, reason: object, *, lost: bool = False) -> R:
+    @property
+    def _facts(self) -> Facts:
+        """The facts of every line of this report."""
+        return {}
+
+    def failed(self, reason: object, *, lost: bool = False, moved: bool = False) -> R:
         """Note a failed attempt. The text of `reason` must be fit for the log.
 
-        If entries may be `lost` by it, the log tells it whatever its number. Returns the new row.
+        If entries may be `lost` by it, the log tells it whatever its number. With `moved` they are
+        missing at another server, which is in use now. Returns the new row.
         """
         failures, since = self.row.failures + 1, self.row.since
+        facts = self._facts | {"attempt": failures}
         if failures == 1:
             self._began, since = self._clock(), time.time()
+            facts |= self.BEGAN
+        else:
+            facts |= {"duration_seconds": self._clock() - self._began}
+        if moved:
+            facts |= {"event": "server_moved"}
         self.update(failures=failures, error=str(reason), since=since)
         self.count("failures", "session_lost" if lost else "unavailable")
         if lost:
-            self._log.warning("%s: %s; registering again what is missing", self.row.name, reason)
+            self._log.warning(
+                "%s: %s; registering again what is missing", self.row.name, reason, extra=facts
+            )
         elif failures == 1:
-            self._log.warning("%s: %s; retrying", self.row.name, reason)
+            self._log.warning("%s: %s; retrying", self.row.name, reason, extra=facts)
         elif failures % 10 == 0:
             self._log.warning(
                 "%s: still failing after %.0f s and %d attempts: %s",
-                self.row.name, self._clock() - self._began, failures, reason,
+                self.row.name, self._clock() - self._began, failures, reason, extra=facts,
             )  # fmt: skip
         return self.row
 
@@ -86,7 +109,9 @@ class Report(Generic[R]):
         if before.failures:
             lasted = self._clock() - self._began
             detail = f": {outcome}" if outcome else ""
-            self._log.info("%s: recovered after %.1f s%s", before.name, lasted, detail)
+            facts = self._facts | self.OVER
+            facts |= {"attempt": before.failures, "duration_seconds": lasted}
+            self._log.info("%s: recovered after %.1f s%s", before.name, lasted, detail, extra=facts)
         return before.failures > 0
 
 
@@ -103,6 +128,8 @@ class Written(NamedTuple):
 class RegistryReport(Report[RegistryRow]):
     """The row and the counters of one registry, and the log lines about its services."""
 
+    BEGAN, OVER = {"event": "outage_began"}, {"event": "outage_over"}
+
     def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
         super().__init__(RegistryRow(name), logging.getLogger("registrator.reconciler"), clock)
         self._twins: set[str] = set()
@@ -112,6 +139,10 @@ class RegistryReport(Report[RegistryRow]):
         self._visible_until = 0.0  # when the last event came that is visible
         # The snapshot that is to be realised, and since when there is one that is not.
         self._wanted: tuple[Snapshot | None, float] = (None, clock())
+
+    @property
+    def _facts(self) -> Facts:
+        return {"registry": self.row.name, "server": self._server}
 
     def wants(self, snapshot: Snapshot) -> Snapshot:
         """Note that a snapshot is to be realised. Returns it with all events that it reflects.
@@ -161,7 +192,7 @@ class RegistryReport(Report[RegistryRow]):
                 "%s: host %.80r has the same Docker engine id as this host, as cloned machines do; "
                 "its entries stay; give one of the two a new id: stop its Docker, remove "
                 "/var/lib/docker/engine-id and /etc/docker/key.json, and start Docker",
-                self.row.name, host,
+                self.row.name, host, extra=self._facts,
             )  # fmt: skip
             self._twins.add(host)
 
@@ -169,10 +200,22 @@ class RegistryReport(Report[RegistryRow]):
         """Note a listing."""
         self.update(last_listing=time.time())
 
+    def plans(self, registering: Sequence[Entry], removing: Removed) -> None:
+        """Note what is about to be written to the registry."""
+        if not self._log.isEnabledFor(logging.DEBUG):
+            return
+        name = self.row.name
+        for entry in registering:
+            facts = self._facts | of_service(entry.service)
+            self._log.debug("%s: %s is to be registered", name, entry.key, extra=facts)
+        for key, service in removing.items():
+            facts = self._facts | _of_removed(service)
+            self._log.debug("%s: %s is to be removed", name, key, extra=facts)
+
     def wrote(
-        self, registered: Sequence[Entry], removed: Sequence[str], *, drift: bool, seconds: float
+        self, registered: Sequence[Entry], removed: Removed, *, drift: bool, seconds: float
     ) -> Written:
-        """Note the entries and the keys that a write registered and removed, in so many seconds.
+        """Note the entries that a write registered, and those that it removed, in so many seconds.
 
         With `drift` the registry had changed, and not what is desired.
         """
@@ -181,9 +224,20 @@ class RegistryReport(Report[RegistryRow]):
         self.count("writes", "register", cause, by=written.registered)
         self.count("writes", "remove", cause, by=written.removed)
         level = logging.INFO
+        facts = self._facts | {"duration_seconds": seconds}
         if sum(written) > MAX_SINGLE_LINES:
-            self._log.info("%s: %s in %.2f s", name, written, seconds)
+            self._log.info("%s: %s in %.2f s", name, written, seconds, extra=facts)
             level = logging.DEBUG
+        if self._log.isEnabledFor(level):
+            facts |= {"latency_seconds": None if drift else self._latency()}
+            self._tell_written(level, registered, removed, facts)
+        return written
+
+    def _tell_written(
+        self, level: int, registered: Sequence[Entry], removed: Removed, facts: Facts
+    ) -> None:
+        """Log each entry of a write. All of them have these `facts`."""
+        name = self.row.name
         for entry in registered:
             service = entry.service
             self._log.log(
@@ -191,10 +245,18 @@ class RegistryReport(Report[RegistryRow]):
                 "%s: registered %s as %s at %s (container %s)%s",
                 name, service.name, service.id, Address(service.address, service.port),
                 service.container_name, f", {entry.status}" if entry.status else "",
+                extra=facts | {"event": "registered"} | of_service(service),
             )  # fmt: skip
-        for key in removed:
-            self._log.log(level, "%s: removed %s", name, key)
-        return written
+        for key, gone in removed.items():
+            extra = facts | {"event": "removed"} | _of_removed(gone)
+            self._log.log(level, "%s: removed %s", name, key, extra=extra)
+
+    def _latency(self) -> float | None:
+        """For how many seconds the oldest event has waited that is not visible yet."""
+        snapshot, _ = self._wanted
+        received = snapshot.received if snapshot is not None else ()
+        waiting = [when for when in received if when > self._visible_until]
+        return self._clock() - min(waiting) if waiting else None
 
     def realised(
         self, snapshot: Snapshot, problems: Mapping[str, Problem], outcome: object = ""
@@ -208,25 +270,30 @@ class RegistryReport(Report[RegistryRow]):
         for service_id, problem in problems.items():
             if self.row.problems.get(service_id) != problem:
                 level = logging.INFO if problem.reason is Reason.STARTING else logging.WARNING
-                self._log.log(
-                    level,
-                    "%s: %s (container %s) is not registered: %s",
-                    self.row.name, service_id, snapshot.services[service_id].container_name,
-                    problem.text,
-                )  # fmt: skip
+                self._tell_missing(level, snapshot.services[service_id], problem)
         if snapshot.settled:
             self._see_events(snapshot)
         return self.succeeded(outcome, realised=snapshot, problems=problems, server=self._server)
 
+    def _tell_missing(self, level: int, service: Service, problem: Problem) -> None:
+        """Log a service that is not registered, and why."""
+        self._log.log(
+            level,
+            "%s: %s (container %s) is not registered: %s",
+            self.row.name, service.id, service.container_name, problem.text,
+            extra=self._facts | of_service(service) | of_reason(problem.reason),
+        )  # fmt: skip
+
     def _tell_excluded(self, snapshot: Snapshot) -> None:
         """Log the services that the registry's filter excludes now, and did not before."""
         before = self.row.realised
-        if snapshot is before:
+        if snapshot is before or not self._log.isEnabledFor(logging.DEBUG):
             return
         known = before.excluded if before is not None else {}
         for service_id in snapshot.excluded.keys() - known.keys():
-            self._log.debug(
-                "%s: %s (container %s) is not registered: %s",
-                self.row.name, service_id, snapshot.excluded[service_id].container_name,
-                Reason.FILTERED.value,
-            )  # fmt: skip
+            self._tell_missing(logging.DEBUG, snapshot.excluded[service_id], EXCLUDED)
+
+
+def _of_removed(service: Service | str) -> Facts:
+    """The facts of a service whose entry is removed."""
+    return {"service_id": service} if isinstance(service, str) else of_service(service)

@@ -15,6 +15,7 @@ from registrator.backend import Backend, BackendError, SessionLost, listing
 from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Snapshot
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.by_health import ByHealth
+from registrator.sync.gone import gone
 from registrator.sync.plan import Here, by_key, diff, entries, still_ours, written
 from registrator.sync.problems import problems
 from registrator.system.retry import FIRST_BACKOFF, backoff, retry
@@ -261,13 +262,15 @@ class Reconciler:
         """Carry out a plan and remember what stands then. With `drift`, no change caused it."""
         if not plan:
             return Written()
+        going = gone(plan, self._actual, self.report.row.realised, self._entries, self._backend)
+        self.report.plans(plan.register, going)
         started = self._clock()
         with self.report.operations.measure("apply"):
             refused = self._backend.apply(plan)
         self.report.count("rejections", by=len(refused))
         seconds = self._clock() - started
         registered = [entry for entry in plan.register if entry.key not in refused]
-        removed = [key for key in plan.deregister if key not in refused]
+        removed = {key: each for key, each in going.items() if key not in refused}
         for entry in plan.register:
             if entry.key in refused:
                 self._refused[entry.key] = (entry.content, refused[entry.key])
@@ -283,7 +286,7 @@ class Reconciler:
     def _failed(self, error: Exception) -> float:
         """Note a failed attempt; returns the seconds to wait before the next one."""
         lost = isinstance(error, SessionLost)
-        row = self.report.failed(error, lost=lost)
+        row = self.report.failed(error, lost=lost, moved=getattr(error, "moved", False))
         if not row.last_success and 0 <= self._attempts < row.failures:
             raise GaveUp(f"{row.name}: {error}") from error
         if lost and row.failures == 1:

@@ -191,7 +191,7 @@ def watch_address(
             address = choice.current.address
             log.warning(
                 "the host's address is %s now (it was %s): registering published ports there",
-                address, before or "not found",
+                address, before or "not found", extra={"address": address},
             )  # fmt: skip
             use(address, present | {address})
 

@@ -74,12 +74,15 @@ def watch_interface(
             return
         found = interface_address(name, family)
         if current and not found and not lost:
-            log.warning("interface %s has no address now: the services stay at %s", name, current)
+            log.warning(
+                "interface %s has no address now: the services stay at %s", name, current,
+                extra={"address": current},
+            )  # fmt: skip
         lost = bool(current) and not found
         if found and found != current:
             log.warning(
                 "interface %s has address %s now (it was %s): registering published ports there",
-                name, found, current or "none",
+                name, found, current or "none", extra={"address": found},
             )  # fmt: skip
             current = found
             use(found, host_addresses() | {found})

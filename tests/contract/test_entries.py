@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
+import pytest
 from support.wait import until
 
 from contract.kinds import PLAIN, SERVERS, everywhere, over
-from contract.registry import OTHER, Registry, ours, reconcile, service, shown
-from registrator.model import Mark, Plan
+from contract.registry import (
+    ADDRESSES,
+    HOST,
+    OTHER,
+    OWNER,
+    Registry,
+    ours,
+    reconcile,
+    service,
+    shown,
+)
+from registrator.model import Identity, Mark, Plan, Snapshot
+from registrator.status.report import RegistryReport
+from registrator.sync.reconciler import Reconciler
 
 VARIED = (
     service(0),
@@ -34,6 +48,25 @@ def test_what_is_registered_is_seen_and_listed(registry: Registry) -> None:
     reconcile(backend)
     assert registry.read() == {}
     assert ours(backend) == {}
+
+
+@everywhere
+def test_the_log_tells_whose_entry_was_removed(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listing does not always tell the id of a service."""
+    caplog.set_level(logging.INFO)
+    made = Reconciler(RegistryReport("it"), lambda *_: registry.make(), Identity(OWNER, HOST))
+    for number, each in enumerate(VARIED):
+        made.publish(Snapshot({each.id: each for each in VARIED[number:]}, ADDRESSES))
+        made.step()
+        made.wake()
+        made.step()
+    made.publish(Snapshot({}, ADDRESSES))
+    made.step()
+    removed = [each for each in caplog.records if getattr(each, "event", "") == "removed"]
+    told = [(each.service_id, each.container_id) for each in removed]  # type: ignore[attr-defined]
+    assert told == [(each.id, each.container_id) for each in VARIED]
 
 
 @everywhere

@@ -49,7 +49,7 @@ def test_a_wrong_value_leaves_the_service_out(key: str) -> None:
     kept = [] if key == "SERVICE_HEALTH" else [80]
     assert [service.private_port for service in offer.services] == kept
     assert {each.reason for each in offer.left_out} == {Reason.REJECTED}
-    [(_, line)] = lines(made, offer.left_out)
+    [(_, line, _)] = lines(made, offer.left_out)
     assert "container web" in line
     assert key in line
 

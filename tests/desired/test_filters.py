@@ -220,6 +220,6 @@ def test_what_a_filter_excludes_is_told_at_debug(caplog: pytest.LogCaptureFixtur
     containers.put(made.id, made)
     containers.derive(set())
     containers.snapshot(complete=True, settled=True)
-    [record] = caplog.records
+    [_, record] = caplog.records
     assert record.levelno == logging.DEBUG
     assert record.getMessage().endswith("not registered: the filter excludes it")

@@ -13,7 +13,7 @@ from registrator.model import LeftOut, Port, Reason
 def unpublished(count: int) -> str:
     """The line about so many ports that are not published."""
     ports = [LeftOut(Port(number, "tcp"), Reason.NOT_PUBLISHED) for number in range(1, count + 1)]
-    ((level, text),) = lines(container("a"), ports)
+    ((level, text, _),) = lines(container("a"), ports)
     assert level == logging.DEBUG, "it is somebody's will"
     return text.removeprefix("container a (a00000000000): not registered: ")
 

@@ -48,7 +48,7 @@ def said(
 ) -> list[str]:
     """The lines of one level, without the container's name."""
     left_out = services(container, rules, peer).left_out
-    found = [text for its, text in lines(container, left_out) if its == level]
+    found = [text for its, text, _ in lines(container, left_out) if its == level]
     return [text.partition("not registered: ")[2] for text in found]
 
 

@@ -58,7 +58,7 @@ def told(
 ) -> list[str]:
     """The lines of one level about what a container leaves out."""
     left_out = services(container, rules, peer).left_out
-    return [text for its_level, text in lines(container, left_out) if its_level == level]
+    return [text for its_level, text, _ in lines(container, left_out) if its_level == level]
 
 
 def made(
@@ -693,7 +693,7 @@ def test_whatever_a_container_sets_its_services_are_sound(
         assert all(len(text) <= MAX_TAG for text in texts)
         assert not {".."} & {*service.id.split("/"), *service.name.split("/")}
         json.dumps(service.record, ensure_ascii=False).encode()
-    said = [text for _, text in lines(container, offer.left_out)]
+    said = [text for _, text, _ in lines(container, offer.left_out)]
     assert all(unicodedata.category(char) not in ("Cc", "Cs") for text in said for char in text)
     assert len(set(said)) == len(said)
 
@@ -763,7 +763,7 @@ def test_a_container_has_at_most_a_thousand_services_the_lower_ports_first() -> 
     offer = services(with_ports(*ports), RULES)
     assert [each.port for each in offer.services] == [*range(1, MAX_SERVICES + 1)]
     assert [each.reason for each in offer.left_out] == [Reason.TOO_MANY]
-    assert [line for _, line in lines(with_ports(*ports), offer.left_out)] == [
+    assert [text for _, text, _ in lines(with_ports(*ports), offer.left_out)] == [
         f"{WHO}64535 ports from 1001/tcp on are too many: "
         "a container may have 1000 services or 4 MiB of metadata"
     ]

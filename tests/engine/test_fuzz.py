@@ -135,7 +135,7 @@ def test_an_inspection(answer: Any, peer: Any, rules: Rules) -> None:
     assert size <= 8 * MAX_RECORDS, "JSON may write a character in six"
     for service in offer.services:
         check(service)
-    for _, line in lines(found, offer.left_out):
+    for _, line, _ in lines(found, offer.left_out):
         assert not unprintable(line)
         assert len(line) < 2000
 

@@ -176,16 +176,16 @@ def test_the_log_tells_each_change_or_sums_up_many(
     def entries(number: int) -> list[Entry]:
         return [Entry(f"key{n}", "content", service(f"s{n}")) for n in range(number)]
 
-    assert registry.wrote(entries(1), ["h:x:80"], drift=False, seconds=1) == Written(1, 1)
+    assert registry.wrote(entries(1), {"h:x:80": "h:x:80"}, drift=False, seconds=1) == Written(1, 1)
     assert caplog.messages == [
         "it: registered s0 as h:s0:80 at 127.0.0.7:1000 (container s0)",
         "it: removed h:x:80",
     ]
     caplog.clear()
-    registry.wrote(entries(MAX_SINGLE_LINES), [], drift=True, seconds=2)
+    registry.wrote(entries(MAX_SINGLE_LINES), {}, drift=True, seconds=2)
     assert len(caplog.messages) == MAX_SINGLE_LINES
     caplog.clear()
-    registry.wrote(entries(MAX_SINGLE_LINES), ["h:x:80"], drift=True, seconds=3)
+    registry.wrote(entries(MAX_SINGLE_LINES), {"h:x:80": ""}, drift=True, seconds=3)
     assert caplog.messages == ["it: 20 registered, 1 removed in 3.00 s"]
     assert registry.counters == {
         ("writes", "register", "change"): 1,

@@ -60,7 +60,9 @@ class TCPProxy:
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
-        """Reset every connection and refuse new ones."""
+        """Reset every connection and refuse new ones. Another call does nothing."""
+        if self._loop.is_closed():
+            return
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60)
