@@ -134,7 +134,8 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
     file = tmp_path / "services.json"
 
     def run() -> Agent:
-        return agent(*WORDS, f"file://{file}", docker_host=engine.host)
+        words = (*WORDS, "-log-format", "json", f"file://{file}")
+        return agent(*words, docker_host=engine.host)
 
     try:
         engine.start()
@@ -148,7 +149,12 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
         second = run()
         engine.api.remove("goes")
         engine.api.run("comes", publish_all=True)
-        second.wait_log(rf"container {stuck[:12]} cannot be inspected .*: its services stay")
+        said = second.wait_log(
+            rf".*container {stuck[:12]} cannot be inspected .*: its services stay.*"
+        )
+        line = json.loads(said[0])
+        assert (line["event"], line["reason"]) == ("inspect_failed", "not_inspected")
+        assert line["container_id"] == stuck
         until(lambda: "h:comes:80" in registered(file), second.tail)
         assert "h:stuck:80" in registered(file), "nothing is removed while it is unknown"
         hanging.join()

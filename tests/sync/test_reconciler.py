@@ -96,6 +96,21 @@ def test_a_listing_asks_for_what_was_wanted_until_it_is_known_to_be_gone() -> No
     assert [set(keys) for keys in bench.registry.asked] == [both, one]
 
 
+def test_the_log_names_the_container_of_a_removal_after_an_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench()
+    bench.step(service("a"))
+    bench.registry.faults = [unavailable(), unavailable()]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            bench.step()
+    bench.step()
+    (removed,) = (vars(each) for each in caplog.records if vars(each).get("event") == "removed")
+    assert (removed["container"], removed["service_id"]) == ("a", "h:a:80")
+
+
 def test_another_owners_entry_at_a_wanted_key_is_a_conflict() -> None:
     """The fake shows it only because the reconciler asked for its key."""
     theirs = {"h:a:80": ("x", "engine-2", service("a")), "h:z:80": ("z", "engine-2", service("z"))}
