@@ -150,7 +150,7 @@ def test_one_grep_for_a_container_is_its_trace(
     stages = [
         f"container {it[:12]}: event start",
         f"container {it[:12]} is inspected: it runs",
-        f"container {it[:12]}: 1 services are desired, 0 ports are left out",
+        f"container {it[:12]}: services desired: 1, ports left out: 0",
         f"{uri}: h:it:80 is to be registered",
         f"{uri}: registered web as h:it:80 at 127.10.0.1:",
         f"container {it[:12]}: event die",

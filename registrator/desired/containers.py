@@ -215,7 +215,7 @@ class Containers:
         if self._starting and said is None and (text := warning(container, offer)):
             log.warning("%s", text, extra=of_container(container))
         log.debug(
-            "container %s: %d services are desired, %d ports are left out",
+            "container %s: services desired: %d, ports left out: %d",
             container.id[:12], len(offer.services), len(offer.left_out),
             extra=of_container(container),
         )  # fmt: skip

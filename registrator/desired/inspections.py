@@ -22,6 +22,8 @@ from registrator.status.rows import EngineRow
 
 log = logging.getLogger("registrator.inventory")
 
+FAILED: Facts = {"event": "inspect_failed"}
+
 # Seconds until a container that could not be inspected is tried again. They double each time.
 FIRST_WAIT, MAX_WAIT = 0.5, 30.0
 
@@ -141,7 +143,7 @@ class Inspections:
             log.warning(
                 "container %s is in a restart loop: left out until %.0f s pass without a start",
                 container_id[:12], SETTLE,
-                extra=self._facts(container_id, Reason.RESTART_LOOP, "restart_loop"),
+                extra={"event": "restart_loop"} | self._facts(container_id, Reason.RESTART_LOOP),
             )  # fmt: skip
         task.retry_at, task.asked = calm_at, None
         task.container = self._containers.get(container_id) or task.container
@@ -159,7 +161,7 @@ class Inspections:
             if not before:
                 log.warning(
                     "container %s: %s: its services stay", container_id[:12], error,
-                    extra=self._facts(container_id, Reason.UNREADABLE, "inspect_failed"),
+                    extra=FAILED | self._facts(container_id, Reason.UNREADABLE),
                 )  # fmt: skip
             return
         text = f"{Reason.NOT_INSPECTED.value}: {error}"
@@ -167,13 +169,13 @@ class Inspections:
         log.warning(
             "container %s cannot be inspected (%s): its services stay, next attempt in %.1f s",
             container_id[:12], error, task.wait,
-            extra=self._facts(container_id, Reason.NOT_INSPECTED, "inspect_failed"),
+            extra=FAILED | self._facts(container_id, Reason.NOT_INSPECTED),
         )  # fmt: skip
 
-    def _facts(self, container_id: str, reason: Reason, event: str) -> Facts:
+    def _facts(self, container_id: str, reason: Reason) -> Facts:
         """The facts of a line about a container of which only the id is certain."""
         known = self._containers.get(container_id)
-        facts: Facts = {"container_id": container_id, "reason": name_of(reason), "event": event}
+        facts: Facts = {"container_id": container_id, "reason": name_of(reason)}
         return facts | {"container": known.name if known else ""}
 
     def _set_aside(self, container_id: str, task: Task, reason: Reason, text: str) -> None:

@@ -149,10 +149,8 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
         second = run()
         engine.api.remove("goes")
         engine.api.run("comes", publish_all=True)
-        said = second.wait_log(
-            rf".*container {stuck[:12]} cannot be inspected .*: its services stay.*"
-        )
-        line = json.loads(said[0])
+        said = f"container {stuck[:12]} cannot be inspected .*: its services stay"
+        line = json.loads(second.wait_log(f".*{said}.*\n")[0])
         assert (line["event"], line["reason"]) == ("inspect_failed", "not_inspected")
         assert line["container_id"] == stuck
         until(lambda: "h:comes:80" in registered(file), second.tail)

@@ -18,8 +18,10 @@ from registrator.cli import Words, split
 from registrator.commands.table import COMMANDS
 from registrator.desired import untrusted
 from registrator.desired.metadata import OWN_KEYS
-from registrator.model import Service
+from registrator.model import Reason, Service
 from registrator.options import OPTIONS
+from registrator.status.facts import of_reason
+from registrator.system.log import KEYS, MAX_TEXT
 from registrator.uri import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,11 +220,54 @@ def log_lines() -> Iterator[str]:
 
 
 def test_log_lines_are_as_shown() -> None:
-    table = RUN.read_text().partition("## The log")[2].partition("## Health check")[0]
+    table = section(RUN.read_text(), "The log")
     lines = re.findall(r"^\| `([^`]+)` \|", table, re.M)
     said = list(log_lines())
     assert len(lines) > 15
     assert [line for line in lines if not any(re.fullmatch(text, line) for text in said)] == []
+
+
+def marked(name: str) -> list[str]:
+    """The first column of a table in docs/run.md that stands between two marks."""
+    table = re.findall(f"<!-- {name} -->\n(.*?)<!-- /{name} -->", RUN.read_text(), re.DOTALL)
+    return re.findall(r"^\| `(\w+)` \|", "".join(table), re.M)
+
+
+def facts() -> Iterator[tuple[str, str]]:
+    """The keys of all facts that log calls give, with the value if it is written there."""
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Dict):
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and type(key.value) is str:
+                        yield key.value, getattr(value, "value", "")
+
+
+def test_the_keys_of_the_log_in_json_are_those_of_the_code() -> None:
+    assert marked("keys") == [*KEYS]
+    assert set(KEYS) <= {key for key, _ in facts()}, "one of them has no value anywhere"
+    calls = (node for path in CODE for node in ast.walk(ast.parse(path.read_text())))
+    given = {
+        key.value
+        for call in calls
+        if isinstance(call, ast.keyword) and call.arg == "extra"
+        for each in ast.walk(call.value)
+        if isinstance(each, ast.Dict)
+        for key in each.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert len(given) > 4
+    assert given <= set(KEYS)
+
+
+def test_the_events_of_the_log_in_json_are_those_of_the_code() -> None:
+    written = {value for key, value in facts() if key == "event" and isinstance(value, str)}
+    reasons = {str(of_reason(reason)["event"]) for reason in Reason}
+    assert set(marked("events")) == (written - {""}) | reasons
+
+
+def test_the_longest_text_of_the_log_in_json_is_as_documented() -> None:
+    assert f"at most {MAX_TEXT} characters" in RUN.read_text()
 
 
 # Texts of the system and of a registry, which the agent passes on.

@@ -34,7 +34,7 @@ def backend() -> Made:
 
 
 def found(told: str, before: Snapshot | None, now: list[Service], backend: Made) -> Service | str:
-    """What stands behind the entry of `A`, if the registry tells this id."""
+    """The result for an entry of `A`, if the registry tells this id."""
     entries = {each.id: Entry(each.id, "", each) for each in now}
     actual = {A.id: Actual("", id=told)}
     return gone(Plan((), (A.id,)), actual, before, entries, backend)[A.id]
