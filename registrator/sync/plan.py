@@ -209,7 +209,16 @@ def by_key(entries: Iterable[Entry]) -> tuple[Mapping[str, Entry], list[tuple[En
 
 
 def still_ours(before: Actual, found: Actual) -> Actual:
-    """The entry as found, with the mark that it has by what this process held at the last look."""
+    """The entry as found, with the mark that it has by what this process held at the last look.
+
+    If nothing has changed, this is the object of the last look. A new one among a listing's garbage
+    would keep the garbage's memory in use.
+    """
+    now = _still_ours(before, found)
+    return before if now == before else now
+
+
+def _still_ours(before: Actual, found: Actual) -> Actual:
     if before.mark is not Mark.OURS:
         return found
     if found.mark is Mark.NONE:

@@ -198,9 +198,7 @@ class Reconciler:
             before, self._actual = self._actual, dict(listing(self._backend, keys))
         self._lost = False
         for key in before.keys() & self._actual.keys():
-            actual = still_ours(before[key], self._actual[key])
-            # A new object among a listing's garbage would keep the garbage's memory in use.
-            self._actual[key] = before[key] if actual == before[key] else actual
+            self._actual[key] = still_ours(before[key], self._actual[key])
         self._doubtful = {k for k, a in self._actual.items() if a.mark in (Mark.TWIN, Mark.UNTOLD)}
         self.report.listed()
         if by_time and not self._failed_before:
