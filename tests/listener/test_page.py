@@ -72,6 +72,45 @@ def test_it_shows_each_port_and_why(opened: Tab, served: Serving) -> None:
     assert opened.run("document.title") == "web01"
 
 
+def test_a_row_that_is_left_out_has_room_for_its_reason(opened: Tab) -> None:
+    box = f"document.querySelector('#c-{DB.id} td.out div').getBoundingClientRect()"
+    opened.screen(width=1280)
+    assert opened.run(f"{box}.width") > 700
+    assert opened.run(f"{box}.height") < 70, "two lines"
+    assert opened.run(f"document.querySelector('#c-{DB.id} td.out').ariaColSpan") == "6"
+    assert opened.text(f"#c-{DB.id} td.out").split("\n") == [
+        "left out: it is not published", "Publish it with -p, or run the agent with -internal.",
+    ]  # fmt: skip
+
+
+def test_the_name_of_a_registry_breaks_between_its_parts(open_tab: Open, served: Serving) -> None:
+    for name in (
+        "file:///tmp/registrator-demo-1a2b3c/services.json",
+        "etcd-tls://[2001:db8::1]:2379,b:2379/",
+    ):
+        served.board.registries.append(RegistryReport(name))
+    tab = open_tab(address(served))
+    drawn(tab, 3)
+    script = "[...document.querySelectorAll('th.standing span')].map((each) => each.innerHTML)"
+    assert [each.split("<wbr>") for each in tab.run(script)] == [
+        ["consul://", "h:", "8500"], ["etcd://", "a,", "b/", "s"],
+        ["file:///", "…/", "services.json"],
+        ["etcd-tls://", "[2001:db8::", "1]:", "2379,", "b:", "2379/"],
+    ]  # fmt: skip
+    assert tab.run("document.querySelectorAll('th.standing')[2].title").endswith("/services.json")
+    assert tab.run(WITHIN_LINES), "no part goes on in another line"
+    assert tab.errors() == []
+    tab.close()
+
+
+WITHIN_LINES = """[...document.querySelectorAll('th.standing span')].every((name) =>
+  [...name.childNodes].every((part) => {
+    const range = document.createRange();
+    range.selectNodeContents(part);
+    return range.getClientRects().length <= 1;
+  }))"""
+
+
 def test_a_change_is_seen_without_a_reload_and_rebuilds_only_what_changed(
     opened: Tab, served: Serving
 ) -> None:

@@ -167,6 +167,15 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(found), target
 
 
+def test_images_are_small_and_shown() -> None:
+    """`scripts/screenshots.py` makes them."""
+    images = [*ROOT.glob("docs/images/*")]
+    assert len(images) >= 2
+    assert [str(each) for each in images if each.stat().st_size >= 200_000] == []
+    shown = "".join(path.read_text() for path in ALL)
+    assert [each.name for each in images if f"images/{each.name})" not in shown] == []
+
+
 @each_document
 def test_uris_can_be_parsed(path: Path) -> None:
     known = "|".join(map(re.escape, schemes()))
