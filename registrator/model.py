@@ -156,6 +156,7 @@ class Reason(Enum):
     NOT_PUBLISHED = "it is not published"
     NOT_LISTED = "SERVICE_PORTS does not name it"
     NOT_REACHABLE = "SERVICE_PORTS names it, but it is not published"
+    NO_SUCH_PORT = "SERVICE_<port>_<key> names it, and the container does not have it"
     IGNORED = "SERVICE_IGNORE is set"
     NOT_NAMED = "-explicit is given and SERVICE_NAME is not set"
     FILTERED = "the filter excludes it"

@@ -6,6 +6,7 @@ agent tells this at its start, when operators look at the log of a new version.
 
 import re
 
+from registrator.desired.left_out import FAULTS
 from registrator.desired.metadata import OWN_KEYS, read_metadata
 from registrator.desired.untrusted import shown
 from registrator.model import Container, Offer, Reason
@@ -22,7 +23,9 @@ NUMBERED_CHECK = re.compile(r"check_[1-9][0-9]?_.+", re.DOTALL)
 MAX_KEYS = 20
 
 # A container that is left out for these reasons has nothing that a key could change.
-_OUT = frozenset({Reason.IGNORED, Reason.NOT_NAMED, Reason.FILTERED, Reason.NO_PORTS})
+_OUT = frozenset(
+    {Reason.IGNORED, Reason.NOT_NAMED, Reason.FILTERED, Reason.NO_PORTS, Reason.NO_SUCH_PORT}
+)
 
 
 def new_keys(container: Container) -> list[str]:
@@ -39,11 +42,11 @@ def new_keys(container: Container) -> list[str]:
 def warning(container: Container, offer: Offer) -> str:
     """The line about the new keys of a container, or an empty text if there is nothing to tell.
 
-    A key that another line names already is not told twice.
+    A key that another warning names already is not told twice.
     """
     if not offer.services and all(each.reason in _OUT for each in offer.left_out):
         return ""
-    told = [each.text for each in offer.left_out]
+    told = [each.text for each in offer.left_out if each.reason in FAULTS]
     keys = [key for key in new_keys(container) if not any(shown(key) in text for text in told)]
     if not keys:
         return ""

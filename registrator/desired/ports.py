@@ -1,6 +1,7 @@
 """Which ports of a container can be services. ``docs/services.md`` states the rules for users."""
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from registrator.desired.metadata import Metadata, Setting, Settings
@@ -80,7 +81,17 @@ def eligible(
             unpublished.append(LeftOut(each, Reason.NOT_PUBLISHED))
     others = sorted(exposed.difference(wanted), key=lambda port: (port.private, port.protocol))
     left_out = [LeftOut(each, Reason.NOT_LISTED) for each in others]
-    return ports, (left_out + unpublished)[:MAX_SERVICES]
+    missing = _missing(metadata, exposed.union(wanted))
+    return ports, [*left_out, *unpublished, *missing][:MAX_SERVICES]
+
+
+def _missing(metadata: Metadata, known: Collection[Port]) -> Iterator[LeftOut]:
+    """The ports that only a key names, such as a mistyped one. Nobody tells their protocol."""
+    for number in sorted(metadata.of_port.keys() - {str(port.private) for port in known}):
+        if re.fullmatch("[1-9][0-9]{0,4}", number):
+            key = min(setting.key for setting in metadata.of_port[number].values())
+            text = f"{shown(key)} names it, and the container does not have it"
+            yield LeftOut(Port(int(number), "tcp"), Reason.NO_SUCH_PORT, text)
 
 
 def check_listed(

@@ -14,8 +14,8 @@ REGISTERED, PENDING = "registered", "pending"
 # These are somebody's will. All other reasons need attention.
 ON_PURPOSE = frozenset(
     {
-        Reason.NO_PORTS, Reason.NOT_PUBLISHED, Reason.NOT_LISTED, Reason.IGNORED, Reason.NOT_NAMED,
-        Reason.FILTERED, Reason.WITHDRAWN, Reason.PAUSED,
+        Reason.NO_PORTS, Reason.NOT_PUBLISHED, Reason.NOT_LISTED, Reason.NO_SUCH_PORT,
+        Reason.IGNORED, Reason.NOT_NAMED, Reason.FILTERED, Reason.WITHDRAWN, Reason.PAUSED,
     }
 )  # fmt: skip
 
@@ -25,6 +25,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.NOT_PUBLISHED: "publish it with -p, or run the agent with -internal",
     Reason.NOT_LISTED: "add the port to SERVICE_PORTS, if it offers a service",
     Reason.NOT_REACHABLE: "publish it with -p, or take it out of SERVICE_PORTS",
+    Reason.NO_SUCH_PORT: "write the number of a port that the container has, or expose this one",
     Reason.IGNORED: "remove SERVICE_IGNORE, or SERVICE_<port>_IGNORE, from the container",
     Reason.NOT_NAMED: "set SERVICE_NAME or SERVICE_<port>_NAME, or run the agent without -explicit",
     Reason.FILTERED: "change -filter, or ?filter= of the registry's URI, if it is to be registered",

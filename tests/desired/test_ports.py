@@ -79,6 +79,30 @@ def test_exactly_the_listed_ports_are_registered_and_only_they_count_for_the_nam
     assert [each.port for each in made(env(SERVICE_PORTS=""))] == [8080, 8443]
 
 
+def test_a_key_for_a_port_that_is_not_there_is_told() -> None:
+    def missing(container: Container) -> list[str]:
+        found = services(container, RULES)
+        assert [each.port for each in found.services] == [8080, 8443], "it harms nobody"
+        return [f"{left.port and left.port.private}: {left}" for left in found.left_out
+                if left.reason is Reason.NO_SUCH_PORT]  # fmt: skip
+
+    ends = "names it, and the container does not have it"
+    keys = {"SERVICE_99_TAGS": "a", "service_98_NAME": "x", "SERVICE_80_TAGS": "b",
+            "SERVICE_99_NAME": "x", "SERVICE_9_\x1bX": "", "SERVICE_7": "7"}  # fmt: skip
+    assert missing(dataclasses.replace(TWO, env=keys)) == [
+        f"9: 'SERVICE_9_\\x1bX' {ends}", f"99: SERVICE_99_NAME {ends}",
+    ]  # fmt: skip
+    assert missing(dataclasses.replace(TWO, labels={"SERVICE_81_ID": "x"})) == [
+        f"81: SERVICE_81_ID {ends}"
+    ]
+    assert missing(env(SERVICE_80_NAME="a", SERVICE_9000_NAME="b")) == [], "it has both"
+    many = {f"SERVICE_{number}_NAME": "x" for number in range(10000, 30000)}
+    assert len(services(dataclasses.replace(TWO, env=many), RULES).left_out) <= MAX_SERVICES + 1
+    listed = services(env(SERVICE_PORTS="99", SERVICE_99_NAME="x"), RULES).left_out
+    assert Reason.NO_SUCH_PORT not in {each.reason for each in listed}, "SERVICE_PORTS names it"
+    assert said(dataclasses.replace(TWO, env=keys)) == [], "no warning"
+
+
 def test_a_listed_port_has_to_be_published_unless_the_address_is_the_containers() -> None:
     text = "{}: SERVICE_ports names it, but it is not published"
     listed = env(SERVICE_ports="80,9000,53/udp")

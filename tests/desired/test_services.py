@@ -703,11 +703,15 @@ def test_every_port_is_registered_or_left_out_with_a_reason(
     container: Container, rules: Rules
 ) -> None:
     offer = services(container, rules)
-    ports = [each.port for each in offer.left_out if each.port]
+    mistyped = [each for each in offer.left_out if each.reason is Reason.NO_SUCH_PORT]
+    ports = [each.port for each in offer.left_out if each.port and each not in mistyped]
     found = [f"{port.private}/{port.protocol}" for port in ports]
     found += [f"{service.private_port}/{service.protocol}" for service in offer.services]
     exposed = {f"{port.private}/{port.protocol}" for port in container.ports}
     assert exposed <= {*found}
+    assert {each.private for each in container.ports}.isdisjoint(
+        each.port.private for each in mistyped if each.port
+    )
     if not any(key.upper() == "SERVICE_PORTS" for key in (*container.env, *container.labels)):
         assert {*found} == exposed
         assert bool(container.ports) != (LeftOut(None, Reason.NO_PORTS) in offer.left_out)
@@ -736,7 +740,8 @@ def test_ignored_means_none(container: Container, rules: Rules) -> None:
     offer = services(ignored, rules)
     assert offer.services == ()
     assert {each.reason for each in offer.left_out} <= {
-        Reason.IGNORED, Reason.NOT_PUBLISHED, Reason.NOT_LISTED, Reason.NO_PORTS
+        Reason.IGNORED, Reason.NOT_PUBLISHED, Reason.NOT_LISTED, Reason.NO_PORTS,
+        Reason.NO_SUCH_PORT,
     }  # fmt: skip
     assert offer.left_out
 
