@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from faults import timings
-from faults.campaign import Campaign, Late, Usage
+from faults.campaign import Campaign, Late
+from faults.usage import HEADING, ROW, Usage, flat, row
 from faults.worlds import WORLDS
 
-# In a soak, the share of the time after which memory has to be flat, and how flat, in MiB.
-WARM_UP, FLAT = 0.2, 2.0
-
-ROW = "{:>6}  {:>12}  {:>9}  {:>5}  {:>7}"
+SEED = "{:>6}  {:>12}"
 
 
 def main() -> int:
@@ -47,7 +44,7 @@ def run(campaign: Campaign, first: int, number: int, minutes: float | None) -> b
     name, started = campaign.world.name, time.monotonic()
     extent = f"{minutes:g} minutes" if minutes else f"{number} seeds"
     print(f"{name}: {extent}, from seed {first} on")
-    print(ROW.format("seed", "agreed after", "memory", "files", "threads"), flush=True)
+    print(ROW.format(SEED.format("seed", "agreed after"), *HEADING), flush=True)
     took: list[float] = []
     late = 0
     usages: list[tuple[float, Usage]] = []
@@ -66,7 +63,7 @@ def run(campaign: Campaign, first: int, number: int, minutes: float | None) -> b
             took.append(math.inf)
             outcome = "DIVERGED"
         usages.append((time.monotonic() - started, campaign.usage()))
-        print(ROW.format(seed, outcome, *shown(usages[-1][1])), flush=True)
+        print(row(SEED.format(seed, outcome), usages[-1][1]), flush=True)
     lasted = time.monotonic() - started
     diverged = [str(first + n) for n, seconds in enumerate(took) if seconds == math.inf]
     agreed = [seconds for seconds in took if seconds != math.inf]
@@ -76,32 +73,6 @@ def run(campaign: Campaign, first: int, number: int, minutes: float | None) -> b
         f"{'seeds ' + ', '.join(diverged) if diverged else 'none'} diverged, {late} late{most}"
     )
     return not (diverged or late) and (not minutes or flat(usages, lasted))
-
-
-def shown(usage: Usage) -> tuple[str, int, int]:
-    """A usage as it stands in a row."""
-    return f"{usage.memory:.1f} MiB", usage.files, usage.threads
-
-
-def flat(usages: list[tuple[float, Usage]], lasted: float) -> bool:
-    """Whether memory, files and threads stayed level after the warm-up; prints the figures.
-
-    Files and threads come and go with connections: what leaks raises their least number.
-    """
-    warm = [usage for moment, usage in usages if moment > WARM_UP * lasted] or [usages[-1][1]]
-    third = max(1, len(warm) // 3)
-    early, late = (
-        Usage(statistics.median(memory), min(files), min(threads))
-        for memory, files, threads in (
-            zip(*part, strict=True) for part in (warm[:third], warm[-third:])
-        )
-    )
-    print(ROW.format("", "warmed up", *shown(early)))
-    print(ROW.format("", "at the end", *shown(late)))
-    grown = late.memory - early.memory
-    level = grown <= FLAT and late.files <= early.files and late.threads <= early.threads
-    print(f"{'level' if level else 'NOT LEVEL'}: {grown:+.1f} MiB, {FLAT:g} allowed", flush=True)
-    return level
 
 
 if __name__ == "__main__":

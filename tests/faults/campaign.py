@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from support.agent import Agent
 from support.docker_api import APIError
@@ -23,6 +21,7 @@ from support.wait import DEADLINE, until
 
 from faults.schedule import SECONDS, Fault, schedule
 from faults.stranger import Stranger
+from faults.usage import Usage, usage_of
 from faults.worlds import READ_ERRORS, WORLDS, Record, World
 
 # Two hosts with one engine id: the second is a clone of the first.
@@ -31,14 +30,6 @@ NAMES = [f"c{n}" for n in range(6)]
 STABLE = 1.0
 # Why an agent ends that starts between the replacements of its certificate and of the key.
 HALF_RENEWED = "no certificate with its key"
-
-
-class Usage(NamedTuple):
-    """The resources of a process: memory in MiB, file descriptors, threads."""
-
-    memory: float
-    files: int
-    threads: int
 
 
 class Divergence(AssertionError):
@@ -137,12 +128,7 @@ class Campaign:
 
     def usage(self) -> Usage:
         """The resources of the agent's process now; none if it has ended."""
-        if not self.agent.running:
-            return Usage(0.0, 0, 0)
-        process = Path(f"/proc/{self.agent.pid}")
-        status = dict(re.findall(r"(\w+):\s+(\d+)", (process / "status").read_text()))
-        files = len(list((process / "fd").iterdir()))
-        return Usage(int(status["VmRSS"]) / 1024, files, int(status["Threads"]))
+        return usage_of(self.agent)
 
     def _play(self, faults: list[Fault]) -> None:
         moments: list[tuple[float, Callable[[], None]]] = []

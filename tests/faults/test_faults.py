@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from faults.__main__ import flat, run
-from faults.campaign import Campaign, Divergence, Late, Usage
+from faults.__main__ import run
+from faults.campaign import Campaign, Divergence, Late
 from faults.schedule import SECONDS, schedule
+from faults.usage import Usage, flat
 from faults.worlds import WORLDS
 
 # The first few, and every one that ever diverged.
