@@ -17,6 +17,7 @@ from registrator.listener.rendered import Rendered, breathe
 from registrator.listener.requests import Refused, Request, check_origin, parse
 from registrator.status.board import Board
 from registrator.status.state import rendered
+from registrator.system.memory import import_prometheus_client_without_its_server
 
 log = logging.getLogger("registrator.listener")
 
@@ -85,7 +86,8 @@ class Site:
         return self._stuck() or (text(503, *wrong) if wrong else text(200, "well"))
 
     def _metrics(self, request: Request) -> Answer:
-        # Imported late: the library needs 0.6 MiB, and not everybody scrapes.
+        # Imported late: the library needs 0.7 MiB, and not everybody scrapes.
+        import_prometheus_client_without_its_server()
         from registrator.listener.exposition import KIND, Exposition
 
         if self._exposition is None:

@@ -5,10 +5,13 @@ import gc
 import importlib
 import sys
 import warnings
+from types import ModuleType
 
 # The parameters' numbers in <malloc.h>.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _MAPPED_FROM = 128 * 1024
+
+_OF_ITS_SERVER = ("http.server", "socketserver", "wsgiref.simple_server")
 
 
 def limit_malloc_arenas() -> None:
@@ -60,3 +63,25 @@ def import_requests_without_charset_detection() -> None:
         importlib.import_module("requests")
     if sys.modules[detection] is None:
         del sys.modules[detection]
+
+
+class _Placeholder(ModuleType):
+    """A module in which every name is an empty class."""
+
+    def __getattr__(self, name: str) -> type:
+        return type(name, (), {})
+
+
+def import_prometheus_client_without_its_server() -> None:
+    """Import prometheus_client without the modules of its HTTP server. Call it first.
+
+    They take 1.1 MiB, most of it for the names of HTML's characters. Nobody starts that server.
+    Whatever imports one of these modules later gets the real one.
+    """
+    missing = [name for name in _OF_ITS_SERVER if name not in sys.modules]
+    sys.modules.update((name, _Placeholder(name)) for name in missing)
+    try:
+        importlib.import_module("prometheus_client")
+    finally:
+        for name in missing:
+            del sys.modules[name]

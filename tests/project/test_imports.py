@@ -37,7 +37,7 @@ FOLDERS = {
     "templates": "",
     "desired": "model status system",
     "sync": "model backend status system",
-    "listener": "health status",
+    "listener": "health status system",
 }
 
 # What stands above the folders, from the bottom up.

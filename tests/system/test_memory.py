@@ -42,3 +42,22 @@ print(gc.get_freeze_count() >= 1000, len(gc.get_objects()) < 1000)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_the_library_for_metrics_comes_without_its_server() -> None:
+    """Its server would bring a megabyte that nobody uses. Others get the real modules."""
+    program = """
+import sys
+from registrator.system.memory import import_prometheus_client_without_its_server
+
+import_prometheus_client_without_its_server()
+print(sys.modules.keys() & {"html", "http.server", "socketserver", "wsgiref.simple_server"})
+from http.server import HTTPServer
+import html, prometheus_client
+print(HTTPServer.allow_reuse_address, html.unescape("&eacute;"))
+print(prometheus_client.generate_latest(prometheus_client.CollectorRegistry()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines() == ["set()", "1 é", "b''"]
