@@ -139,6 +139,7 @@ class RegistryReport(Report[RegistryRow]):
         self._visible_until = 0.0  # when the last event came that is visible
         # The snapshot that is to be realised, and since when there is one that is not.
         self._wanted: tuple[Snapshot | None, float] = (None, clock())
+        self._realised_at = 0.0
 
     @property
     def _facts(self) -> Facts:
@@ -166,6 +167,9 @@ class RegistryReport(Report[RegistryRow]):
     def divergence(self) -> float:
         """For how many seconds the registry has not been known to be in step, or 0 if it is."""
         row, (snapshot, since), now = self.row, self._wanted, self._clock()
+        if snapshot is not None and self._realised_at > since:
+            # A busy host is hardly ever in step. Only the changes after that snapshot are missing.
+            since = min((at for at in snapshot.received if at > self._visible_until), default=since)
         moments = [] if row.realised is snapshot and row.in_sync else [since]
         if row.failures:
             moments = [self._began] if row.realised is snapshot else [since, self._began]
@@ -273,6 +277,7 @@ class RegistryReport(Report[RegistryRow]):
                 self._tell_missing(level, snapshot.services[service_id], problem)
         if snapshot.settled:
             self._see_events(snapshot)
+            self._realised_at = self._clock()
         return self.succeeded(outcome, realised=snapshot, problems=problems, server=self._server)
 
     def _tell_missing(self, level: int, service: Service, problem: Problem) -> None:

@@ -233,3 +233,21 @@ def test_the_divergence_lasts_from_the_first_change_that_is_not_written() -> Non
     assert it.report.divergence == 3
     it.report.realised(second, {})
     assert it.report.divergence == 0
+
+
+def test_a_busy_host_diverges_for_as_long_as_its_oldest_change_waits() -> None:
+    """While a change is written the next one comes, so the registry is never in step."""
+    it = Registry()
+    writing = it.report.wants(Snapshot())
+    for second in range(101, 110):
+        it.now = float(second)
+        news = Snapshot({"a": service(str(second))}, received=(it.now,))
+        waiting = it.report.wants(news)
+        it.now += 0.5
+        it.report.realised(writing, {})
+        assert it.report.divergence == 0.5
+        writing = waiting
+    it.now += 5
+    assert it.report.divergence == 5.5
+    it.report.realised(writing, {})
+    assert it.report.divergence == 0
