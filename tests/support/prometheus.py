@@ -42,7 +42,7 @@ class Prometheus(Server):
         return bool(self._get(self.address, "/api/v1/status/runtimeinfo")["status"] == "success")
 
     def query(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """What a query gives: the labels and the value of each series."""
+        """The answer to a query: the labels and the value of each series."""
         result = self._ask(f"query?{urlencode({'query': query})}")["result"]
         return [(each["metric"], float(each["value"][1])) for each in result]
 
