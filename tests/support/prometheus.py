@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,11 +17,21 @@ ALERTS = Path(__file__).resolve().parents[2] / "monitoring/alerts.yml"
 NOT_YET = (OSError, ValueError)
 
 
+def shortened(rules: str) -> str:
+    """The rules for a fault of seconds, by one rule for all.
+
+    Each window lasts 4 s, each ``for`` lasts 1 s, and a threshold of 60 s is one of 10 s.
+    """
+    rules = re.sub(r"\[\d+m\]", "[4s]", rules).replace("[10m:1m]", "[4s:1s]")
+    return re.sub(r"for: \d+m", "for: 1s", rules).replace("> 60", "> 10")
+
+
 class Prometheus(Server):
     """A Prometheus with the given `rules`. It scrapes `target` every `interval` seconds."""
 
     def __init__(self, folder: Path, target: str, rules: str, interval: int = 1) -> None:
         super().__init__("prometheus", folder)
+        self.target = target
         self._binary = program("prometheus", package="prometheus")
         (port,) = free_ports(self.ip, 1)
         self.address = f"{self.ip}:{port}"

@@ -68,6 +68,10 @@ class TCPProxy:
         self._thread.join(60)
         self._loop.close()
 
+    def answer(self, data: bytes) -> bytes:
+        """The bytes that a client gets in place of these from the server."""
+        return self.instead or data
+
     def _call(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
@@ -129,7 +133,7 @@ class TCPProxy:
             await self._flowing.wait()
             # Counted first: the other side may have the data before this thread goes on.
             setattr(self, counter, getattr(self, counter) + len(data))
-            sink.write(self.instead or data if counter == "received" else data)
+            sink.write(self.answer(data) if counter == "received" else data)
             await sink.drain()
         await self._flowing.wait()
         with contextlib.suppress(OSError):
