@@ -58,6 +58,7 @@ examples: servers ## Run what the examples' READMEs say, on an engine and in a n
 SEEDS ?= 20
 FIRST ?= 0
 MINUTES ?= 60
+watched = cd tests && ../.venv/bin/python -m faults.watched --minutes $(MINUTES)
 campaign = cd tests && ../.venv/bin/python -m faults $(if $(REGISTRY),--registry $(REGISTRY))
 
 .PHONY: faults
@@ -77,8 +78,13 @@ mutants: setup ## Change the core in one place at a time; shows what no test not
 	.venv/bin/python scripts/mutants.py $(MODULE)
 
 .PHONY: soak
-soak: servers ## Faults for MINUTES of one agent after the other; its memory has to stay level
+soak: servers ## An agent for MINUTES in ordinary use, and then under faults; its memory has to stay level
+	$(if $(REGISTRY),,$(watched))
 	$(campaign) --minutes $(MINUTES)
+
+.PHONY: watched
+watched: servers ## Ordinary use for MINUTES under the eyes of Chromium and Prometheus; no alert may fire
+	$(watched)
 
 .PHONY: fuzz
 fuzz: setup ## Spoil the engine's answers, templates and requests in random places for MINUTES
