@@ -42,7 +42,7 @@ state() {
     iptables-save | grep -v '^#' || true
     grep " $TMPDIR" /proc/mounts || true
     cat /proc/sys/net/ipv4/ip_forward
-    find /run ! -type d ! -path '/run/sys/*'
+    find /run -path /run/sys -prune -o ! -type d -print
     ls -A "$TMPDIR" /etc/docker 2>/dev/null || true
     grep -lsz . /proc/[0-9]*/cmdline | wc -l
 }
