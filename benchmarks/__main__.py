@@ -26,7 +26,7 @@ from benchmarks import (
     scale,
     starting,
 )
-from benchmarks.figure import Figure, table
+from benchmarks.figure import DOCUMENT, Figure, table
 
 
 class Run(NamedTuple):
@@ -65,7 +65,7 @@ def _beside(
         for call in calls:
             yield from function(*call, quick if run.quick else full, run.peer)
 
-    return Group("compared with", rows)
+    return Group("floor", rows)
 
 
 def _foreign(scheme: str) -> Group:
@@ -104,16 +104,29 @@ ROWS: dict[str, Group] = {
     "herd": Group("floor", lambda run: herd.rows(run.quick)),
 }
 
-# The rows beside another registrator.
+# The rows beside another registrator. None has etcd: the original knows only the API of version 2,
+# whose keys no row reads.
 PEER_ROWS: dict[str, Group] = {
     "events": _beside(events.single, ("consul",), ("zookeeper",), quick=6, full=30),
+    "first": _beside(starting.first, ("consul",), ("zookeeper",), quick=3, full=10),
     "cold": _beside(
         peers.cold,
         *((scheme, n) for n in (100, 1000) for scheme in ("consul", "consulkv", "zookeeper")),
-        quick=2,
+        ("zookeeper", 5000),
+        quick=1,
         full=5,
     ),
-    "idle": _beside(peers.idle, ("consul", 1000), ("zookeeper", 1000), quick=20, full=120),
+    "memory": _beside(
+        peers.memory,
+        *((scheme, n) for n in (0, 1000, 5000) for scheme in ("consul", "zookeeper")),
+        quick=1,
+        full=3,
+    ),
+    "idle": _beside(
+        peers.idle, *((each, 1000) for each in ("consul", "consulkv", "zookeeper")), quick=2, full=6
+    ),
+    "storm": _beside(peers.storm, ("consul", 1000), ("zookeeper", 1000), quick=1, full=5),
+    "burst": _beside(real.burst, ("consul",), ("zookeeper",), quick=40, full=200),
 }
 
 
@@ -127,6 +140,8 @@ def main() -> int:
     parser.add_argument("--peer", default="", metavar="COMMAND",
                         help="another registrator's command: measure it as well, in the rows "
                         f"{', '.join(PEER_ROWS)}")  # fmt: skip
+    parser.add_argument("--document", action="store_true",
+                        help="one table at the end, as in docs/performance.md")  # fmt: skip
     options = parser.parse_args()
     known = PEER_ROWS if options.peer else ROWS
     if unknown := {*(options.only or ())} - known.keys():
@@ -139,8 +154,10 @@ def main() -> int:
             figures.append(figure)
             print(f"{figure.row}: {figure.value:.3g} {figure.unit}", file=sys.stderr, flush=True)
         every += figures
-        if not options.json:
+        if not options.json and not options.document:
             print(f"\n{name}\n\n{table(figures, known[name].base)}", flush=True)
+    if options.document:
+        print(table(every, only=DOCUMENT))
     if options.json:
         print(json.dumps([figure.as_json() for figure in every], indent=1))
     return 1 if any(figure.met is False for figure in every) else 0

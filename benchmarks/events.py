@@ -67,12 +67,9 @@ def single(scheme: str, repeats: int, peer: str = "") -> Iterator[Figure]:
     for place, what in enumerate(("start event to visible", "die event to gone")):
         name, own = f"{what}: {scheme}", took[OWN, place]
         floor = median(took[FLOOR, place])
-        if peer:
-            theirs = median(took[PEER, place])
-            yield Figure.of(name, own, "ms", base=theirs, times=1.0, note="the peer")
-            yield Figure.of(name, own, "ms", base=floor, times=TO_FLOOR, note="the floor")
-        else:
-            yield Figure.of(name, own, "ms", base=floor, target=TARGETS[scheme][place])
+        theirs = median(took[PEER, place]) if peer else None
+        target = TARGETS[scheme][place] if theirs is None else min(theirs, TO_FLOOR * floor)
+        yield Figure.of(name, own, "ms", base=floor, peer=theirs, target=target)
 
 
 def _measure(scheme: str, repeats: int, peer: str) -> dict[tuple[str, int], list[float]]:

@@ -15,7 +15,8 @@ class Figure:
 
     `value` is the median of `n` samples, which lie between the `extremes`. The target is an upper
     bound. `base` is what the value is compared with, measured in the same run. It is the floor
-    unless the table says otherwise. With `times`, the target is this multiple of the base.
+    unless the table says otherwise. With `times`, the target is this multiple of the base. `peer`
+    is the value of another registrator, measured in the same run.
     """
 
     row: str
@@ -24,6 +25,7 @@ class Figure:
     target: float | None = None
     base: float | None = None
     times: float | None = None
+    peer: float | None = None
     note: str = ""
     n: int = 1
     extremes: tuple[float, float] | None = None
@@ -52,9 +54,15 @@ class Figure:
         """The value as a multiple of the base."""
         return self.value / self.base if self.base else None
 
+    @property
+    def to_peer(self) -> float | None:
+        """The value as a multiple of the peer's."""
+        return self.value / self.peer if self.peer else None
+
     def as_json(self) -> dict[str, object]:
         """All fields, with the bound, the ratio and whether the target is met."""
         more = {"bound": self.bound, "ratio": self.ratio, "met": self.met}
+        more |= {"to_peer": self.to_peer} if self.peer is not None else {}
         return dataclasses.asdict(self) | more
 
     def cells(self) -> list[str]:
@@ -69,7 +77,9 @@ class Figure:
             _shown(self.value, self.unit),
             f"{_shown(low)} to {_shown(high)}" if self.extremes else "",
             _shown(self.base, self.unit),
-            "" if self.ratio is None else f"{self.ratio:.2f}",
+            _ratio(self.ratio),
+            _shown(self.peer, self.unit),
+            _ratio(self.to_peer),
             bound,
             {None: "", True: "yes", False: "**no**"}[self.met],
             self.note,
@@ -82,13 +92,23 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(found) if found else float("inf")
 
 
-def table(figures: Iterable[Figure], base: str = "floor") -> str:
-    """The figures as Markdown in columns. `base` says what they are compared with."""
-    heads = ["figure", "n", "median", "range", base, "ratio", "target", "met", "note"]
+# The columns of the document, besides the one with what the figures are compared with.
+DOCUMENT = {"figure", "median", "ratio", "other", "to other", "target"}
+
+
+def table(figures: Iterable[Figure], base: str = "floor", only: Iterable[str] = ()) -> str:
+    """The figures as Markdown in columns. `base` says what they are compared with.
+
+    With `only`, just these columns and `base` are shown.
+    """
+    heads = ["figure", "n", "median", "range", base, "ratio", "other", "to other"]
+    heads += ["target", "met", "note"]
     rows = [heads, *(figure.cells() for figure in figures)]
-    used = [place for place in range(len(heads)) if any(row[place] for row in rows[1:])]
+    shown = {*only, base} if only else {*heads}
+    places = [place for place, head in enumerate(heads) if head in shown]
+    used = [place for place in places if any(row[place] for row in rows[1:])]
     widths = {place: max(3, *(len(row[place]) for row in rows)) for place in used}
-    right = {heads.index(name) for name in ("n", "median", base, "ratio")}
+    right = {heads.index(name) for name in ("n", "median", base, "ratio", "other", "to other")}
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -99,6 +119,10 @@ def table(figures: Iterable[Figure], base: str = "floor") -> str:
 
     rules = ["-" * (widths[p] - 1) + ":" if p in right else "-" * widths[p] for p in used]
     return "\n".join([line(padded(heads)), line(rules), *(line(padded(r)) for r in rows[1:])])
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _shown(value: float | None, unit: str = "") -> str:

@@ -6,8 +6,9 @@ import concurrent.futures
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from support.servers import free_ports, loopback_ip
 from benchmarks.agents import HOST, agent
 from benchmarks.figure import Figure, median
 from benchmarks.http_client import Client, request
+from benchmarks.meters import Meter
 from benchmarks.minimal_agent import EVENTS
 from benchmarks.readers import READERS
 from benchmarks.registries import running
@@ -68,8 +70,33 @@ def docker() -> Iterator[Dockerd]:
             engine.remove()
 
 
-def burst(scheme: str, n: int) -> Iterator[Figure]:
+@dataclass(frozen=True)
+class Burst:
+    """The result of a burst: services missing and stale, and milliseconds after their events."""
+
+    missing: int
+    stale: int
+    last: float
+    every: Sequence[float]
+
+
+def burst(scheme: str, n: int, peer: str = "") -> Iterator[Figure]:
     """`n` containers. `THREADS` threads start all of them, and then kill all of them."""
+    own = _burst(scheme, n, "")
+    theirs = _burst(scheme, n, peer) if peer else None
+    name = f"burst of {n} containers: {scheme}"
+    for what in ("missing", "stale"):
+        other = getattr(theirs, what) if theirs else None
+        yield Figure(f"{name}, {what}", getattr(own, what), "", 0, peer=other)
+    least, most = min(own.every), max(own.every)
+    yield Figure(
+        f"{name}, last visible after its event", own.last, "ms", 20,
+        peer=theirs.last if theirs else None,
+        note=f"all: median {median(own.every):.3g} ms, {least:.3g} to {most:.3g} ms",
+    )  # fmt: skip
+
+
+def _burst(scheme: str, n: int, peer: str) -> Burst:
     ip = loopback_ip()
     ports = dict(zip((f"b{i}" for i in range(n)), free_ports(ip, n), strict=True))
 
@@ -79,8 +106,10 @@ def burst(scheme: str, n: int) -> Iterator[Figure]:
     with docker() as engine, running(scheme) as registry:
         reader = READERS[scheme](registry)
         events = Events(engine, lambda name, start: reader.expect(key(name), start))
-        with agent(engine.host, "-resync", "0", registry.uri) as process:
-            process.wait_log("published ports are registered")
+        with agent(engine.host, "-resync", "0", registry.uri, peer=peer) as process:
+            if not peer:
+                process.wait_log("published ports are registered")
+            Meter(registry, [process]).wait_quiet()
 
             def run(name: str) -> None:
                 engine.api.run(
@@ -99,9 +128,4 @@ def burst(scheme: str, n: int) -> Iterator[Figure]:
         reader.close()
         events.close()
     took = [(seen[key(name)] - at) / 1e6 for name, at in late.items()]
-    name = f"burst of {n} containers: {scheme}"
-    yield Figure(f"{name}, missing", n - stood, "", 0)
-    yield Figure(f"{name}, stale", stale, "", 0)
-    note = f"all: median {median(took):.3g} ms, {min(took):.3g} to {max(took):.3g} ms"
-    after = (seen[key(last)] - late[last]) / 1e6
-    yield Figure(f"{name}, last visible after its event", after, "ms", 20, note=note)
+    return Burst(n - stood, stale, (seen[key(last)] - late[last]) / 1e6, took)

@@ -6,6 +6,7 @@ Nothing here looks at a duration. A small run shows that the rows still measure 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 from support.proxy import Request
 from support.servers import program
 
-from benchmarks import fleet, herd, paper, scale
+from benchmarks import fleet, herd, paper, peers, scale
 from benchmarks.__main__ import PEER_ROWS, ROWS
 from benchmarks.agents import Host, Peer
-from benchmarks.figure import Figure, median, table
+from benchmarks.figure import DOCUMENT, Figure, median, table
 from benchmarks.foreign import SEEDERS, SERVICES, entries, parts
 from benchmarks.meters import Usage
 from benchmarks.registries import running
@@ -55,6 +56,13 @@ def test_a_table_has_even_columns_and_no_empty_one() -> None:
     assert "alone" in lines[0]
     assert "target" not in lines[0]
     assert "12,345 s" in lines[3]
+
+
+def test_a_table_beside_another_registrator() -> None:
+    text = table([Figure("a", 3.0, "s", base=2.0, peer=6.0, n=5, note="why")], only=DOCUMENT)
+    heads, _, cells = ([each.strip() for each in row.split("|")[1:-1]] for row in text.splitlines())
+    assert heads == ["figure", "median", "floor", "ratio", "other", "to other"]
+    assert cells == ["a", "3 s", "2 s", "1.50", "6 s", "0.50"]
 
 
 def test_a_figure_as_json() -> None:
@@ -113,7 +121,7 @@ def test_the_words_of_a_peer(tmp_path: Path) -> None:
 def test_every_group_of_rows_is_known() -> None:
     assert {f"foreign-{scheme}" for scheme in SEEDERS} <= ROWS.keys()
     assert {f"fleet-{scheme}" for scheme in paper.COSTS} <= ROWS.keys()
-    assert PEER_ROWS.keys() == {"events", "cold", "idle"}
+    assert PEER_ROWS.keys() - {"cold"} <= ROWS.keys()
 
 
 @pytest.mark.parametrize(
@@ -172,3 +180,28 @@ def test_a_small_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {figure.row: figure for figure in fleet.rows("etcd", 2, 0.1)}
     assert figures["etcd, 2 agents, all restarted: requests"].value >= 2
     assert figures["etcd, 2 agents, after a wipe: requests"].value >= 2 * 2
+
+
+def test_a_small_run_beside_another_registrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is the agent itself."""
+    program("java")
+    monkeypatch.setattr(peers, "RESYNC", 1)
+    monkeypatch.setattr(peers, "QUIET", 0.1)
+    peer = f"{sys.executable} -m registrator"
+    figures = [*peers.idle("zookeeper", 3, 1, peer), *peers.storm("zookeeper", 3, 1, peer)]
+    assert [figure.row.partition(":")[0] for figure in figures] == [
+        "processor time an hour, 3 containers idle",
+        "a resync, processor time, 3 containers idle",
+        "a resync, the registry's processor time, 3 containers idle",
+        "a resync, requests, 3 containers idle",
+        "a resync, received, 3 containers idle",
+        "3 starts within 50 ms, missing",
+        "3 starts within 50 ms, all visible",
+    ]
+    assert all(figure.peer is not None for figure in figures)
+    assert (figures[5].value, figures[5].peer) == (0, 0)
+
+
+def test_an_idle_hour_has_its_resyncs() -> None:
+    found = peers.Idle(second=Usage(seconds=1, agent=0.001), resync=Usage(agent=0.1))
+    assert found.hour == pytest.approx(3.6 + 6)
