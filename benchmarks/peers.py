@@ -26,7 +26,7 @@ from benchmarks.simulated import SimEngine, simulated
 # Seconds between two resyncs of a measured registrator, and between those of a usual one.
 RESYNC, USUAL = 20, 60
 # Seconds in which nothing happens.
-QUIET = 5.0
+QUIET = 10.0
 DEADLINE = 120.0
 LEAST, MOST = 0.01, 0.5
 
