@@ -15,6 +15,7 @@ from compatibility.recipes.go import Go
 from compatibility.recipes.maven import Maven
 from compatibility.recipes.node import Node
 from compatibility.recipes.python import Environment, Python, oldest
+from compatibility.recipes.traefik import LEGO, TRAEFIK, Traefik
 from compatibility.suites import Suite
 
 
@@ -244,6 +245,18 @@ VERSIONS = (
                 # The module has a number of its own.
                 {"github.com/prometheus/common/version.Version": "3.16.0"},
                 ("remove_all_sd", "enable_consul_sd"),
+            ),
+        ),
+    ),
+    Version(
+        "traefik-3.7.13",
+        "traefik version",
+        (_reader("traefik"),),
+        (
+            Traefik(
+                (f"{TRAEFIK}@v3.7.13", f"{LEGO}@v5.4.1"),
+                {"traefik": f"{TRAEFIK}/cmd/traefik"},
+                {f"{TRAEFIK}/pkg/version.Version": "3.7.13"},
             ),
         ),
     ),

@@ -13,7 +13,8 @@ def block(section: str, language: str, page: str = "readers.md") -> str:
     """The one block of a language in a section."""
     heading = re.escape(f"## {section}\n")
     (text,) = re.findall(rf"^{heading}(.*?)(?=^## |\Z)", (DOCS / page).read_text(), re.M | re.S)
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    (found,) = (shown for name, shown in blocks if name == language)
     return str(found)
 
 

@@ -141,10 +141,14 @@ class Watch:
 
 
 class Scene:
-    """A service on an engine, whose instances an agent registers."""
+    """A service on an engine, whose instances an agent registers.
+
+    `variables` are set in the instances' environments.
+    """
 
     def __init__(self, engine: Dockerd, run_agent: Callable[..., Agent]) -> None:
         self.engine = engine
+        self.variables: dict[str, str] = {}
         self._run_agent = run_agent
         self._ports: list[int] = []
         self._next = FIRST_PORT
@@ -223,6 +227,6 @@ class Scene:
             self.engine.api.run(
                 f"{SERVICE}{port}",
                 ports={"80/tcp": port},
-                env={"SERVICE_NAME": SERVICE, "ADDRESS": address},
+                env={"SERVICE_NAME": SERVICE, "ADDRESS": address, **self.variables},
                 command=COMMAND,
             )
