@@ -136,6 +136,14 @@ def agent_at_work(host: Host) -> None:
     run_agent(host)
 
 
+def agent_that_logs_all_in_json(host: Host) -> None:
+    """Beside a container called web."""
+    serve_consul(host)
+    run_agent(host, "-log-format=json", "-log-level=debug")
+    host.run("docker", "run", "-d", "-P", "--name=web", "-e", "SERVICE_NAME=web", "nginx:1.22")
+    until(lambda: names(host) == {"web"}, lambda: str(held(host)))
+
+
 # --- README ---
 
 
@@ -406,7 +414,7 @@ SETTINGS = {
     "README.md": Setting(consul_and_web, web_by_both_forms),
     "docs/deploy.md": Setting(wheels_and_certificates, started_by_the_unit),
     "docs/readers.md": Setting(agent_at_work),
-    "docs/run.md": Setting(agent_at_work, the_host_has_left),
+    "docs/run.md": Setting(agent_that_logs_all_in_json, the_host_has_left),
     "docs/seeing.md": Setting(agent_and_a_container_called_web),
     "docs/services.md": Setting(agent_of_web01, as_the_table_and_the_comments_say),
     "docs/troubleshooting.md": Setting(stale_entries, no_entry_left, blanks=STALE),
