@@ -64,7 +64,11 @@ def test_an_image_with_a_port_that_is_none(
     loaded = image_with(
         "evil", busybox_layer(), Cmd=command, ExposedPorts={"²/tcp": {}, "81/tcp": {}}
     )
-    api.request("POST", "/images/load", tar=loaded)
+    answer = api.request("POST", "/images/load", tar=loaded)
+    # The classic store of engine 29 takes no such image, so none of its containers can come.
+    if "error" in answer:
+        assert answer["error"].startswith("invalid port")
+        return
     api.run("calm", publish_all=True)
     run = agent(*WORDS, f"file://{file}")
     expect(file, run, "h:calm:80")
