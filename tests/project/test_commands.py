@@ -46,6 +46,7 @@ NOT_RUN = {
     "make faults SEEDS=200 REGISTRY=etcd": "takes 20 minutes",
     "make faults SEEDS=1 FIRST=17 REGISTRY=etcd": "takes over a minute; the same as above",
     "make soak MINUTES=60 REGISTRY=zookeeper": "takes an hour",
+    "make watched MINUTES=60": "takes an hour",
     "make setup": "it made the environment that this runs in",
     "make check": "it runs the linters and `make unit`; this suite contains both",
     "make unit": "its tests are a part of this suite",
