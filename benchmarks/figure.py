@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Figure:
 
     @property
     def to_peer(self) -> float | None:
-        """The value as a multiple of the peer's."""
-        return self.value / self.peer if self.peer else None
+        """The value as a multiple of the peer's. None if the peer did not get there."""
+        return self.value / self.peer if self.peer and math.isfinite(self.peer) else None
 
     def as_json(self) -> dict[str, object]:
         """All fields, with the bound, the ratio and whether the target is met."""
@@ -128,5 +129,7 @@ def _ratio(value: float | None) -> str:
 def _shown(value: float | None, unit: str = "") -> str:
     if value is None:
         return ""
+    if math.isinf(value):
+        return "never"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{text} {unit}".rstrip()

@@ -27,7 +27,8 @@ from benchmarks.simulated import SimEngine, simulated
 RESYNC, USUAL = 20, 60
 # Seconds in which nothing happens.
 QUIET = 10.0
-DEADLINE = 120.0
+# Seconds without a new service, after which the rest does not come any more.
+STALL = 30.0
 LEAST, MOST = 0.01, 0.5
 
 
@@ -49,14 +50,18 @@ def cold(scheme: str, n: int, repeats: int, peer: str) -> Iterator[Figure]:
 def stand(registry: Registry, wanted: int, process: Agent) -> tuple[float, int]:
     """Wait until `wanted` services stand. Returns the moment (of `time.time`) and the number.
 
+    The moment is infinite if some are still missing after `STALL` seconds without a new one.
     Constant requests would slow the registry down. So each wait is half of the time that is left
     at the present rate.
     """
-    began = time.time()
+    began = last = time.time()
+    stood = 0
     while (found := registry.count()) < wanted:
         now = time.time()
-        if now > began + DEADLINE or not process.running:
-            break
+        if found > stood:
+            stood, last = found, now
+        if now > last + STALL or not process.running:
+            return float("inf"), found
         left = (now - began) * (wanted - found) / found if found else LEAST
         time.sleep(min(MOST, max(LEAST, left / 2)))
     return time.time(), found

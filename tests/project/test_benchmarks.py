@@ -63,6 +63,7 @@ def test_a_table_beside_another_registrator() -> None:
     heads, _, cells = ([each.strip() for each in row.split("|")[1:-1]] for row in text.splitlines())
     assert heads == ["figure", "median", "floor", "ratio", "other", "to other"]
     assert cells == ["a", "3 s", "2 s", "1.50", "6 s", "0.50"]
+    assert "| never |" in table([Figure("a", 3.0, "s", peer=float("inf"))], only=DOCUMENT)
 
 
 def test_a_figure_as_json() -> None:
