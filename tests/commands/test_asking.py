@@ -331,7 +331,7 @@ def test_the_lines_of_a_watch_stand_below_each_other_and_name_their_agent(
     assert [line.split()[3:5] for line in lines[4:6]] == [["gone", "a"], ["gone", "b"]]
 
     lines = watched([board(), board(web)], [board(), board(long)])
-    assert [line for line in lines if "No container" in line] == [
+    assert sorted(line for line in lines if "No container" in line) == [
         "web01[1]: No container offers a service", "web01[2]: No container offers a service",
     ]  # fmt: skip
     assert sorted(line.split()[:3] for line in lines if line.startswith("+")) == [

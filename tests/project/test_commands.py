@@ -41,6 +41,7 @@ NOT_RUN = {
     "make compatibility": "downloads each version of each registry, and takes half an hour",
     "make compatibility ONLY=etcd-3.6.8": "the same for one version",
     "make compatibility ONLY=etcd": "the same for all versions of one registry",
+    "make compatibility ONLY='etcd-3.6.8 --suite contract'": "the same for one suite",
     "docker exec -it registrator registrator watch": "does not end; test_seeing runs it",
     "make faults": "takes hours; test_faults runs a part of it",
     "make faults SEEDS=200 REGISTRY=etcd": "takes 20 minutes",

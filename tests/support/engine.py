@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from support import engine_cleanup
@@ -50,6 +50,10 @@ class Dockerd(Server):
         """The engine's network, and its address there."""
         made = Namespace()
         return made, made.inner
+
+    def environment(self) -> Mapping[str, str]:
+        """A containerd that the engine ends for its silence writes its stacks to TMPDIR."""
+        return {**os.environ, "TMPDIR": str(self.folder)}
 
     def command(self) -> list[str]:
         return [*self.network.command, *self.words(), *NO_PACKET_FILTER]

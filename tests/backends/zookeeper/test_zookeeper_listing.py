@@ -173,7 +173,7 @@ def test_what_others_have_adds_nothing_to_a_start_or_a_resync(
         successor = meter.of(lambda: reconcile(again, *own))  # noqa: B023
         costs.append((start, resync, successor))
     for few, many in zip(*costs, strict=True):
-        assert few[0] == many[0], "requests"
+        assert abs(few[0] - many[0]) <= 1, "requests, but for a ping of the session"
         assert abs(few[1] - many[1]) < 100, "bytes"
 
 
