@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,35 +158,57 @@ def both_have(consul: Consul, tags: list[str]) -> bool:
     return bool(here and there) and here["Tags"] == there["Tags"] == tags
 
 
+@pytest.fixture
+def client(consul: Consul, tmp_path: Path) -> Iterator[Consul]:
+    """A Consul agent beside a server, as on most hosts.
+
+    A server that starts may compare itself before it has read all of its catalog. Then it writes
+    its own tags over those of others. Without an agent of ours, Consul 1.8.7 did so at 3 of 100
+    starts.
+    """
+    made = Consul(tmp_path / "client", name="client", servers=0, join=[consul.serf_address])
+    made.start()
+    yield made
+    made.stop()
+    made.remove()
+
+
+@pytest.fixture
+def watched_client(client: Consul) -> Iterator[RecordingHTTPProxy]:
+    made = RecordingHTTPProxy(client.address)
+    yield made
+    made.close()
+
+
 def test_tags_of_another_tool_stay(
-    clean_engine: Dockerd, consul: Consul, watched: RecordingHTTPProxy, agent: RunAgent
+    clean_engine: Dockerd, client: Consul, watched_client: RecordingHTTPProxy, agent: RunAgent
 ) -> None:
-    api = clean_engine.api
+    api, watched = clean_engine.api, watched_client
     api.run("web", publish_all=True, env=SHARED)
     run = agent(*words(watched))
-    until(lambda: both_have(consul, ["own"]), "its own tags")
-    tag(consul)
+    until(lambda: both_have(client, ["own"]), "its own tags")
+    tag(client)
     run = writes_nothing(watched, run, lambda: agent(*words(watched)))
-    # A Consul agent compares itself with the catalog at its start, but not always when it is busy.
-    for _ in range(3):
-        consul.restart()
-        with contextlib.suppress(AssertionError):
-            until(lambda: both_have(consul, THEIRS), "the tags to be taken over", deadline=30)
-            break
-    assert both_have(consul, THEIRS)
+    # A Consul agent compares itself with the catalog at its start, and then each minute.
+    client.kill()
+    client.start()
+    until(
+        lambda: both_have(client, THEIRS),
+        lambda: f"{stands(client)} to have the tags of {in_catalog(client)}",
+    )
     run = writes_nothing(watched, run, lambda: agent(*words(watched)))
     # Something else changes: the address, by an option, and a check, which the entry lost.
     run.kill()
     run = agent(*words(watched, ip="127.10.0.2"))
-    until(lambda: stands(consul)["Address"] == "127.10.0.2", "the other address")
-    until(lambda: in_catalog(consul)["Address"] == "127.10.0.2", "the other address")
-    assert both_have(consul, THEIRS)
+    until(lambda: stands(client)["Address"] == "127.10.0.2", "the other address")
+    until(lambda: in_catalog(client)["Address"] == "127.10.0.2", "the other address")
+    assert both_have(client, THEIRS)
     # The container's own tags change, while no agent runs.
     run.kill()
     api.remove("web")
     api.run("web", publish_all=True, env=SHARED | {"SERVICE_TAGS": "new"})
     agent(*words(watched, ip="127.10.0.2"))
-    until(lambda: both_have(consul, ["new"]), "its own new tags")
+    until(lambda: both_have(client, ["new"]), "its own new tags")
 
 
 def test_without_the_key_tags_of_another_tool_go(
