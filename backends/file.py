@@ -47,7 +47,7 @@ Groups = list[Group]
 
 
 class _Unreadable(Unavailable):
-    """The file is no list of groups; `why` tells. `fresh` means that it changed just now."""
+    """The file is no list of groups. `why` tells. `fresh` means that it changed just now."""
 
     def __init__(self, path: Path, why: str, fresh: bool) -> None:
         super().__init__(

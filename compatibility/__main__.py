@@ -18,7 +18,7 @@ from compatibility.versions import VERSIONS, Version, obtain
 
 
 def main() -> int:
-    """Parse the command line and run; returns the exit status."""
+    """Parse the command line and run. Returns the exit status."""
     parser = argparse.ArgumentParser("compatibility", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="VERSION", help="as etcd-3.6.8, or all of etcd")
     parser.add_argument(
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def choose(names: Iterable[str]) -> list[Version]:
-    """The versions with these names or beginnings of names, all for none; raises `LookupError`."""
+    """The versions with these names or beginnings of names, all for none. Raises `LookupError`."""
     chosen: list[Version] = []
     for name in names:
         found = [each for each in VERSIONS if f"{each.name}-.".startswith((f"{name}-", f"{name}."))]
@@ -59,7 +59,7 @@ def choose(names: Iterable[str]) -> list[Version]:
 def run(
     version: Version, only: list[str], *, make_only: bool = False
 ) -> Iterator[tuple[document.Row, bool]]:
-    """Make a version and run its suites; yields a row for each, and whether all was well."""
+    """Make a version and run its suites. Yields a row for each, and whether all was well."""
     today = datetime.date.today().isoformat()
     say(f"{version.name}: making it")
     try:

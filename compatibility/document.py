@@ -15,7 +15,7 @@ HEAD = ("version", "number", "suite", "result", "time", "date")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, as it is shown; `version` is the name in the table of versions."""
+    """A line of the table, as it is shown. `version` is the name in the table of versions."""
 
     version: str
     number: str

@@ -16,7 +16,7 @@ TIMEOUT = 7200.0
 
 
 class Unavailable(Exception):
-    """A version cannot be had on this machine; the text says what is missing."""
+    """A version cannot be had on this machine. The text says what is missing."""
 
 
 class Recipe:
@@ -35,7 +35,7 @@ class Recipe:
 
 
 def make(recipes: Sequence[Recipe], folder: Path) -> Mapping[str, str]:
-    """Make all `recipes` in `folder` unless that is done; returns the environment to use them.
+    """Make all `recipes` in `folder` unless that is done. Returns the environment to use them.
 
     The environment has ``folder/bin`` first on PATH. Raises `Unavailable`.
     """
@@ -54,7 +54,7 @@ def make(recipes: Sequence[Recipe], folder: Path) -> Mapping[str, str]:
 
 
 def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> str:
-    """Run a command of a recipe in `folder`; returns what it prints. Raises `Unavailable`."""
+    """Run a command of a recipe in `folder`. Returns what it prints. Raises `Unavailable`."""
     if not shutil.which(command[0]):
         raise Unavailable(f"there is no program {command[0]}")
     try:

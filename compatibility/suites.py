@@ -20,7 +20,7 @@ TIMEOUT = 7200.0
 
 @dataclass(frozen=True)
 class Suite:
-    """A part of the tests; `arguments` are pytest's, `variables` those that the tests read."""
+    """A part of the tests. `arguments` are pytest's, `variables` those that the tests read."""
 
     name: str
     arguments: tuple[str, ...]
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def run(suite: Suite, name: str, environment: Mapping[str, str]) -> tuple[Outcome, Path]:
-    """Run a suite with the programs of `environment`; returns its outcome and its log.
+    """Run a suite with the programs of `environment`. Returns its outcome and its log.
 
     `name` is the version's. A suite that pytest cannot run, or that takes too long, has an outcome
     without any test.
@@ -80,7 +80,7 @@ def run(suite: Suite, name: str, environment: Mapping[str, str]) -> tuple[Outcom
 
 
 def read_results(text: str, seconds: float) -> Outcome:
-    """The outcome in pytest's JUnit file; a test with an error counts as failed."""
+    """The outcome in pytest's JUnit file. A test with an error counts as failed."""
     passed, skipped = 0, 0
     failures: list[str] = []
     for case in ElementTree.fromstring(text).iter("testcase"):

@@ -35,7 +35,7 @@ class Version:
 
 
 def obtain(version: Version) -> tuple[Mapping[str, str], str]:
-    """Make a version; returns the environment to use it and its full number.
+    """Make a version. Returns the environment to use it and its full number.
 
     Raises `Unavailable`, also where another version was got than the one wanted.
     """
@@ -51,7 +51,7 @@ def obtain(version: Version) -> tuple[Mapping[str, str], str]:
 
 
 def _suites(kinds: str, *folders: str) -> tuple[Suite, ...]:
-    """The suites of a registry; `kinds` selects its rows of the suites that all have in common."""
+    """The suites of a registry. `kinds` selects its rows of the suites that all have in common."""
     return (
         Suite("contract", ("tests/contract", "-k", kinds)),
         Suite("backend", folders),
@@ -130,7 +130,7 @@ def _zookeeper(number: str, *recipes: Recipe) -> Version:
 
 
 def _docker(number: str, recipe: Recipe, *recipes: Recipe, store: str = "containerd") -> Version:
-    """An engine; `store` is the image store that it does not use by default."""
+    """An engine. `store` is the image store that it does not use by default."""
     files = ("tests/engine", "tests/engine/with_image_store.py", "tests/test_end_to_end.py")
     other = Suite(f"{store}-store", (*files, "-k", "not podman"), {IMAGE_STORE: store})
     suites = (*DOCKER, other)
@@ -175,10 +175,10 @@ def _node(package: str, number: str) -> Version:
     return Version(f"{package}-{number}", shows, (_reader("node"),), (recipe,))
 
 
-# The class path that the tests run ZooKeeper with; Debian's when it is not set.
+# The class path that the tests run ZooKeeper with. Debian's when it is not set.
 JARS = "TEST_ZOOKEEPER_JARS"
 
-# The image store that the tests' engines use; the engine's default one when it is not set.
+# The image store that the tests' engines use. The engine's default one when it is not set.
 IMAGE_STORE = "TEST_IMAGE_STORE"
 
 MOBY = "github.com/moby/moby/v2"

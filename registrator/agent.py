@@ -92,7 +92,7 @@ class Agent:
         self._inbox = Inbox((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def run(self) -> int:
-        """Run until a signal or a failure; returns the exit code."""
+        """Run until a signal or a failure. Returns the exit code."""
         threading.excepthook = lambda died: self._end_by_bug(died.exc_value)
         log.info("registrator %s for %s", __version__, ", ".join(map(str, self._config.uris)))
         tell_ready(self._environ)

@@ -2,7 +2,7 @@
 
 A mutant changes an operator, a number, a condition or a call's effect in one module. The module's
 own unit tests run on it. A mutant that no test notices shows a rule that no test holds. Run by
-``make mutants``; ``make mutants MODULE=sync/plan`` takes one module.
+``make mutants`` takes all modules. ``make mutants MODULE=sync/plan`` takes one.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _run_tests(tests: list[str], limit: float) -> None:
 
 
 def run(module: str, tree: Path) -> tuple[int, int]:
-    """Test all mutants of a module; returns how many were killed of how many."""
+    """Test all mutants of a module. Returns how many were killed of how many."""
     file = tree / "registrator" / f"{module}.py"
     source, tests = file.read_text(), MODULES[module]
     began = time.monotonic()
@@ -204,7 +204,7 @@ def run(module: str, tree: Path) -> tuple[int, int]:
 
 
 def main() -> int:
-    """Run the modules that are given, or all; prints the score of each."""
+    """Run the modules that are given, or all. Prints the score of each."""
     chosen = sys.argv[1:] or list(MODULES)
     importlib.import_module("docker")
     # Each run has the same examples, so each score is the same.

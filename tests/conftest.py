@@ -1,4 +1,4 @@
-"""Real servers and agents as fixtures; a part that is missing skips what needs it."""
+"""Real servers and agents as fixtures. A part that is missing skips what needs it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
 
 @pytest.fixture
 def clean_engine(engine: Dockerd) -> Iterator[Dockerd]:
-    """The shared engine; afterwards it runs, and has neither containers nor networks."""
+    """The shared engine. Afterwards it runs, and has neither containers nor networks."""
     yield engine
     if engine.running:
         engine.thaw()
@@ -127,7 +127,7 @@ def shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
 
 @pytest.fixture
 def consul(shared_consul: Consul) -> Iterator[Consul]:
-    """A server, shared by the whole run, as the next two are; it runs and is empty afterwards."""
+    """A server, shared by the whole run, as the next two are. It runs and is empty afterwards."""
     yield shared_consul
     if not shared_consul.running:
         shared_consul.start()

@@ -1,4 +1,4 @@
-"""A bug in any thread ends the whole agent, in time; an expected failure never does."""
+"""A bug in any thread ends the whole agent, in time. An expected failure never does."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class FaultyAgent(Agent):
 
 @pytest.fixture
 def faulty(clean_engine: Dockerd, tmp_path: Path) -> Iterator[Callable[..., FaultyAgent]]:
-    """Starts one; its engine is the shared one where no other is given."""
+    """Starts one. Its engine is the shared one where no other is given."""
     with ExitStack() as ends:
 
         def start(

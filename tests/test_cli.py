@@ -29,7 +29,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The configurations that the agent was run with; it ends with exit code 7."""
+    """The configurations that the agent was run with. It ends with exit code 7."""
     configs: list[Config] = []
 
     def run(config: Config) -> int:
@@ -41,7 +41,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """Run the command in this process; gives its exit code."""
+    """Run the command in this process. Gives its exit code."""
     monkeypatch.setattr(sys, "argv", ["registrator", *words])
     with pytest.raises(SystemExit) as caught:
         main()
@@ -336,7 +336,7 @@ def test_help_needs_neither_docker_nor_a_registry() -> None:
 
 
 def test_what_guesses_encodings_is_not_loaded() -> None:
-    """It would take a tenth of the memory; what else wants it still finds it."""
+    """It would take a tenth of the memory. What else wants it still finds it."""
     command = [sys.executable, "-W", "error", "-X", "importtime", "-m", "registrator", CONSUL]
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=os.environ | {"DOCKER_HOST": "x"}

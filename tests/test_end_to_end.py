@@ -78,7 +78,7 @@ def test_containers_come_and_go(clean_engine: Dockerd, consul: Consul, agent: Ru
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_burst(attempt: int, clean_engine: Dockerd, consul: Consul, agent: RunAgent) -> None:
-    """100 containers by 8 threads: none missing; all killed: none stale."""
+    """100 containers by 8 threads: none missing. All killed: none stale."""
     agent(*words(uri(consul)))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda n: clean_engine.api.run(f"b{n}", publish_all=True), range(100)))

@@ -33,7 +33,7 @@ def registry(consul: Consul, etcd: Etcd) -> Iterator[Registries]:
 
 
 class Registries:
-    """Consul behind a proxy that counts, and a prefix of etcd; `uris` are the agent's words."""
+    """Consul behind a proxy that counts, and a prefix of etcd. `uris` are the agent's words."""
 
     count = 0
 

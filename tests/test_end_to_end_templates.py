@@ -75,7 +75,7 @@ def test_tags_in_use_after_a_change_and_after_a_restart(
 
 
 def writes_nothing(proxy: RecordingHTTPProxy) -> None:
-    """Wait for five more listings; nothing is written meanwhile."""
+    """Wait for five more listings. Nothing is written meanwhile."""
 
     def listings() -> int:
         return sum("agent/services" in request.path for request in proxy.requests)

@@ -110,7 +110,7 @@ def stopping(engine: Dockerd, *containers: str) -> Iterator[None]:
 def test_an_entry_goes_while_the_application_still_serves(
     clean_engine: Dockerd, consul: Consul, etcd: Etcd, agent: RunAgent
 ) -> None:
-    """In two registries, by SIGTERM and by another stop signal; resyncs change nothing."""
+    """In two registries, by SIGTERM and by another stop signal. Resyncs change nothing."""
     engine = clean_engine
     run(engine, "term")
     run(engine, "quit", stop_signal="SIGQUIT")

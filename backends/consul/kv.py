@@ -185,7 +185,7 @@ class ConsulKVBackend:
             self._wake_soon()
 
     def close(self) -> None:
-        """Close the connection; Consul deletes the session's keys when its TTL has passed."""
+        """Close the connection. Consul deletes the session's keys when its TTL has passed."""
         self._session.forget()
         self._servers.close()
 

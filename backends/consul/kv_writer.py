@@ -216,7 +216,7 @@ class Writer:
         return bool(why)
 
     def _obstacle(self, write: Write, now: Stored, before: Stored | None) -> str:
-        """Why a key must not be touched; empty if it may be. The plan knows it as `before`."""
+        """Why a key must not be touched. Empty if it may be. The plan knows it as `before`."""
         actual = self._look(write.key, now)
         same = before is not None and (before.value, before.flags) == (now.value, now.flags)
         if actual.mark is Mark.OURS or (same and actual.mark is not Mark.OTHERS):

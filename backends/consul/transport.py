@@ -208,7 +208,7 @@ class Client:
             raise NoAnswer(f"{self.endpoint}: {why}") from error
 
     def _why(self, error: Exception) -> str | None:
-        """Why an exchange failed; None if the connection was cut."""
+        """Why an exchange failed. None if the connection was cut."""
         errors = urllib3.exceptions
         if isinstance(error, errors.NewConnectionError):
             cause = error.__cause__

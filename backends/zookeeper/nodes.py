@@ -123,7 +123,7 @@ def _weigh(item: tuple[str, Entry | None]) -> int:
 
 
 def failure(answer: Any) -> Exception | None:
-    """The error that made a transaction fail; None if it succeeded."""
+    """The error that made a transaction fail. None if it succeeded."""
     if isinstance(answer, Exception):
         return answer
     found = [result for result in answer if isinstance(result, Exception)]

@@ -16,7 +16,7 @@ from compatibility.recipes.debian import Debian
 
 @dataclass(frozen=True)
 class Python(Debian):
-    """A virtual environment of the suite's Python; the suites run in it.
+    """A virtual environment of the suite's Python. The suites run in it.
 
     The one program is the interpreter.
     """

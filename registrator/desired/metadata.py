@@ -43,7 +43,7 @@ class Settings(dict[str, Setting]):
     """The metadata of one port, by key in lower case without prefix and port number."""
 
     def text(self, key: str) -> str:
-        """The value without blanks around it; empty if it is not set."""
+        """The value without blanks around it. Empty if it is not set."""
         return self[key].value.strip() if key in self else ""
 
 

@@ -24,7 +24,7 @@ class Doubt:
         self._until = math.inf
 
     def until(self, known: Set[str], listed: Set[str], now: float) -> float:
-        """When to list again before what is missing counts as gone; infinite without a doubt.
+        """When to list again before what is missing counts as gone. Infinite without a doubt.
 
         `known` are the containers that run as far as events told.
         """

@@ -204,7 +204,7 @@ def _main_network(found: Mapping[str, Any], mode: str) -> str:
 def _ports(answer: Mapping[str, Any]) -> tuple[tuple[Port, ...], str]:
     """Every port: one for each binding, or one without a host port if there is no binding.
 
-    The second value says which ports cannot be read; it is empty if all can.
+    The second value says which ports cannot be read. It is empty if all can.
     """
     bound = (answer.get("NetworkSettings") or {}).get("Ports") or {}
     exposed = (answer.get("Config") or {}).get("ExposedPorts") or {}

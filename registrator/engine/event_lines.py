@@ -66,7 +66,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _time(event: Mapping[str, Any]) -> int:
-    """When it happened, in ns; 0 if that is not told."""
+    """When it happened, in ns. 0 if that is not told."""
     for key, unit in (("timeNano", 1), ("time", 10**9)):
         told = event.get(key)
         if type(told) is int and 0 < told * unit <= _LAST_TIME:

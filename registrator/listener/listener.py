@@ -70,7 +70,7 @@ class Listener:
         self._selector.register(self._wake, selectors.EVENT_READ, lambda: None)
         self._doors: list[Door] = []
         self._site: Site | None = None
-        self._open_at = 0.0  # when to try to open the address of -http; 0: now
+        self._open_at = 0.0  # when to try to open the address of -http, 0 is now
         self._failed = False
         self.name = private_name()
 

@@ -34,7 +34,7 @@ class Report(Generic[R]):
     """The row and the counters of one thing, and the log lines about its outages.
 
     An outage is a series of failures. The log tells the first failure, every tenth, and the
-    recovery. A counter starts at 0 and only grows; its key is its name and the values of its
+    recovery. A counter starts at 0 and only grows. Its key is its name and the values of its
     labels.
     """
 

@@ -9,7 +9,7 @@
                 container's own), text ("published ports at 192.0.2.10")
     summary     verdict (one sentence), well (whether nothing needs attention), attention (how many
                 things do: ports, registries, the engine), containers, services, and
-                ports (how many have each outcome; all outcomes are there)
+                ports (how many have each outcome, with all outcomes)
     outcomes    by name: text (what it means), remedy (what to do), attention (whether it needs any)
     engine      state ("starting", "up" or "down"), address, version, since, error, failures,
                 next_attempt
@@ -24,8 +24,8 @@
                 or its service has no port), outcome, why (the particulars, empty if it is
                 registered), service (null if it has none), and registries
     service     id, name, address, port, tags
-    registries  of a row: state (an outcome) and why for each registry, in the order above; empty
-                without a service
+    registries  of a row: state (an outcome) and why for each registry, in the order above
+                (empty without a service)
 
 An outcome is `registered`, `pending`, or the name of a `Reason` in lower case. A service is
 registered if the registry's realised snapshot holds the very same object, and no problem is known.

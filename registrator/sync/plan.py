@@ -114,7 +114,7 @@ def diff(
     *,
     dangling: Callable[[str], bool],
 ) -> Plan:
-    """Return the plan that turns `actual` into `desired`; both are by key.
+    """Return the plan that turns `actual` into `desired`. Both are by key.
 
     `dangling` says whether the entries that are not desired, and are ours, are to be removed.
     """
@@ -154,7 +154,7 @@ def _differs(found: Actual, entry: Entry) -> bool:
 
 
 def _conflict(found: Actual, service: Service, here: Here) -> str:
-    """Why an entry keeps a service out of its place; empty if it does not."""
+    """Why an entry keeps a service out of its place. Empty if it does not."""
     mark = here.mark(found)
     if mark is Mark.OURS or (mark is Mark.NONE and here.adopts(found, service)):
         return ""
@@ -186,7 +186,7 @@ def written(entry: Entry) -> Actual:
 
 
 def by_key(entries: Iterable[Entry]) -> tuple[Mapping[str, Entry], list[tuple[Entry, Entry]]]:
-    """Give every entry its key; returns the entries by key, and the clashes as (loser, winner).
+    """Give every entry its key. Returns the entries by key, and the clashes as (loser, winner).
 
     If two entries claim one key and one of them has an alternate key, that one takes the
     alternate. Otherwise the later one of `entries` gets the key.

@@ -148,7 +148,7 @@ class Reconciler:
             self._wakeup.set()
 
     def step(self) -> Written:
-        """Do all that is due, once; raises what the backend raises."""
+        """Do all that is due, once. Raises what the backend raises."""
         snapshot = self._latest
         if snapshot is None:
             return Written()
@@ -208,7 +208,7 @@ class Reconciler:
         self._next_listing = now + self._resync * random.uniform(0.9, 1.1)
 
     def _realise(self, snapshot: Snapshot) -> tuple[Written, Mapping[str, Problem]]:
-        """Write what is missing; returns what was written, and the problems by service id."""
+        """Write what is missing. Returns what was written, and the problems by service id."""
         self._entries, found = entries(snapshot, self._entries, self._backend.entry)
         desired, clashes = by_key(self._entries.values())
         if self._is_listing_due():
@@ -282,7 +282,7 @@ class Reconciler:
         return self.report.wrote(registered, removed, drift=drift, seconds=seconds)
 
     def _failed(self, error: Exception) -> float:
-        """Note a failed attempt; returns the seconds to wait before the next one."""
+        """Note a failed attempt. Returns the seconds to wait before the next one."""
         lost = isinstance(error, SessionLost)
         row = self.report.failed(error, lost=lost, moved=getattr(error, "moved", False))
         if not row.last_success and 0 <= self._attempts < row.failures:

@@ -37,7 +37,7 @@ class Stderr(io.TextIOBase):
 
     def __init__(self, lost_line: Callable[[int], str]) -> None:
         self._lost_line = lost_line
-        self._lost = 0  # lines that did not fit; only grows
+        self._lost = 0  # lines that did not fit, only grows
         self._cut = False
         open_standard_files()
         self._outlet, self._inlet = os.pipe()

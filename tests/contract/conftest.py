@@ -19,7 +19,7 @@ from contract.zookeeper import InZooKeeper
 
 
 class Servers:
-    """One real server of a kind, with TLS at a second port; etcd once more with passwords."""
+    """One real server of a kind, with TLS at a second port. Etcd once more with passwords."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -55,7 +55,7 @@ class OverHTTP(Registry):
         yield from json.loads(self.text("kv/?recurse")[0] or "[]")
 
     def counted(self, methods: str) -> int:
-        """Requests by the server's metrics; looking at these counts for none."""
+        """Requests by the server's metrics. Looking at these counts for none."""
         return sum(number for path, number in self._counts(methods) if "metrics" not in path)
 
     def _counts(self, methods: str) -> Iterator[tuple[str, int]]:
@@ -152,7 +152,7 @@ class ConsulAgent(OverHTTP):
 
 
 class ConsulKV(OverHTTP):
-    """``consulkv``: keys in the store; `option` is appended to the URI."""
+    """``consulkv``: keys in the store. `option` is appended to the URI."""
 
     # Each look is due to renew the session.
     leased: Mapping[str, float] = {"ttl": 10, "ttl_refresh": 1}

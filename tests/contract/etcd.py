@@ -25,7 +25,7 @@ ADMIN, AGENT = "root:r00t", "kim:p%40ss%3Aword"
 class InEtcd(Registry):
     """``etcd``, ``etcd-tls`` and ``skydns2``.
 
-    With `user` the server asks for passwords; the user is allowed everything, so that the backend
+    With `user` the server asks for passwords. The user is allowed everything, so that the backend
     alone keeps to its place.
     """
 

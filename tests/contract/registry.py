@@ -25,7 +25,7 @@ HERE = Here(HOST, ADDRESSES, ADDRESSES)
 
 
 def service(number: int = 0, name: str = "web", **changes: Any) -> Service:
-    """A service of this host; `number` tells it from others."""
+    """A service of this host. `number` tells it from others."""
     made = Service(
         id=f"{HOST}:c{number}:80",
         name=name,
@@ -101,7 +101,7 @@ class Registry(ABC):
         """A URI of this place, at the server's address with these addresses before it."""
 
     def make(self, owner: str = OWNER, /, *before: str, **context: Any) -> Backend:
-        """A backend, as the core makes it; closed with the test."""
+        """A backend, as the core makes it. Closed with the test."""
         parsed = parse(self.uri(*before))
         identity = Identity(owner, HOST)
         context.setdefault("timeout", PATIENT)

@@ -77,7 +77,7 @@ def test_certificates_that_end_are_replaced_without_a_restart(
     registry: Registry, servers: Servers, files: dict[str, Path]
 ) -> None:
     def renew(lasts: timedelta) -> float:
-        """Put a new certificate and key in place; returns when they end."""
+        """Put a new certificate and key in place. Returns when they end."""
         cert, key = servers.authority.issue("short", lasts=lasts)
         for name, path in (("cert", cert), ("key", key)):
             shutil.move(path, files[name])

@@ -121,7 +121,7 @@ def test_what_somebody_removes_is_put_back(registry: Registry) -> None:
 
 
 class Watch:
-    """Looks without pause; `empty` counts the looks at which nothing stood."""
+    """Looks without pause. `empty` counts the looks at which nothing stood."""
 
     def __init__(self, read: Callable[[], object]) -> None:
         self.looks = self.empty = 0

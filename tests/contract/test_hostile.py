@@ -1,4 +1,4 @@
-"""Whatever a container sets changes nothing but its own entry; what is legal comes back whole."""
+"""Whatever a container sets changes nothing but its own entry. What is legal comes back whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = [
 
 
 def settle(registry: Registry, backend: Backend, *services: Service) -> int:
-    """Register what can be, hold it to the contract, and remove it; returns how many there were."""
+    """Register what can be, hold it to the contract, and remove it. Returns how many there were."""
     entries, reasons = {}, []
     for each in services:
         try:

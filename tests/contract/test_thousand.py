@@ -10,7 +10,7 @@ from contract.registry import Registry, ours, service
 from registrator.model import Plan
 
 MANY = [service(n, f"web{n % 50}") for n in range(1000)]
-# Seconds of the backend's own time that are aimed at; told, not held to: machines differ.
+# Seconds of the backend's own time that are aimed at. Told, not held to: machines differ.
 AIM = 0.5
 
 

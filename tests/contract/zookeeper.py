@@ -27,7 +27,7 @@ class InZooKeeper(Registry):
 
     leased: Mapping[str, float] = {}
     rewrites = True
-    # Transactions of up to 500 operations; answers to reads come over one connection, pipelined.
+    # Transactions of up to 500 operations. Answers to reads come over one connection, pipelined.
     most_writes, most_reads = 6, 2100
 
     def __init__(

@@ -146,7 +146,7 @@ def labelled(name: str, started_at: int = 0, **labels: str) -> Container:
 
 
 class Shelf:
-    """Containers under the filters of some registries; "" is that of a registry without one."""
+    """Containers under the filters of some registries. "" is that of a registry without one."""
 
     def __init__(self, *filters: str) -> None:
         parsed = tuple(parse_filter(text) if text else Filter() for text in filters)

@@ -838,7 +838,7 @@ class Running:
         assert not self.thread.is_alive()
 
     def until(self, error: str) -> None:
-        """Wait until the engine's row tells this; empty for an engine that answers."""
+        """Wait until the engine's row tells this. Empty for an engine that answers."""
         report = self.board.engine
         until(
             lambda: report.row.last_success and report.row.error == error,

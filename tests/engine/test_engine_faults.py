@@ -56,7 +56,7 @@ def bench(clean_engine: Dockerd, agent: RunAgent, tmp_path: Path) -> Iterator[Be
 
 
 def test_more_events_missed_than_the_engine_keeps(bench: Bench) -> None:
-    """It keeps 256; what happened before those is found by the full listing."""
+    """It keeps 256. What happened before those is found by the full listing."""
     api = bench.engine.api
     api.run("goes", publish_all=True)
     stays = api.run("stays", publish_all=True)
@@ -165,7 +165,7 @@ def test_a_container_that_cannot_be_inspected(agent: RunAgent, tmp_path: Path) -
 def test_a_restart_with_live_restore_writes_nothing(
     consul: Consul, agent: RunAgent, tmp_path: Path
 ) -> None:
-    """The containers go on, and so do their services; a stop takes the socket's file away."""
+    """The containers go on, and so do their services. A stop takes the socket's file away."""
     engine = Dockerd(tmp_path / "engine", live_restore=True)
     proxy = RecordingHTTPProxy(consul.address)
     try:

@@ -23,7 +23,7 @@ ENGINE = Engine("id", "name", "20.10")
 
 
 class Streams:
-    """An engine whose answers are given; a stream is a list of events, or an error at its end."""
+    """An engine whose answers are given. A stream is a list of events, or an error at its end."""
 
     address = "unix:///engine"
 

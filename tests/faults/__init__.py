@@ -1,1 +1,1 @@
-"""Random faults on real clusters and a real engine, by seed; see `campaign` and `schedule`."""
+"""Random faults on real clusters and a real engine, by seed. See `campaign` and `schedule`."""

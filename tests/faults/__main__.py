@@ -1,4 +1,4 @@
-"""Random faults on real clusters; `make faults` and `make soak` run this."""
+"""Random faults on real clusters. `make faults` and `make soak` run this."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Campaign:
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
-        """The resources of the agent's process now; none if it has ended."""
+        """The resources of the agent's process now. None if it has ended."""
         return usage_of(self.agent)
 
     def _play(self, faults: list[Fault]) -> None:
@@ -182,7 +182,7 @@ class Campaign:
         return {"engine": self.engine, "agent": self.agent, "clone": self.clone}
 
     def _heal(self) -> None:
-        """End what still lasts; returns once engine and cluster serve."""
+        """End what still lasts. Returns once engine and cluster serve."""
         self.host.plug()
         self._log.open()
         self._hanging.go_on()

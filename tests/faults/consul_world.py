@@ -30,7 +30,7 @@ TOKENS: Mapping[str, Any] = {
 
 
 class ConsulWorld(World):
-    """Three servers and two client agents; the agent registers with either client."""
+    """Three servers and two client agents. The agent registers with either client."""
 
     name = "consul"
     options = ("-resync", "3")
@@ -62,11 +62,11 @@ class ConsulWorld(World):
         self.write_secret(made["SecretID"])
 
     def _manage(self, method: str, path: str, body: object = None) -> Any:
-        """A call of the API of ACLs, to any server; may fail."""
+        """A call of the API of ACLs, to any server. May fail."""
         return self._ask(method, f"acl/{path}", None if body is None else json.dumps(body).encode())
 
     def _ask(self, method: str, path: str, data: bytes | None = None) -> Any:
-        """A call of any API, to any server; may fail. None says that there is no such thing."""
+        """A call of any API, to any server. May fail. None says that there is no such thing."""
         return first([partial(self._ask_one, s, method, path, data) for s in self._servers])
 
     @staticmethod

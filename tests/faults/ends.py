@@ -28,7 +28,7 @@ from support.engine import Dockerd
 from support.process import Process
 from support.stderr import FullPipe
 
-# The target of `make faults`, and the limit beyond which an agent counts as hanging; in seconds.
+# Seconds: the target of `make faults`, and the limit beyond which an agent counts as hanging.
 TARGET, DEADLINE = 3.0, 60.0
 AT_ONCE = 4
 STDERRS = ("file", "closed", "full", "slow", "unread")
@@ -168,7 +168,7 @@ def place(engine: str, folder: Path) -> Iterator[Place]:
 
 
 def run(numbers: Sequence[int], place: Place, folder: Path) -> list[tuple[Trial, float]]:
-    """Run trials, some at once; returns each with its seconds. Raises `Hangs`."""
+    """Run trials, some at once. Returns each with its seconds. Raises `Hangs`."""
 
     def one(number: int) -> tuple[Trial, float]:
         trial = Trial(number, place, folder / f"trial{number}")

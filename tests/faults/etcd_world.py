@@ -116,7 +116,7 @@ class EtcdWorld(World):
             return json.load(answer)
 
     def _login(self, member: Server, who: Mapping[str, str] = ROOT) -> str:
-        """A token, or nothing while nobody has to log in; may fail."""
+        """A token, or nothing while nobody has to log in. May fail."""
         try:
             return str(self._post_to(member, "auth/authenticate", who, login=False)["token"])
         except urllib.error.HTTPError as error:

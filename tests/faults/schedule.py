@@ -12,7 +12,7 @@ MAX_FAULTS = 7
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a target, from `start` for `seconds`; some happen at once and last no time."""
+    """A fault of a target, from `start` for `seconds`. Some happen at once and last no time."""
 
     target: str
     kind: str
@@ -24,7 +24,7 @@ class Fault:
 
 
 def schedule(seed: int, targets: Mapping[str, Sequence[str]]) -> list[Fault]:
-    """The faults of a seed in the order of their starts; `targets` maps each to its kinds.
+    """The faults of a seed in the order of their starts. `targets` maps each to its kinds.
 
     No two of one target overlap, any others may.
     """

@@ -19,11 +19,11 @@ class Stranger:
         self._late = False  # whether a removal timed out: a frozen server may carry it out later
 
     def begin(self, kind: str) -> None:
-        """Change the entry or delete it; this may fail."""
+        """Change the entry or delete it. This may fail."""
         self._try(kind)
 
     def end(self) -> None:
-        """Write it once more; this may fail."""
+        """Write it once more. This may fail."""
         self._try("change")
 
     def _try(self, kind: str) -> None:

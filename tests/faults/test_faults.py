@@ -1,4 +1,4 @@
-"""A short set of the fault campaigns; ``make faults`` and ``make soak`` run as long as asked."""
+"""A short set of the fault campaigns. ``make faults`` and ``make soak`` run as long as asked."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_a_campaign_prints(capsys: pytest.CaptureFixture[str]) -> None:
      ((0, 0, 0.1), False)],
 )  # fmt: skip
 def test_a_leak_is_not_level(leak: tuple[float, float, float], level: bool) -> None:
-    """It grows with every seed; what a connection takes for a while is none."""
+    """It grows with every seed. What a connection takes for a while is none."""
 
     def usage(seed: int) -> Usage:
         memory, files, threads = (int(10 * seed * each) / 10 for each in leak)

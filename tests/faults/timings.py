@@ -90,7 +90,7 @@ def reconciler(uri: str) -> Iterator[Reconciler]:
 
 
 class Gaps:
-    """Looks without pause whether the standing services stand; `missing` counts looks that failed.
+    """Looks without pause whether the standing services stand. `missing` counts looks that failed.
 
     A look that the registry did not answer counts for nothing.
     """
@@ -119,7 +119,7 @@ class Gaps:
 
 
 def choose(world: World, role: str) -> tuple[Server, list[Server]]:
-    """The member that is to fail, and the others; the agent is connected to the former."""
+    """The member that is to fail, and the others. The agent is connected to the former."""
     members = world.members[:2] if role == "agent" else world.members
     victim = next(m for m in members if role == "agent" or world.leads(m) == (role == "leader"))
     return victim, [m for m in members if m is not victim]

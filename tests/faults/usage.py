@@ -26,7 +26,7 @@ class Usage(NamedTuple):
 
 
 def usage_of(process: Process) -> Usage:
-    """The resources of a process now; none if it has ended."""
+    """The resources of a process now. None if it has ended."""
     if not process.running:
         return Usage(0.0, 0, 0)
     folder = Path(f"/proc/{process.pid}")
@@ -41,7 +41,7 @@ def row(label: str, usage: Usage) -> str:
 
 
 def flat(usages: Sequence[tuple[float, Usage]], lasted: float, allowed: float = FLAT) -> bool:
-    """Whether memory, files and threads stayed level after the warm-up; prints the figures.
+    """Whether memory, files and threads stayed level after the warm-up. Prints the figures.
 
     Files and threads come and go with connections: what leaks raises their least number.
     """

@@ -195,7 +195,7 @@ def watch(trial: Trial, open_tab: Open, seconds: float) -> bool:
 
 
 def seen(trial: Trial, tab: Tab) -> bool:
-    """Whether Prometheus, page and containers agree in the end; prints what each has seen."""
+    """Whether Prometheus, page and containers agree in the end. Prints what each has seen."""
     prometheus, fleet = trial.prometheus, trial.fleet
     registered = 'registrator_registry_entries{state="registered"}'
     until(

@@ -1,7 +1,7 @@
 """The common parts of the clusters of all kinds of registry, and their faults.
 
 The agents reach the members through proxies, so that a connection can be cut or go mute while
-its server lives; the tests' own eyes look at the members directly. The proxies take TLS too.
+its server lives. The tests' own eyes look at the members directly. The proxies take TLS too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BUSY = {
 
 
 def first(calls: Sequence[Callable[[], Any]]) -> Any:
-    """The result of the first call that works; raises what the last one raised."""
+    """The result of the first call that works. Raises what the last one raised."""
     for call in calls[:-1]:
         with contextlib.suppress(*READ_ERRORS):
             return call()
@@ -98,7 +98,7 @@ class World(abc.ABC):
         until(self.guarded, "a login", ignore=READ_ERRORS)
 
     def guarded(self) -> bool:
-        """Put a good secret into the file, if there is none; may fail."""
+        """Put a good secret into the file, if there is none. May fail."""
         return True
 
     def write_secret(self, secret: str) -> None:
@@ -109,10 +109,10 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def entries(self) -> list[Record]:
-        """Id, address and port of all that stands there, doubles included; may fail."""
+        """Id, address and port of all that stands there, doubles included. May fail."""
 
     def ours(self) -> list[Record]:
-        """The entries without the stranger's; may fail."""
+        """The entries without the stranger's. May fail."""
         return [record for record in self.entries() if record[0] != STRANGER]
 
     def details(self) -> str:
@@ -125,23 +125,23 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def plant(self) -> None:
-        """Write the stranger's entry with his `port`; may fail."""
+        """Write the stranger's entry with his `port`. May fail."""
 
     @abc.abstractmethod
     def uproot(self) -> None:
-        """Delete the stranger's entry; may fail."""
+        """Delete the stranger's entry. May fail."""
 
     @abc.abstractmethod
     def strangers(self) -> object:
-        """The stranger's entry with all that the registry says of it, or nothing; may fail."""
+        """The stranger's entry with all that the registry says of it, or nothing. May fail."""
 
     @abc.abstractmethod
     def spoil(self, service_id: str, kind: str) -> None:
-        """Somebody edits or deletes one of our entries; may fail."""
+        """Somebody edits or deletes one of our entries. May fail."""
 
     @abc.abstractmethod
     def serves(self) -> bool:
-        """Whether the cluster takes writes; may fail."""
+        """Whether the cluster takes writes. May fail."""
 
     def leads(self, member: Server) -> bool:
         """Whether a member is the cluster's leader."""
@@ -183,11 +183,11 @@ class World(abc.ABC):
             member.kill() if kind == "kill" else member.freeze()
 
     def begin_rotation(self, kind: str) -> None:
-        """Begin to replace the agents' secret; may fail."""
+        """Begin to replace the agents' secret. May fail."""
         raise NotImplementedError
 
     def end_rotation(self, kind: str) -> None:
-        """Replace it to the end; may fail."""
+        """Replace it to the end. May fail."""
         raise NotImplementedError
 
     def _begin_cluster(self, kind: str) -> None:
@@ -234,7 +234,7 @@ class World(abc.ABC):
                 member.launch()
 
     def heal(self) -> None:
-        """End all faults; returns once the cluster takes writes."""
+        """End all faults. Returns once the cluster takes writes."""
         for proxy in self.proxies:
             proxy.instead = b""
             proxy.thaw()

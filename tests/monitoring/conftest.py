@@ -43,6 +43,6 @@ def watched(agent: Callable[..., Agent], prometheus: Prometheus) -> Watched:
 
 
 def ready(target: str) -> bool:
-    """Whether the agent says that nothing is wrong; raises `OSError` if something is."""
+    """Whether the agent says that nothing is wrong. Raises `OSError` if something is."""
     with urlopen(f"http://{target}/readyz", timeout=60) as answer:
         return bool(answer.status == 200)

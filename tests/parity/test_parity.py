@@ -1,7 +1,7 @@
 """The records of gliderlabs/registrator, on a real engine and real registries.
 
 ``parity/cases.json`` holds containers and options, ``parity/golden.json`` what the original wrote
-for them. What a drop-in replacement must match is compared; what it may add is not.
+for them. What a drop-in replacement must match is compared. What it may add is not.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def import_images(engine: Dockerd) -> None:
 
 
 def run(engine: Dockerd, case: dict[str, Any]) -> dict[str, Any]:
-    """Start a case's container; returns all that the engine says of it."""
+    """Start a case's container. Returns all that the engine says of it."""
     repo: str = DOCUMENT["images"][case["image"]]["repo"]
     ports = {
         port if "/" in port else f"{port}/tcp": ("0.0.0.0", number)
@@ -134,7 +134,7 @@ def expected(case: dict[str, Any], inspected: dict[str, Any], backend: str) -> d
 
 
 def covers(got: Any, want: Any) -> bool:
-    """Whether `got` has all of `want`; dictionaries may hold more, lists count as sets."""
+    """Whether `got` has all of `want`. Dictionaries may hold more, lists count as sets."""
     if isinstance(want, dict):
         return all(key in got and covers(got[key], item) for key, item in want.items())
     if isinstance(want, list):

@@ -333,7 +333,7 @@ def keys_are_locked(host: Host) -> None:
 
 
 def the_role_is_enough(host: Host) -> None:
-    """With authentication switched on; and the password is that of the file."""
+    """Authentication is on. The password is that of the file."""
     host.run("etcdctl", "user", "add", "root:root")
     host.run("etcdctl", "auth", "enable")
     host.run("docker", "restart", "registrator")
@@ -389,7 +389,7 @@ def put_stale_in_zookeeper(host: Host) -> None:
 
 
 def stale_entries(host: Host) -> None:
-    """In all registries; and a Consul node that is gone."""
+    """In all registries, and in a Consul node that is gone."""
     serve_consul(host)
     serve_etcd(host)
     serve(host, "zookeeper:3.8")
@@ -437,7 +437,7 @@ SETTINGS = {
 
 @pytest.fixture
 def fresh(host: Host) -> Iterator[Host]:
-    """The host; afterwards no container is left."""
+    """The host. Afterwards no container is left."""
     program("docker-compose", package="docker-compose")
     program("etcdctl", package="etcd-client")
     host.run("docker", "tag", "nginx:1.22", "nginx")

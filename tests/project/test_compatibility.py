@@ -32,7 +32,7 @@ RESULTS = """
 
 @dataclass(frozen=True)
 class Script(Recipe):
-    """Makes a program that prints its version; a recipe with `broken` makes none."""
+    """Makes a program that prints its version. A recipe with `broken` makes none."""
 
     prints: str = "tool version 1.2.3"
     broken: str = ""

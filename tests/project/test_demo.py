@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO, README = ROOT / "scripts/demo.py", ROOT / "README.md"
 PORT = re.compile(r"\b\d{5}\b")
 
-# $1: a folder for what comes of it; $2: a signal; $3: after how many tables; then the command.
+# $1: a folder for what comes of it. $2: a signal. $3: after how many tables. Then the command.
 SCRIPT = r"""
 set -euo pipefail
 out=$1 signal=$2 tables=$3
@@ -69,7 +69,7 @@ for _ in {1..600}; do ! quiet || exit 0; sleep 0.1; done
 
 
 def run(out: Path, signal: str = "none", tables: int = 0) -> tuple[int, str]:
-    """Run the demo and check that all is as before; returns its exit code and output."""
+    """Run the demo and check that all is as before. Returns its exit code and output."""
     program("dockerd", package="docker.io")
     program("ip", package="iproute2")
     require("root", os.geteuid() == 0, "namespaces and an engine need it")

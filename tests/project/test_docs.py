@@ -284,7 +284,7 @@ PASSED_ON = {"Connection refused", "etcdserver"}
 
 
 def texts() -> str:
-    """Every text in the code, one a line; an f-string is the texts between what is filled in."""
+    """Every text in the code, one a line. An f-string gives the texts between its fields."""
     trees = (ast.parse(path.read_text()) for path in CODE)
     nodes = (node for tree in trees for node in ast.walk(tree))
     return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is str)

@@ -35,7 +35,7 @@ def down(host: Host, folder: Path) -> None:
 
 @pytest.fixture
 def compose(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """The host; afterwards nothing runs on it."""
+    """The host. Afterwards nothing runs on it."""
     program("docker-compose", package="docker-compose")
     program("dig", package="bind9-dnsutils")
     monkeypatch.setenv("HOST_IP", host.ip)

@@ -33,7 +33,7 @@ URI = "consul://127.0.0.1:8500"
 
 @pytest.fixture
 def consul_host(host: Host) -> Iterator[Host]:
-    """The host, with a Consul on its network; afterwards nothing runs there."""
+    """The host, with a Consul on its network. Afterwards nothing runs there."""
     host.run("docker", "run", "-d", "--net=host", "--name=consul", "-e", "SERVICE_IGNORE=1",
              "consul:1.8", "agent", "-dev")  # fmt: skip
     until(lambda: ask(host, "catalog/nodes"), "Consul")
@@ -81,7 +81,7 @@ def test_the_image_is_small_and_has_no_tools(host: Host) -> None:
 
 
 def test_the_same_sources_make_the_same_layer(host: Host, tmp_path: Path) -> None:
-    """Names, contents, modes and times; not the image's own date, and so not its id."""
+    """Names, contents, modes and times. Not the image's own date, and so not its id."""
     (tmp_path / "scripts").mkdir()
     for part in ("registrator", "backends", ".cache/wheels"):
         shutil.copytree(ROOT / part, tmp_path / part, copy_function=shutil.copyfile)
@@ -206,7 +206,7 @@ def test_health_follows_the_registry(consul_host: Host) -> None:
 
 
 def test_first_registration(consul_host: Host) -> None:
-    """From ``docker run`` on; how long it takes is told, and is not held to: machines differ."""
+    """From ``docker run`` on. How long it takes is told, and is not held to: machines differ."""
     web(consul_host)
     took = []
     for _ in range(3):

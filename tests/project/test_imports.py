@@ -69,7 +69,7 @@ def name_of(path: Path) -> str:
 
 
 def core_files() -> list[Path]:
-    """Every module of the core; the backends are linked into it, and are no part of it."""
+    """Every module of the core. The backends are linked into it, and are no part of it."""
     files = CORE.rglob("*.py")
     return sorted(path for path in files if "backends" not in path.relative_to(CORE).parts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ DOCUMENTS = sorted(
     }
 )
 EXISTING = [path for path in DOCUMENTS if path.exists()]
+
+PARTS = ("registrator", "backends", "tests", "benchmarks", "compatibility", "scripts")
+CODE = [path for part in PARTS for path in (ROOT / part).glob("**/*.py")]
 
 # Aim at 15 words. A name in a code span or a link is one word each.
 MAX_WORDS = 28
@@ -77,13 +81,30 @@ def docstrings(path: Path) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
+def comments(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.string
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"::\n(?:\n|(?: {4}).*\n?)+|``.*?``|`[^`]*`", "", text)
+
+
+def test_there_is_code_to_read() -> None:
+    assert len(CODE) > 100
+
+
 def test_no_docstring_opens_with_a_clause() -> None:
     """`Whether` is common for functions that return a bool."""
     opening = re.compile(r"(Of|Where|What|Whoever) [a-z`]")
-    parts = ("registrator", "backends", "tests", "benchmarks", "compatibility", "scripts")
-    files = [path for part in parts for path in (ROOT / part).glob("**/*.py")]
-    assert len(files) > 100
-    assert [f"{f}: {d[:60]}" for f in files for d in docstrings(f) if opening.match(d)] == []
+    assert [f"{f}: {d[:60]}" for f in CODE for d in docstrings(f) if opening.match(d)] == []
+
+
+def test_no_docstring_and_no_comment_has_a_semicolon() -> None:
+    texts = ((f, text) for f in CODE for text in (*docstrings(f), *comments(f)))
+    assert [f"{f}: {text}" for f, text in texts if ";" in without_code(text)] == []
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_zookeepers_own_shell(scene: Scene) -> None:
 def test_etcdctl_and_skydns(scene: Scene) -> None:
     program("etcdctl", package="etcd-client")
     assert keys(scene.etcd, "/readers/") == {"/readers/readme/h:web1:80": f"{IP}:{scene.port}"}
-    # SkyDNS: the domain's labels in reverse, then the name; host, port and TTL in JSON.
+    # SkyDNS: the domain's labels in reverse, then the name. Host, port and TTL in JSON.
     (path, value), *more = keys(scene.etcd, "/skydns/local/cluster/readme/").items()
     assert not more
     record = {"host": IP, "port": scene.port, "ttl": 30, "host_name": "h"}

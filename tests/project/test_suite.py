@@ -23,7 +23,7 @@ def test_only_require_skips_tests() -> None:
 
 
 def test_no_test_asserts_a_duration() -> None:
-    """A busy machine would miss it; `make bench` and `make faults` measure durations."""
+    """A busy machine would miss it. `make bench` and `make faults` measure durations."""
     clock = r"(monotonic|perf_counter|process_time)\(\) - \w+ <"
     short = r"until\([^#\n]*, [1-5]?\d(\)|, [(A-Z])|join\([1-5]?\d\)"
     short += r"|(assert|not) \w+\.wait\([1-5]?\d\)|text=True, timeout=[1-5]?\d\b"

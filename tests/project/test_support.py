@@ -184,7 +184,7 @@ def test_containers_outlive_the_engine_only_with_live_restore(tmp_path: Path) ->
 
 @pytest.fixture
 def echo() -> Iterator[str]:
-    """A server that sends back what it gets; its address."""
+    """The address of a server that sends back what it gets."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(connection: socket.socket) -> None:
@@ -270,7 +270,7 @@ def test_a_proxy_whose_server_is_away_resets() -> None:
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """Answers with what it got; in chunks for ``/chunked``."""
+    """Answers with what it got, in chunks for ``/chunked``."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -347,7 +347,7 @@ def _connect(address: str) -> socket.socket:
 
 
 def _state(pid: int) -> str:
-    """A process's state as the kernel shows it; empty where there is none."""
+    """A process's state as the kernel shows it. Empty where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -89,7 +89,7 @@ class Watch:
             self._want, self._settled, self._right_since = want, False, None
 
     def wait(self) -> float:
-        """Wait until the reader is right; returns since when, by the monotonic clock."""
+        """Wait until the reader is right. Returns since when, by the monotonic clock."""
         until(lambda: self._settled or self.wrong, self.state)
         self.check()
         assert self._right_since is not None
@@ -177,7 +177,7 @@ class Scene:
             watch.stay(0.5)
 
     def run(self, number: int, *words: str) -> set[str]:
-        """Start an agent and instances; returns their addresses."""
+        """Start an agent and instances. Returns their addresses."""
         self._start(words)
         self._run(self._choose(number))
         return self.addresses

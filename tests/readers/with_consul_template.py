@@ -45,7 +45,7 @@ class Nginx(Process):
         return self.log.count("reconfiguring")
 
     def answer(self) -> str:
-        """The answer of an instance through it; raises `OSError` if none answers."""
+        """The answer of an instance through it. Raises `OSError` if none answers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=60) as answer:
             return str(answer.read().decode()).strip()
 

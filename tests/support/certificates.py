@@ -15,7 +15,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Issues certificates, for servers and clients alike; `ca` is its own, as PEM.
+    """Issues certificates, for servers and clients alike. `ca` is its own, as PEM.
 
     Without `identifiers` they have no key identifiers, as many private authorities make them.
     """

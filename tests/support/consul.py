@@ -51,7 +51,7 @@ def other(consul: Consul) -> str:
 
 
 def service(number: int = 0, attrs: Mapping[str, str] | None = None, **fields: Any) -> Service:
-    """One service; `number` makes it different from others."""
+    """One service. `number` makes it different from others."""
     values: dict[str, Any] = {
         "id": f"host:c{number}:80",
         "name": f"web{number % 50}",
@@ -106,7 +106,7 @@ def put(
     token: str = "",
     method: str = "PUT",
 ) -> Any:
-    """A PUT to ``/v1/<path>`` from outside; the answer's JSON."""
+    """A PUT to ``/v1/<path>`` from outside. Returns the answer's JSON."""
     answer = urllib3.request(
         method,
         f"http://{agent.address}/v1/{path}",

@@ -9,7 +9,7 @@ from support.servers import program
 
 
 class Record(NamedTuple):
-    """A record of an answer; `ttl` in seconds, `data` the words of its value."""
+    """A record of an answer. `ttl` in seconds, `data` the words of its value."""
 
     name: str
     ttl: int
@@ -18,7 +18,7 @@ class Record(NamedTuple):
 
 
 def ask(server: str, name: str, kind: str, *options: str) -> list[Record]:
-    """The records of an answer and those that come along; raises `OSError` without an answer.
+    """The records of an answer and those that come along. Raises `OSError` without an answer.
 
     `server` is ``address:port``. `options` are dig's, such as ``+tcp``.
     """

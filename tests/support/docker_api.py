@@ -19,11 +19,11 @@ from urllib.parse import urlencode
 
 from support.require import require
 
-# Stops at once and with exit code 0; a bare `sleep` as process 1 would ignore SIGTERM.
+# Stops at once and with exit code 0. A bare `sleep` as process 1 would ignore SIGTERM.
 WAIT_FOR_TERM = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
 APPLETS = ("cat", "echo", "false", "hostname", "httpd", "nc", "sh", "sleep", "true", "wget")
 
-# A port of the host; 0 for one that the engine chooses; with the address to bind to.
+# A port of the host, 0 for one that the engine chooses, with the address to bind to.
 Binding = int | tuple[str, int]
 
 
@@ -47,7 +47,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class DockerAPI:
-    """One engine's containers, images and networks; ids are full ids, names work as well."""
+    """One engine's containers, images and networks. Ids are full ids, names work as well."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -55,7 +55,7 @@ class DockerAPI:
     def request(
         self, method: str, path: str, body: object = None, *, tar: bytes = b"", deadline: float = 60
     ) -> Any:
-        """A call of the API; `body` goes as JSON. Raises `APIError` and `OSError`."""
+        """A call of the API. `body` goes as JSON. Raises `APIError` and `OSError`."""
         kind = "application/x-tar" if tar else "application/json"
         payload = tar or (b"" if body is None else json.dumps(body).encode())
         connection = _Connection(self._path, deadline)
@@ -76,7 +76,7 @@ class DockerAPI:
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = WAIT_FOR_TERM,
     ) -> None:
-        """Make an image of busybox; nothing can be pulled on a machine without a network."""
+        """Make an image of busybox. Nothing can be pulled on a machine without a network."""
         changes = [f"CMD {json.dumps([*command])}", *(f"EXPOSE {port}" for port in expose)]
         changes += [f"ENV {key}={json.dumps(value)}" for key, value in (env or {}).items()]
         path, slash, last = name.rpartition("/")
@@ -105,7 +105,7 @@ class DockerAPI:
         """Make a container without starting it. Returns its id.
 
         `ports` maps ``80/tcp`` and the like to a host port, to an address and port, or to several
-        of these. `network` is any network mode; `restart` is a policy's name. `health_cmd` runs
+        of these. `network` is any network mode. `restart` is a policy's name. `health_cmd` runs
         every second, and one failure counts.
         """
         bindings = {port: _bindings(given) for port, given in (ports or {}).items()}
@@ -143,7 +143,7 @@ class DockerAPI:
         self.request("POST", f"/containers/{container}/start")
 
     def stop(self, container: str, deadline: int = 10) -> None:
-        """SIGTERM, and SIGKILL after `deadline` seconds; returns when it has stopped."""
+        """SIGTERM, and SIGKILL after `deadline` seconds. Returns when it has stopped."""
         self.request("POST", f"/containers/{container}/stop?t={deadline}", deadline=deadline + 20)
 
     def restart(self, container: str, deadline: int = 10) -> None:
@@ -160,11 +160,11 @@ class DockerAPI:
         self.request("POST", f"/containers/{container}/unpause")
 
     def kill(self, container: str, signal: str = "KILL") -> None:
-        """Send a signal; does not wait for what comes of it."""
+        """Send a signal. Does not wait for what comes of it."""
         self.request("POST", f"/containers/{container}/kill?signal={signal}")
 
     def execute(self, container: str, *command: str) -> None:
-        """Run a command in a container; does not wait for its end."""
+        """Run a command in a container. Does not wait for its end."""
         made = self.request("POST", f"/containers/{container}/exec", {"Cmd": [*command]})
         self.request("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 

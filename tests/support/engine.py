@@ -22,12 +22,13 @@ NO_PACKET_FILTER = ("--iptables=false", "--ip-masq=false", "--ip-forward=false")
 
 
 class Dockerd(Server):
-    """A dockerd on a private socket, `host`; `flags` are added to its command line.
+    """A dockerd on a private socket, `host`. `flags` are added to its command line.
 
     Its network is a namespace of its own, so the ports that it publishes are free: it gives up
     after ten that are not. From the machine they are reached at `ip`. It makes no packet filter
     rules, since its proxy serves published ports without any. Killed, it leaves its containers
-    running, as any engine does; stopped, only with `live_restore`. `remove` takes all away.
+    running, as any engine does. At a stop it leaves them only with `live_restore`. `remove` takes
+    all away.
     """
 
     def __init__(

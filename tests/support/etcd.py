@@ -18,7 +18,7 @@ from registrator.model import Identity
 from registrator.uri import parse
 from support.servers import Etcd, program
 
-# Elections within 0.1 s, for a server alone; leases may be as short as a second then.
+# Elections within 0.1 s, for a server alone. Leases may be as short as a second then.
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100")
 
 

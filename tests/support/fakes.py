@@ -67,7 +67,7 @@ class FakeEngine:
         self._clock = itertools.count(10**9)
 
     def set_clock(self, now: int) -> None:
-        """Have it `now`, in ns of the engine's clock; also a time that has been."""
+        """Have it `now`, in ns of the engine's clock. Also a time that has been."""
         self._clock = itertools.count(now)
 
     def start(self, started: Container) -> Event:
@@ -113,7 +113,7 @@ class FakeEngine:
             raise EngineUnavailable("connection refused")
 
     def interrupt(self) -> None:
-        """As `DockerEngine.interrupt`; counted."""
+        """As `DockerEngine.interrupt`. Counted."""
         self.interrupted += 1
 
     def running(self) -> dict[str, int]:
@@ -174,7 +174,7 @@ class FakeRegistry:
     """The state that several backends share: entries by key, and faults to come.
 
     `asked` has the keys of each listing that was asked for, also of those that failed.
-    `faults` are raised one after the other, one a call; a fault given as (error, done) is raised
+    `faults` are raised one after the other, one a call. A fault given as (error, done) is raised
     after `done` writes of an `apply` were carried out.
     """
 

@@ -19,7 +19,7 @@ exec runc "$@"
 
 
 class Hanging:
-    """A runtime by the name of ``hanging``; `flag` makes an engine know it."""
+    """A runtime by the name of ``hanging``. `flag` makes an engine know it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

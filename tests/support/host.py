@@ -58,7 +58,7 @@ class Host(Dockerd):
         return made, ip
 
     def _serve_tls(self) -> list[str]:
-        """At the port of remote engines too; `tls` has the authority and a client's certificate."""
+        """At the port of remote engines too. `tls` has the authority and a client's certificate."""
         self.tls = self.folder / "tls"
         authority = Authority(self.tls)
         cert, key = authority.issue("engine", self.ip)
@@ -73,7 +73,7 @@ class Host(Dockerd):
 
     @property
     def inside(self) -> list[str]:
-        """The words before a command that make it run on this host; it begins in ``/``."""
+        """The words before a command that make it run on this host. It begins in ``/``."""
         return [*self.network.command, f"--mount=/proc/{self.pid}/ns/mnt"]
 
     def environment(self) -> Mapping[str, str]:

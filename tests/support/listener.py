@@ -35,7 +35,7 @@ class Serving:
         return socket.create_connection((self.host, self.port), timeout=DEADLINE)
 
     def send(self, sent: bytes) -> bytes:
-        """All that the listener answers to these bytes; empty if it only closes."""
+        """All that the listener answers to these bytes. Empty if it only closes."""
         with self.connect() as client:
             with suppress(OSError):
                 client.sendall(sent)

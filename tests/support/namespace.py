@@ -13,7 +13,7 @@ from support.servers import program
 
 
 class Isolated:
-    """A network namespace with loopback alone; `command` runs programs there.
+    """A network namespace with loopback alone. `command` runs programs there.
 
     Its ports, addresses and packet filter rules are nobody else's. It goes with `remove`, or when
     this process ends.

@@ -78,7 +78,7 @@ class Podman(Server):
         self.api.request("GET", f"/v4.0.0/libpod/containers/{name}/healthcheck")
 
     def kill_service(self) -> None:
-        """SIGKILL to the service alone; its containers go on, and it comes back."""
+        """SIGKILL to the service alone. Its containers go on, and it comes back."""
         (shell,) = _children(self.pid)
         for pid in _children(shell):
             if Path(f"/proc/{pid}/comm").read_text() == "podman\n":
@@ -88,7 +88,7 @@ class Podman(Server):
         """Kill it and its containers, and take away all that is left but its log."""
         self.kill()
         engine_cleanup.clean_up(self.root, self.cgroup)
-        # Podman's own, made at its first container; another Podman of the machine may use it now.
+        # Podman's own, made at its first container. Another Podman of the machine may use it now.
         for group in engine_cleanup.cgroups("libpod_parent"):
             if group not in self._others:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Real programs as objects: start, stop, kill, freeze, thaw; none outlives this process.
+"""Real programs as objects: start, stop, kill, freeze, thaw. None outlives this process.
 
 The guard is a process of its own that reads from a pipe which process groups to end (their
 leaders by SIGTERM, then all by SIGKILL) and which commands to run. The pipe closes when this
@@ -95,7 +95,7 @@ class Process:
         return self._command
 
     def environment(self) -> Mapping[str, str]:
-        """Its environment; asked at each start."""
+        """Its environment. Asked at each start."""
         return os.environ
 
     @property
@@ -165,7 +165,7 @@ class Process:
         os.killpg(self.pid, signal.SIGCONT)
 
     def exited(self) -> int:
-        """Wait until the program has ended by itself; returns its exit code."""
+        """Wait until the program has ended by itself. Returns its exit code."""
         until(lambda: not self.running, lambda: f"the end of {self.name}; {self.tail()}")
         return self.kill()
 

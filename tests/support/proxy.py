@@ -48,7 +48,7 @@ class TCPProxy:
         return f"{host}:{port}"
 
     def cut(self) -> None:
-        """Reset every connection, as a server that crashed does; new ones work."""
+        """Reset every connection, as a server that crashed does. New ones work."""
         self._call(self._cut())
 
     def freeze(self) -> None:

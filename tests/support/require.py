@@ -1,4 +1,4 @@
-"""The one policy for a part that can't be had: skip and say which; under CI, fail.
+"""The one policy for a part that can't be had: skip and say which. Under CI, fail.
 
 A part is a server, a program of the system, or root. Every test that takes one asks for it here,
 so `make unit` runs what asks for none: it sets `no_parts`, and each request skips its test.
@@ -14,7 +14,7 @@ no_parts = False
 
 
 def require(part: str, present: object, how: str) -> None:
-    """Skip the test that needs `part` where it is not `present`; with ``CI`` not empty, fail it.
+    """Skip the test that needs `part` where it is not `present`. With ``CI`` not empty, fail it.
 
     `how` says how to get it. With `no_parts` the test is skipped in any case.
     """

@@ -1,9 +1,9 @@
 """Consul, etcd and ZooKeeper: real servers, single or as clusters, to start, break and mend.
 
 Each listens at a loopback address of its own (``127.x.y.z``), so that several runs go side by
-side; for clients at `port`, or at a free one. ``start`` returns when the server serves; ``launch``
-at once. The programs are those on PATH, and ZooKeeper's classes those of TEST_ZOOKEEPER_JARS, so
-that `make compatibility` can run any version.
+side. Clients reach it at `port`, or at a free one. ``start`` returns when the server serves,
+``launch`` at once. The programs are those on PATH, and ZooKeeper's classes those of
+TEST_ZOOKEEPER_JARS, so that `make compatibility` can run any version.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Server(Process):
         self.start()
 
     def ready(self) -> bool:
-        """Whether it serves now; may raise `OSError` or `HTTPException`."""
+        """Whether it serves now. May raise `OSError` or `HTTPException`."""
         raise NotImplementedError
 
     def wait_ready(self, deadline: float = DEADLINE) -> None:
-        """Wait until it serves; raises where it has ended, or does not within `deadline`."""
+        """Wait until it serves. Raises where it has ended, or does not within `deadline`."""
 
         def check() -> bool:
             if not self.running:
@@ -91,12 +91,12 @@ class Server(Process):
         until(check, lambda: f"{self.name} ready; {self.tail()}", deadline, ignore)
 
     def wipe(self) -> None:
-        """Forget everything; only while it is stopped."""
+        """Forget everything. Only while it is stopped."""
         assert not self.running, f"{self.name} still runs"
         shutil.rmtree(self.data, ignore_errors=True)
 
     def remove(self) -> None:
-        """Kill it and remove its data; the log stays."""
+        """Kill it and remove its data. The log stays."""
         self.kill()
         self.wipe()
 
@@ -196,7 +196,7 @@ class Consul(Server):
 
 
 class Etcd(Server):
-    """A member of etcd; `flags` are added to its command line.
+    """A member of etcd. `flags` are added to its command line.
 
     `peers` maps the members' names to their peer URLs. With `authority` it also serves TLS at
     `tls_address`, with a client's certificate required.
@@ -246,9 +246,9 @@ class Etcd(Server):
 
 
 class ZooKeeper(Server):
-    """A ZooKeeper server; `lines` are added to its configuration, `jvm` to Java's flags.
+    """A ZooKeeper server. `lines` are added to its configuration, `jvm` to Java's flags.
 
-    `ensemble` maps member numbers to their ``server.N`` lines; empty for a server alone. A tick
+    `ensemble` maps member numbers to their ``server.N`` lines. Empty for a server alone. A tick
     of 500 ms allows sessions from 1 s on. With `authority` it also serves TLS at `tls_address`.
     """
 
@@ -377,7 +377,7 @@ def zookeeper_cluster(folder: Path, n: int = 3, **options: Any) -> list[ZooKeepe
 
 
 def start_all(servers: Sequence[Server]) -> None:
-    """Start servers that are ready only together; where one fails, none is left."""
+    """Start servers that are ready only together. Where one fails, none is left."""
     try:
         for server in servers:
             server.launch()

@@ -1,4 +1,4 @@
-"""A pipe that nobody reads, until the test wants it to flow; a program gets it as its stderr."""
+"""A pipe that nobody reads, until the test wants it to flow. A program gets it as its stderr."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FullPipe:
                 self._read += data
 
     def close(self) -> None:
-        """Close the test's end; what still reads ends with the program."""
+        """Close the test's end. What still reads ends with the program."""
         os.close(self.writer)
         if self._thread.is_alive():
             self._thread.join(60)

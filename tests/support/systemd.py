@@ -18,7 +18,7 @@ from support.servers import Server, program
 
 SYSTEMD = Path("/lib/systemd/systemd")
 
-# What systemd asks of a container's manager: the root is a mount, its cgroup the topmost; /sys and
+# What systemd asks of a container's manager: the root is a mount, its cgroup the topmost. /sys and
 # /proc/sys are read-only, so that nothing sets up devices or the kernel. No unit of the machine's
 # administrator starts, and no disk of the machine's is mounted.
 SCRIPT = """
@@ -100,7 +100,7 @@ class Systemd(Server):
         return self.run("systemctl", "is-system-running", check=False) == "running"
 
     def remove(self) -> None:
-        """Kill it with all that runs in it; only its log is left."""
+        """Kill it with all that runs in it. Only its log is left."""
         self.kill()
         engine_cleanup.clean_up(self.root, self._group.name)
         guard("-command", self._cleaning)

@@ -19,9 +19,9 @@ def until(
     deadline: float = DEADLINE,
     ignore: tuple[type[Exception], ...] = (),
 ) -> T:
-    """The first truthy value of `condition`; `AssertionError` after `deadline` seconds.
+    """The first truthy value of `condition`. `AssertionError` after `deadline` seconds.
 
-    `what` says what was waited for; a callable is asked only when time is up, so that it can
+    `what` says what was waited for. A callable is asked only when time is up, so that it can
     show the last state. Exceptions of the types in `ignore` count as not yet.
     """
     end = time.monotonic() + deadline

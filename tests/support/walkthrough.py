@@ -56,7 +56,7 @@ def walk(
     environ: Mapping[str, str] | None = None,
     blanks: Mapping[str, str] | None = None,
 ) -> int:
-    """Run all blocks but those that match `without`; returns how many commands were run.
+    """Run all blocks but those that match `without`. Returns how many commands were run.
 
     Those in `skip` are not. They are run in `folder`, by default the document's, with variables of
     `environ`. In lines with blanks, such as ``<host>``, what `blanks` says is filled in.
@@ -84,7 +84,7 @@ def walk(
 
 
 def fill(line: str, blanks: Mapping[str, str]) -> str:
-    """The line with its blanks filled in; none may be left."""
+    """The line with its blanks filled in. None may be left."""
     for blank, text in blanks.items():
         line = line.replace(blank, text)
     assert not BLANK.search(line), f"what stands for this? {line}"
@@ -136,5 +136,5 @@ def is_well(pid: int) -> bool:
 
 
 def shape(text: str) -> list[list[str]]:
-    """Lines and words; how wide columns are differs."""
+    """Lines and words. The width of the columns may differ."""
     return [line.split() for line in text.strip().splitlines()]

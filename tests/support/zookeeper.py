@@ -61,7 +61,7 @@ class Backends:
 
 
 def mode(server: ZooKeeper) -> str:
-    """standalone, leader or follower; empty while it does not serve."""
+    """standalone, leader or follower. Empty while it does not serve."""
     try:
         return server.four_letters("srvr").partition("Mode: ")[2].split("\n")[0]
     except OSError:
@@ -165,7 +165,7 @@ def wait_whole(members: Sequence[ZooKeeper]) -> None:
 
 
 def holders(reader: KazooClient, path: str) -> dict[str, int]:
-    """The session that holds each child; without what vanishes while one looks."""
+    """The session that holds each child. Without what vanishes while one looks."""
     found = {}
     try:
         names = reader.retry(reader.get_children, path)
@@ -179,7 +179,7 @@ def holders(reader: KazooClient, path: str) -> dict[str, int]:
 
 
 class Watcher:
-    """Looks at a service's nodes without pause; `gap` is the longest time that any was missing."""
+    """Looks at a service's nodes without pause. `gap` is the longest time that any was missing."""
 
     def __init__(self, server: ZooKeeper, path: str, size: int) -> None:
         self.gap = 0.0

@@ -69,7 +69,7 @@ def test_both_kinds_of_a_real_interface(host: Isolated) -> None:
 
 
 class Watched:
-    """An interface whose address the test says; `told` are the addresses that were used."""
+    """An interface whose address the test says. `told` are the addresses that were used."""
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 def standing(world: World, alive: Sequence[Server]) -> set[str]:
-    """The ids that stand at these members; at Consul each agent has its own."""
+    """The ids that stand at these members. At Consul each agent has its own."""
     world.readers = list(alive)
     if world.name != "consul":
         return {record[0] for record in world.entries()}
@@ -94,7 +94,7 @@ def expect(agent: Agent, world: World, alive: Sequence[Server], *containers: str
 def test_a_name_is_what_it_stands_for_now(
     world: World, names: Names, agent: RunNamed, clean_engine: Dockerd
 ) -> None:
-    """It stands for one member; then for the others, and that one dies; then for all, in turn."""
+    """It stands for one member. It stands for the others, and that one dies. Then for all."""
     members = world.members[:2] if world.name == "consul" else world.members
     first, *others = members
     names.point("registry.test", [first.ip])

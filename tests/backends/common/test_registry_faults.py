@@ -105,7 +105,7 @@ def host() -> Iterator[Namespace]:
 def test_a_member_whose_packets_are_dropped(
     world: World, host: Namespace, clean_engine: Dockerd, tmp_path: Path
 ) -> None:
-    """No FIN, no RST, in the midst of a connection; each member in turn."""
+    """No FIN, no RST, in the midst of a connection. Each member in turn."""
     members = world.members[:2] if world.name in ("consul", "consulkv") else world.members
     ips = [host.another(10 + number) for number in range(len(members))]
     proxies = [TCPProxy(m.address, ip) for m, ip in zip(members, ips, strict=True)]  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def ensemble(tmp_path: Path) -> Iterator[list[ZooKeeper]]:
 def test_three_agents_on_three_members_lose_one_of_each(
     its_own: bool, ensemble: list[ZooKeeper], clean_engine: Dockerd, agent: RunAgent
 ) -> None:
-    """The agent that holds the nodes is killed, and a member with it; the others put them back."""
+    """The agent that holds the nodes is killed, and a member with it. The others put them back."""
     names = [f"web{number}" for number in range(5)]
     for name in names:
         clean_engine.api.run(name, publish_all=True)

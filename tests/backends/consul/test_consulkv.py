@@ -38,7 +38,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def make(consul: Consul, prefix: str) -> Iterator[Make]:
-    """Makes backends at the test's own prefix; options of the URI by `query`."""
+    """Makes backends at the test's own prefix. Options of the URI by `query`."""
     made: list[Backend] = []
 
     def create(owner: str = "us", query: str = "", **context: Any) -> Backend:

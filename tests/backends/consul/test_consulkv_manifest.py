@@ -105,7 +105,7 @@ def remove(consul: Consul, path: str) -> None:
 def test_what_ended_while_no_agent_ran_goes_at_once(
     make: Make, consul: Consul, prefix: str, proxy: RecordingHTTPProxy, context: Mapping[str, float]
 ) -> None:
-    """Under a name that still runs here, and under names that do not; with ids of the user's."""
+    """Under a name that still runs here, under names that do not, and with the user's ids."""
     killed = make(**context)
     stays, *ended = register(
         killed, service(1), service(51), service(2), service(3, id="db"), service(4, name="a/b")
@@ -413,7 +413,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_token_without_the_right_to_write_the_manifest(
     rights: Guarded, caplog: pytest.LogCaptureFixture, rules: str
 ) -> None:
-    """All keys are listed at the start only; what ended goes; one line tells."""
+    """All keys are listed at the start only. What ended goes. One line tells."""
     settle(rights.start(f"{ENTRIES} {MANIFESTS % 'write'}")[0], service(1))
     settle(rights.start(rules)[0], service(1), service(2), service(3, id="db"))
     caplog.clear()

@@ -35,7 +35,7 @@ def catalog(server: Consul) -> list[str]:
 def test_no_copy_stays_behind_when_a_consul_agent_returns(
     clean_engine: Dockerd, cluster: tuple[list[Consul], list[Consul]], agent: RunAgent
 ) -> None:
-    """Ten rounds: A dies, the services move to B; A returns with its copies, which go."""
+    """Ten rounds: A dies, the services move to B. A returns with its copies, which go."""
     servers, (a, b) = cluster
     for name in NAMES:
         clean_engine.api.run(name, publish_all=True)
@@ -89,7 +89,7 @@ def test_move_return_and_restart_of_our_agent_fall_together(
 def test_a_host_name_with_several_addresses_and_a_port_by_default(
     clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
 ) -> None:
-    """`localhost` is one or two addresses; what does not answer at one is found at the next."""
+    """`localhost` is one or two addresses. What does not answer at one is found at the next."""
     consul = Consul(tmp_path)
     consul.config["client_addr"] = f"{consul.ip} 127.0.0.1"
     try:

@@ -184,7 +184,7 @@ def test_a_new_hostname_finds_the_entries_under_names_that_no_longer_run(
 
 
 def as_1_0_0_wrote(server: Etcd, uri: str, wanted: Service, ttl: int = 0) -> str:
-    """Write a service as version 1.0.0 does; returns its key."""
+    """Write a service as version 1.0.0 does. Returns its key."""
     backends = Backends()
     entry = backends(uri).entry(wanted)
     backends.close()

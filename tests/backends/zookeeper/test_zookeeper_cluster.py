@@ -76,7 +76,7 @@ def make(
 
 
 def served_by(session: Session) -> str:
-    """The address of the member that serves it now; empty while none does."""
+    """The address of the member that serves it now. Empty while none does."""
     assert session._open is not None
     _, sockets, live = session._open
     return sockets.address if live.is_set() else ""
@@ -126,7 +126,7 @@ class Agent:
 def agents(
     bound: Sequence[Sequence[ZooKeeper]], base: str, size: int, seconds: int
 ) -> Iterator[list[Agent]]:
-    """Agents of one host, each over these members; running until the block ends."""
+    """Agents of one host, each over these members. Running until the block ends."""
     running = [Agent(members, base, size, seconds) for members in bound]
     try:
         yield running
