@@ -205,7 +205,10 @@ class Agent:
         try:
             work()
         except GaveUp as error:
-            log.error("giving up, as -retry-attempts are spent: %s", error)
+            registry, why = error.args
+            extra = {"registry": registry, "event": "gave_up"}
+            text = f"{registry}: {why}"
+            log.error("giving up, as -retry-attempts are spent: %s", text, extra=extra)
             self._failed = True
         except (SocketReplaced, ConfigError) as error:
             # A file or folder may have changed between the command's start and the engine's answer.

@@ -222,9 +222,13 @@ def test_two_registries_fail_apart(
 
 
 def test_gives_up_after_retry_attempts(clean_engine: Dockerd, agent: RunAgent) -> None:
-    run = agent("-retry-attempts", "1", "-retry-interval", "1", "consul://127.99.99.99:1")
+    limits = ("-retry-attempts", "1", "-retry-interval", "1")
+    run = agent(*limits, "-log-format", "json", "consul://127.99.99.99:1")
     assert run.exited() == 1
-    assert "giving up" in run.log
+    lines = map(json.loads, filter(None, run.log.splitlines()))
+    (told,) = (line for line in lines if line.get("event") == "gave_up")
+    assert told["message"].startswith("giving up, as -retry-attempts are spent: consul://127.99")
+    assert (told["level"], told["registry"]) == ("error", "consul://127.99.99.99:1")
     assert clean_engine.running
 
 

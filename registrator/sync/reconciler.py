@@ -29,7 +29,7 @@ SPREAD = (1.0, 4.0)
 
 
 class GaveUp(Exception):
-    """The registry was not reached within ``-retry-attempts`` at start."""
+    """The registry was not reached within ``-retry-attempts`` at start. Tells its name, and why."""
 
 
 class Reconciler:
@@ -286,7 +286,7 @@ class Reconciler:
         lost = isinstance(error, SessionLost)
         row = self.report.failed(error, lost=lost, moved=getattr(error, "moved", False))
         if not row.last_success and 0 <= self._attempts < row.failures:
-            raise GaveUp(f"{row.name}: {error}") from error
+            raise GaveUp(row.name, str(error)) from error
         if lost and row.failures == 1:
             return 0
         first = FIRST_BACKOFF if row.last_success else self._first_wait
