@@ -55,9 +55,9 @@ def _asked() -> Iterator[tuple[str, str, State]]:
     """The states of the agents that run here, as they come.
 
     Each comes after the agent's socket and name. The name is empty if there is only one agent. This
-    tells once of each agent that is silent, and goes on while another one runs.
+    tells once of each agent that is silent or has ended, and goes on while another one runs.
     """
-    questions, seen, misses = Questions(), set[Agent](), Counter[Agent]()
+    questions, seen, misses = Questions(), dict[Agent, str](), Counter[Agent]()
     agents = running()
     if not agents:
         give_up(NOBODY)
@@ -67,7 +67,7 @@ def _asked() -> Iterator[tuple[str, str, State]]:
         for answer in questions.answers(PERIOD):
             agent = answer.agent
             if answer.state:
-                seen.add(agent)
+                seen[agent] = answer.name
                 del misses[agent]
                 yield agent.socket, answer.name if len(agents) > 1 else "", answer.state
                 continue
@@ -76,7 +76,11 @@ def _asked() -> Iterator[tuple[str, str, State]]:
             if misses[agent] == 1 + (agent in seen):
                 complain(answer.silence)
         time.sleep(max(0.0, next_look - time.monotonic()))
-        agents = running()
+        before, agents = agents, running()
+        # If none of them is left, the whole watch ends, and tells so.
+        if seen.keys() & {*agents}:
+            for agent in seen.keys() & ({*before} - {*agents}):
+                complain(f"the agent {seen[agent]} has ended")
 
 
 def _alone(config: Config) -> Iterator[tuple[str, str, State]]:

@@ -272,6 +272,21 @@ def test_a_watch_goes_on_beside_agents_that_do_not_answer(
     assert ended.value.code == 3
 
 
+def test_a_watch_tells_which_of_several_agents_has_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "PERIOD", 0.01)
+    found = beside(monkeypatch, [board(container("web")), board()])
+    looks = iter([found, found, found[:1], found[:1], []])
+    monkeypatch.setattr(watch, "running", lambda: next(looks))
+    with pytest.raises(SystemExit) as ended:
+        command(["watch"], prog_name="registrator")
+    shown = capsys.readouterr()
+    assert ended.value.code == 0
+    assert shown.err == "registrator: the agent web01[2] has ended\n"
+    assert shown.out.splitlines()[-1] == "the agent has ended"
+
+
 @pytest.mark.parametrize("name", [name for name, each in COMMANDS.items() if each.asks])
 def test_wrong_calls(run: Run, name: str) -> None:
     given = ["web"] * bool(COMMANDS[name].operand)
