@@ -19,7 +19,7 @@ from support.wait import until
 IP = "127.10.0.1"
 PATIENT = "?timeout=60"
 
-# The command with faults put in: once a file exists, functions raise what it says.
+# The command with faults put in: functions raise what a file says, unless it is empty.
 FAULTY = """
 import builtins, importlib, pathlib, sys, threading
 from registrator import agent, backend, model
@@ -36,9 +36,9 @@ del sys.argv[1]
 
 def faulty(name, real):
     def call(*args, **kwargs):
-        file = pathlib.Path(fault)
-        if threading.current_thread().name.startswith(thread) and file.exists():
-            raise KNOWN[file.read_text()]("put in by the test")
+        kind = pathlib.Path(fault).read_text()
+        if kind and threading.current_thread().name.startswith(thread):
+            raise KNOWN[kind]("put in by the test")
         return real(*args, **kwargs)
     return call
 
@@ -63,6 +63,7 @@ class FaultyAgent(Agent):
     ) -> None:
         super().__init__(folder, (), engine)
         self._fault = folder / "fault"
+        self.mend()
         self.file = folder / "services.json"
         faults = ",".join([str(self._fault), thread, *places])
         common = ("-hostname", "h", f"file://{self.file}")
@@ -76,7 +77,7 @@ class FaultyAgent(Agent):
 
     def mend(self) -> None:
         """They work again."""
-        self._fault.unlink()
+        self.fault("")
 
     def expect(self, *names: str) -> None:
         """Wait until these containers' services are in the file: ``name``, or ``name:port``."""
