@@ -181,8 +181,7 @@ def content(body: Mapping[str, Any], checks: Collection[str]) -> str:
     }
     if (weights := body.get("Weights") or _WEIGHTS) != _WEIGHTS:
         parts["weights"] = weights
-    # What is read back and what was written are one text in memory.
-    return intern(json.dumps(parts, sort_keys=True))
+    return json.dumps(parts, sort_keys=True)
 
 
 def require_legal_id(service_id: str) -> None:

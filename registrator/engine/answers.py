@@ -95,7 +95,7 @@ def _container(
     networks, networks_6 = _networks(answer.get("NetworkSettings") or {}, mode)
     health = state.get("Health") or {}
     return Container(
-        id=intern(answer["Id"]),
+        id=_text(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
         image=intern(config.get("Image") or ""),
         hostname=_text(config.get("Hostname")),
@@ -242,7 +242,7 @@ def rows(text: str, health: bool = False) -> Iterator[tuple[str, int]]:
         for row in items(text):
             found = row.get("Id") if isinstance(row, Mapping) else None
             if isinstance(found, str) and CONTAINER_ID.fullmatch(found):
-                yield intern(found), fingerprint(row, health)
+                yield found, fingerprint(row, health)
             else:
                 strange += 1
     except (ValueError, RecursionError) as error:

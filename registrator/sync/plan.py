@@ -208,14 +208,24 @@ def by_key(entries: Iterable[Entry]) -> tuple[Mapping[str, Entry], list[tuple[En
     return chosen, clashes
 
 
-def still_ours(before: Actual, found: Actual) -> Actual:
-    """The entry as found, with the mark that it has by what this process held at the last look.
+def looked(
+    before: Mapping[str, Actual], found: Mapping[str, Actual], desired: Mapping[str, Entry]
+) -> dict[str, Actual]:
+    """The entries as found, with the marks that they have by what this process held `before`.
 
-    If nothing has changed, this is the object of the last look. A new one among a listing's garbage
-    would keep the garbage's memory in use.
+    An entry that has not changed is the object of the last look, and a text that is as `desired`
+    is that one. New ones among a listing's garbage would keep the garbage's memory in use.
     """
-    now = _still_ours(before, found)
-    return before if now == before else now
+    return {key: _looked(before.get(key), each, desired.get(key)) for key, each in found.items()}
+
+
+def _looked(before: Actual | None, found: Actual, desired: Entry | None) -> Actual:
+    now = _still_ours(before, found) if before else found
+    if now == before:
+        return before
+    if desired is not None and now.content == desired.content:
+        return replace(now, content=desired.content)
+    return now
 
 
 def _still_ours(before: Actual, found: Actual) -> Actual:

@@ -8,7 +8,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from registrator.backend import Backend, BackendError, SessionLost, listing
@@ -16,7 +16,7 @@ from registrator.model import Actual, Entry, Identity, Mark, Plan, Problem, Snap
 from registrator.status.report import RegistryReport, Written
 from registrator.sync.by_health import ByHealth
 from registrator.sync.gone import gone
-from registrator.sync.plan import Here, by_key, diff, entries, still_ours, written
+from registrator.sync.plan import Here, by_key, diff, entries, looked, written
 from registrator.sync.problems import problems
 from registrator.system.retry import FIRST_BACKOFF, backoff, retry
 
@@ -187,7 +187,7 @@ class Reconciler:
         due = min(self._next_listing, self._spread_listing)
         return self._listing_due or self._clock() >= due
 
-    def _look(self, desired: Iterable[str]) -> None:
+    def _look(self, desired: Mapping[str, Entry]) -> None:
         """List our own entries, and what stands at the keys that are `desired` or were."""
         now = self._clock()
         by_time = now >= self._next_listing
@@ -195,10 +195,9 @@ class Reconciler:
         self._spread_listing = math.inf
         keys = self._wanted.union(desired)
         with self.report.operations.measure("list"):
-            before, self._actual = self._actual, dict(listing(self._backend, keys))
+            found = listing(self._backend, keys)
+        self._actual = looked(self._actual, found, desired)
         self._lost = False
-        for key in before.keys() & self._actual.keys():
-            self._actual[key] = still_ours(before[key], self._actual[key])
         self._doubtful = {k for k, a in self._actual.items() if a.mark in (Mark.TWIN, Mark.UNTOLD)}
         self.report.listed()
         if by_time and not self._failed_before:

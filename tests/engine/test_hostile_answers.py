@@ -62,7 +62,7 @@ def test_a_port_that_has_no_port_of_the_host_yet_can_be_read() -> None:
         {"Config": {"Env": [5]}},
         {"Config": {"Labels": {"SERVICE_NAME": 5}}},
         {"Config": {"Image": 7}},
-        {"Id": None},
+        {"Id": 5},
         {"Name": 1.5},
         {"State": "running"},
         {"State": {"ExitCode": "0x"}},

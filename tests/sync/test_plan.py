@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registrator.model import Actual, Entry, Mark, Plan, Service
-from registrator.sync.plan import Here, by_key, diff
+from registrator.sync.plan import Here, by_key, diff, looked
 
 OUR_ADDRESS, OTHER_ADDRESS = "127.0.0.7", "127.0.0.8"
 ADDRESSES = frozenset({OUR_ADDRESS})
@@ -31,6 +31,21 @@ def plan(desired: list[Entry], found: dict[str, Actual], cleanup: bool = True) -
         HERE,
         dangling=lambda _: cleanup,
     )
+
+
+def test_what_stands_and_what_is_desired_are_one_text_in_memory() -> None:
+    def copy(text: str) -> str:
+        return "".join(list(text))
+
+    wanted = entry("k", "a text")
+    found = actual(copy("a text"), Mark.OURS)
+    assert found.content is not wanted.content
+    first = looked({}, {"k": found, "other": found}, {"k": wanted})
+    assert first["k"] == first["other"] == found
+    assert first["k"].content is wanted.content
+    again = looked(first, {"k": actual(copy("a text"), Mark.OURS)}, {"k": wanted})
+    assert again["k"] is first["k"]
+    assert looked(first, {"k": actual("new", Mark.OURS)}, {})["k"].content == "new"
 
 
 def test_an_unmarked_entry_at_the_containers_own_address_is_adopted_but_not_removed() -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from support.consul import service
 
 from registrator.backend import Rejected
-from registrator.backends.consul.checks import foreign, service_of, types, wanted
+from registrator.backends.consul.checks import foreign, service_of, wanted
 from registrator.backends.consul.registration import (
     DIGEST,
     HOST,
     OWNER,
     TAGS,
-    actual,
     body,
     content,
     kept_tags,
     meta,
     require_legal_id,
 )
-from registrator.model import Identity, Service
+from registrator.model import Service
 
 ME = {OWNER: "me", HOST: "host"}
 WITH_TAGS: dict[str, Any] = {"tag_override": True, "tags": ("own",)}
@@ -260,11 +258,3 @@ def test_meta_keeps_to_consuls_limits() -> None:
 def test_ids_that_consul_would_not_let_go_of(wrong: str) -> None:
     with pytest.raises(Rejected):
         require_legal_id(wrong)
-
-
-def test_what_is_read_back_is_one_text_in_memory_with_what_was_written() -> None:
-    made = body(service(), ME)
-    written = content(made, types(made))
-    listed = json.loads(json.dumps({**made, "Service": made["Name"]}))
-
-    assert actual("host:c0:80", listed, (), Identity("me", "host"), None).content is written
