@@ -118,7 +118,7 @@ class ConsulBackend:
 
         def read(api: Api) -> tuple[dict[str, Any], dict[str, Any]]:
             self._token_mark.read(api)
-            return api.services(), api.checks()
+            return shape.known(api.services(), keys), api.checks()
 
         services, checks = self._call(read, listing=True)
         if self._lifetime:

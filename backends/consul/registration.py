@@ -134,6 +134,15 @@ def facts(service: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": service["Service"], "port": service["Port"], "tags": service["Tags"] or []}
 
 
+def known(services: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The services of a listing by the very objects in `keys`, as far as these name them.
+
+    New keys among a listing's garbage would keep its memory in use: 9 MiB with 5,000 services.
+    """
+    same = {key: key for key in keys}
+    return {same.get(key, key): service for key, service in services.items()}
+
+
 def actual(
     key: str,
     service: Mapping[str, Any],

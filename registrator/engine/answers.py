@@ -95,7 +95,7 @@ def _container(
     networks, networks_6 = _networks(answer.get("NetworkSettings") or {}, mode)
     health = state.get("Health") or {}
     return Container(
-        id=_text(answer["Id"]),
+        id=_id(answer["Id"]),
         name=(answer.get("Name") or "").removeprefix("/"),
         image=intern(config.get("Image") or ""),
         hostname=_text(config.get("Hostname")),
@@ -121,6 +121,13 @@ def _container(
             (_nanoseconds(str(p.get("End"))) for p in health.get("Log") or ()), default=0
         ),
     )
+
+
+def _id(value: Any) -> str:
+    """A text. Raises `TypeError` for anything else, also for null."""
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {type(value)}")
+    return value
 
 
 def _text(value: Any) -> str:

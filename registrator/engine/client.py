@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -27,6 +27,8 @@ KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
+
+Known = TypeVar("Known", str, int)
 
 # These can change a container's services. `destroy` matters to `-deregister on-success`. Podman
 # filters by its own names.
@@ -70,7 +72,7 @@ class DockerEngine:
         self._derive = derive
         self._reads_health = HEALTH_STATUS in more_events
         self._stream: urllib3.BaseHTTPResponse | None = None
-        self._ids: dict[str, str] = {}
+        self._listed: dict[Any, Any] = {}  # the ids and digests of the last listing
 
     @property
     def address(self) -> str:
@@ -107,8 +109,9 @@ class DockerEngine:
         it raises.
         """
         text = self._get("/containers/json").data.decode(errors="replace")
-        listed = {self._same(key): digest for key, digest in rows(text, self._reads_health)}
-        self._ids = {key: key for key in listed}
+        same = self._same
+        listed = {same(key): same(digest) for key, digest in rows(text, self._reads_health)}
+        self._listed = {each: each for row in listed.items() for each in row}
         return listed
 
     def inspect(self, container_id: str, timeout: float | None = None) -> Container | None:
@@ -166,13 +169,14 @@ class DockerEngine:
         self.interrupt()
         self._connection.close()
 
-    def _same(self, container_id: str) -> str:
-        """The id as an object that is in memory once.
+    def _same(self, value: Known) -> Known:
+        """An id or a digest, as the object of the last listing.
 
-        `sys.intern` would do it, too. But its table never forgets how many it had, and doubles one
-        day: that takes 0.5 MiB.
+        New objects among a listing's garbage would keep the garbage's memory in use. `sys.intern`
+        would do it for ids. But its table never forgets how many it had, and doubles one day.
         """
-        return self._ids.setdefault(container_id, container_id)
+        found: Known = self._listed.get(value, value)
+        return found
 
     def _object(self, path: str, timeout: float | None = None) -> Mapping[str, Any]:
         found = _json(self._get(path, timeout=timeout), path)

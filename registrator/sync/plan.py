@@ -221,11 +221,11 @@ def looked(
 
 def _looked(before: Actual | None, found: Actual, desired: Entry | None) -> Actual:
     now = _still_ours(before, found) if before else found
-    if now == before:
-        return before
-    if desired is not None and now.content == desired.content:
-        return replace(now, content=desired.content)
-    return now
+    if before is not None and now == before:
+        now = before
+    if desired is None or now.content is desired.content or now.content != desired.content:
+        return now
+    return replace(now, content=desired.content)
 
 
 def _still_ours(before: Actual, found: Actual) -> Actual:

@@ -77,7 +77,13 @@ def test_the_listing_changes_with_what_an_inspection_would_tell(
     one = api.run("one1", publish_all=True)
     before = client.running()
     assert before.keys() == {one}
-    assert client.running() == before
+    again = client.running()
+    assert again == before
+    listed = zip([*before.items()], [*again.items()], strict=True)
+    assert all(
+        id_ is id_again and digest is digest_again
+        for (id_, digest), (id_again, digest_again) in listed
+    ), "in memory once"
     api.rename(one, "uno1")
     renamed = client.running()
     assert renamed[one] != before[one]

@@ -63,6 +63,7 @@ def test_a_port_that_has_no_port_of_the_host_yet_can_be_read() -> None:
         {"Config": {"Labels": {"SERVICE_NAME": 5}}},
         {"Config": {"Image": 7}},
         {"Id": 5},
+        {"Id": None},
         {"Name": 1.5},
         {"State": "running"},
         {"State": {"ExitCode": "0x"}},
@@ -205,3 +206,27 @@ def test_an_engine_that_says_nonsense_of_itself(text: str, monkeypatch: pytest.M
             client.identify()
     else:
         assert client.identify().id == ""
+
+
+def test_ids_are_in_memory_once_and_only_those_of_the_last_listing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def copy() -> str:
+        return "".join([*ID])
+
+    client = DockerEngine({})
+    monkeypatch.setattr(
+        client,
+        "_get",
+        lambda path, **_: whole(json.dumps(answer() if ID in path else [{"Id": ID}])),
+    )
+    unlisted = client.inspect(copy())
+    assert unlisted is not None
+    assert unlisted.id == ID
+    assert client._listed == {}, "it would grow for ever without a listing"
+    ((first, digest),) = client.running().items()
+    found = client.inspect(copy())
+    assert found is not None
+    assert found.id is first
+    ((again, same),) = client.running().items()
+    assert (again is first, same is digest) == (True, True)

@@ -45,6 +45,9 @@ def test_what_stands_and_what_is_desired_are_one_text_in_memory() -> None:
     assert first["k"].content is wanted.content
     again = looked(first, {"k": actual(copy("a text"), Mark.OURS)}, {"k": wanted})
     assert again["k"] is first["k"]
+    undesired = looked({}, {"k": found}, {})
+    later = looked(undesired, {"k": actual(copy("a text"), Mark.OURS)}, {"k": wanted})
+    assert later["k"].content is wanted.content, "it is desired only since the last look"
     assert looked(first, {"k": actual("new", Mark.OURS)}, {})["k"].content == "new"
 
 

@@ -91,6 +91,8 @@ def test_an_entry_is_what_is_read_back(ours: Backend) -> None:
         actual = found[entry.key]
         assert (actual.mark, actual.held) == (Mark.OURS, True)
         assert (actual.id, actual.address) == (entry.service.id, entry.service.address)
+    again = ours.list([entry.key for entry in entries])
+    assert {id(key) for key in again} == {id(entry.key) for entry in entries}, "in memory once"
     keys = tuple(found)
     assert ours.apply(Plan(deregister=keys)) == {}
     assert ours.apply(Plan(deregister=keys)) == {}

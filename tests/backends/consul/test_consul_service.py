@@ -17,6 +17,7 @@ from registrator.backends.consul.registration import (
     body,
     content,
     kept_tags,
+    known,
     meta,
     require_legal_id,
 )
@@ -250,6 +251,14 @@ def test_meta_keeps_to_consuls_limits() -> None:
     assert {"a.b", "consul-x", OWNER, "long", "k061"} <= set(left_out)
     assert meta(service(attrs=attrs | {"a.b": "y"}), ME)[0][DIGEST] != kept[DIGEST]
     assert meta(service(attrs={"a": "b"}), ME) == ({"a": "b"} | ME, [])
+
+
+def test_a_listing_has_the_keys_that_are_known() -> None:
+    key, told = "h:web:80", "".join(["h:web", ":80"])
+    assert told is not key
+    found = known({told: {"ID": 1}, "other": {"ID": 2}}, [key, "ended"])
+    assert found == {key: {"ID": 1}, "other": {"ID": 2}}
+    assert next(iter(found)) is key
 
 
 @pytest.mark.parametrize(
