@@ -61,7 +61,11 @@ def _asked() -> Iterator[tuple[str, str, State]]:
     agents = running()
     if not agents:
         give_up(NOBODY)
-    while any(agent in seen or not misses[agent] for agent in agents):
+
+    def goes_on() -> bool:
+        return any(agent in seen or not misses[agent] for agent in agents)
+
+    while goes_on():
         next_look = time.monotonic() + PERIOD
         questions.ask(agents)
         for answer in questions.answers(PERIOD):
@@ -77,9 +81,9 @@ def _asked() -> Iterator[tuple[str, str, State]]:
                 complain(answer.silence)
         time.sleep(max(0.0, next_look - time.monotonic()))
         before, agents = agents, running()
-        # If none of them is left, the whole watch ends, and tells so.
-        if seen.keys() & {*agents}:
-            for agent in seen.keys() & ({*before} - {*agents}):
+        # The end of the last one is the end of the watch, which tells so.
+        for agent in before if goes_on() else ():
+            if agent in seen and agent not in agents:
                 complain(f"the agent {seen[agent]} has ended")
 
 

@@ -277,14 +277,26 @@ def test_a_watch_tells_which_of_several_agents_has_ended(
 ) -> None:
     monkeypatch.setattr(watch, "PERIOD", 0.01)
     found = beside(monkeypatch, [board(container("web")), board()])
-    looks = iter([found, found, found[:1], found[:1], []])
-    monkeypatch.setattr(watch, "running", lambda: next(looks))
-    with pytest.raises(SystemExit) as ended:
-        command(["watch"], prog_name="registrator")
-    shown = capsys.readouterr()
-    assert ended.value.code == 0
-    assert shown.err == "registrator: the agent web01[2] has ended\n"
-    assert shown.out.splitlines()[-1] == "the agent has ended"
+    one, another = found
+
+    def told(*looks: list[Agent]) -> list[str]:
+        """The lines on stderr, while these agents run at each look."""
+        given = iter(looks)
+        monkeypatch.setattr(watch, "running", lambda: next(given))
+        with pytest.raises(SystemExit) as ended:
+            command(["watch"], prog_name="registrator")
+        assert ended.value.code == 0
+        shown = capsys.readouterr()
+        assert shown.out.splitlines()[-1] == "the agent has ended"
+        return shown.err.splitlines()
+
+    assert told([one, another], [one, another], [one], [one], []) == [
+        "registrator: the agent web01[2] has ended"
+    ]
+    assert told([one], [one], [another], [another], []) == [
+        "registrator: the agent web01[1] has ended"
+    ], "it was started anew"
+    assert told([one], [one], []) == []
 
 
 @pytest.mark.parametrize("name", [name for name, each in COMMANDS.items() if each.asks])
