@@ -175,10 +175,10 @@ def _node(package: str, number: str) -> Version:
     return Version(f"{package}-{number}", shows, (_reader("node"),), (recipe,))
 
 
-# The class path that the tests run ZooKeeper with. Debian's when it is not set.
+# The class path that the tests run ZooKeeper with. If it is not set, they use Debian's.
 JARS = "TEST_ZOOKEEPER_JARS"
 
-# The image store that the tests' engines use. The engine's default one when it is not set.
+# The image store that the tests' engines use. If it is not set, they use the default.
 IMAGE_STORE = "TEST_IMAGE_STORE"
 
 MOBY = "github.com/moby/moby/v2"

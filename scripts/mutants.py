@@ -1,8 +1,8 @@
 """Mutation tests of the pure core: change one thing at a time, and see whether a test fails.
 
 A mutant changes an operator, a number, a condition or a call's effect in one module. The module's
-own unit tests run on it. A mutant that no test notices shows a rule that no test holds. Run by
-``make mutants`` takes all modules. ``make mutants MODULE=sync/plan`` takes one.
+own unit tests run on it. A mutant that no test notices shows a rule that no test holds.
+``make mutants`` runs all modules, and ``make mutants MODULE=sync/plan`` runs one.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
                 container's own), text ("published ports at 192.0.2.10")
     summary     verdict (one sentence), well (whether nothing needs attention), attention (how many
                 things do: ports, registries, the engine), containers, services, and
-                ports (how many have each outcome, with all outcomes)
+                ports (the number for each outcome, also if it is 0)
     outcomes    by name: text (what it means), remedy (what to do), attention (whether it needs any)
     engine      state ("starting", "up" or "down"), address, version, since, error, failures,
                 next_attempt

@@ -29,7 +29,7 @@ SPREAD = (1.0, 4.0)
 
 
 class GaveUp(Exception):
-    """The registry was not reached within ``-retry-attempts`` at start. Tells its name, and why."""
+    """The registry (its name, and why) was not reached within ``-retry-attempts`` at start."""
 
 
 class Reconciler:

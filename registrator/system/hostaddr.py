@@ -31,7 +31,7 @@ _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), *_ELSEWHERE_6)
 
 
 def resolve(hostname: str, timeout: float = RESOLVE_TIMEOUT) -> list[str]:
-    """The addresses of a host name. None if nothing answers within `timeout` seconds."""
+    """The addresses of a host name. Empty if nothing answers within `timeout` seconds."""
     with contextlib.suppress(OSError):
         return [found.host for found in uri.resolve(uri.Address(hostname, 0), timeout)]
     return []
@@ -115,7 +115,7 @@ def find_ipv6_first(
 
 
 def host_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
-    """Every address of this host that another host could use. None without procfs."""
+    """Every address of this host that another host could use. Empty without procfs."""
     found: set[str] = set()
     # Some containers may not read these files.
     with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from contract.zookeeper import InZooKeeper
 
 
 class Servers:
-    """One real server of a kind, with TLS at a second port. Etcd once more with passwords."""
+    """A real server of each kind, with TLS at a second port. A second etcd has passwords."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -55,7 +55,7 @@ class OverHTTP(Registry):
         yield from json.loads(self.text("kv/?recurse")[0] or "[]")
 
     def counted(self, methods: str) -> int:
-        """Requests by the server's metrics. Looking at these counts for none."""
+        """Requests by the server's metrics. To look at these is not counted."""
         return sum(number for path, number in self._counts(methods) if "metrics" not in path)
 
     def _counts(self, methods: str) -> Iterator[tuple[str, int]]:

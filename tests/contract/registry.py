@@ -101,7 +101,7 @@ class Registry(ABC):
         """A URI of this place, at the server's address with these addresses before it."""
 
     def make(self, owner: str = OWNER, /, *before: str, **context: Any) -> Backend:
-        """A backend, as the core makes it. Closed with the test."""
+        """A backend, as the core makes it. It is closed with the test."""
         parsed = parse(self.uri(*before))
         identity = Identity(owner, HOST)
         context.setdefault("timeout", PATIENT)

@@ -127,7 +127,7 @@ class Campaign:
         return {**self.world.targets(), **own}
 
     def usage(self) -> Usage:
-        """The resources of the agent's process now. None if it has ended."""
+        """The resources of the agent's process now. All are 0 if it has ended."""
         return usage_of(self.agent)
 
     def _play(self, faults: list[Fault]) -> None:

@@ -89,7 +89,7 @@ def test_what_a_campaign_prints(capsys: pytest.CaptureFixture[str]) -> None:
      ((0, 0, 0.1), False)],
 )  # fmt: skip
 def test_a_leak_is_not_level(leak: tuple[float, float, float], level: bool) -> None:
-    """It grows with every seed. What a connection takes for a while is none."""
+    """It grows with every seed. Memory that a connection takes for a while is no leak."""
 
     def usage(seed: int) -> Usage:
         memory, files, threads = (int(10 * seed * each) / 10 for each in leak)

@@ -26,7 +26,7 @@ class Usage(NamedTuple):
 
 
 def usage_of(process: Process) -> Usage:
-    """The resources of a process now. None if it has ended."""
+    """The resources of a process now. All are 0 if it has ended."""
     if not process.running:
         return Usage(0.0, 0, 0)
     folder = Path(f"/proc/{process.pid}")

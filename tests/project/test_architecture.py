@@ -14,7 +14,7 @@ STEPS = re.findall(r"^\| \d+\. .* \| `(\S+)` \| `(\S+)` \|$", TEXT, re.M)
 
 
 def defined(path: Path) -> set[str]:
-    """The functions, classes and methods of a file. A method as ``Class.method``."""
+    """The functions, classes and methods of a file. A method is ``Class.method``."""
     found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -94,6 +94,7 @@ def without_code(text: str) -> str:
 
 def test_there_is_code_to_read() -> None:
     assert len(CODE) > 100
+    assert without_code("it runs `a; b` ; then") == "it runs  ; then"
 
 
 def test_no_docstring_opens_with_a_clause() -> None:

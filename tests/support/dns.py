@@ -9,7 +9,7 @@ from support.servers import program
 
 
 class Record(NamedTuple):
-    """A record of an answer. `ttl` in seconds, `data` the words of its value."""
+    """A record of an answer. `ttl` is in seconds. `data` has the words of its value."""
 
     name: str
     ttl: int

@@ -23,7 +23,7 @@ from support.require import require
 WAIT_FOR_TERM = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
 APPLETS = ("cat", "echo", "false", "hostname", "httpd", "nc", "sh", "sleep", "true", "wget")
 
-# A port of the host, 0 for one that the engine chooses, with the address to bind to.
+# A port of the host, or an address and a port. With port 0 the engine chooses one.
 Binding = int | tuple[str, int]
 
 

@@ -67,7 +67,7 @@ class FakeEngine:
         self._clock = itertools.count(10**9)
 
     def set_clock(self, now: int) -> None:
-        """Have it `now`, in ns of the engine's clock. Also a time that has been."""
+        """Have it `now`, in ns of the engine's clock. It may also be a time in the past."""
         self._clock = itertools.count(now)
 
     def start(self, started: Container) -> Event:
@@ -113,7 +113,7 @@ class FakeEngine:
             raise EngineUnavailable("connection refused")
 
     def interrupt(self) -> None:
-        """As `DockerEngine.interrupt`. Counted."""
+        """As `DockerEngine.interrupt`. It counts the calls."""
         self.interrupted += 1
 
     def running(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The one policy for a part that can't be had: skip and say which. Under CI, fail.
+"""The one policy for a part that can't be had: skip and say which, or fail under CI.
 
 A part is a server, a program of the system, or root. Every test that takes one asks for it here,
 so `make unit` runs what asks for none: it sets `no_parts`, and each request skips its test.

@@ -91,7 +91,7 @@ class Server(Process):
         until(check, lambda: f"{self.name} ready; {self.tail()}", deadline, ignore)
 
     def wipe(self) -> None:
-        """Forget everything. Only while it is stopped."""
+        """Forget everything. The server must not run."""
         assert not self.running, f"{self.name} still runs"
         shutil.rmtree(self.data, ignore_errors=True)
 
@@ -248,8 +248,9 @@ class Etcd(Server):
 class ZooKeeper(Server):
     """A ZooKeeper server. `lines` are added to its configuration, `jvm` to Java's flags.
 
-    `ensemble` maps member numbers to their ``server.N`` lines. Empty for a server alone. A tick
-    of 500 ms allows sessions from 1 s on. With `authority` it also serves TLS at `tls_address`.
+    `ensemble` maps member numbers to their ``server.N`` lines. It is empty for a server alone. A
+    tick of 500 ms allows sessions from 1 s on. With `authority` it also serves TLS at
+    `tls_address`.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ from support.servers import Server, program
 
 SYSTEMD = Path("/lib/systemd/systemd")
 
-# What systemd asks of a container's manager: the root is a mount, its cgroup the topmost. /sys and
-# /proc/sys are read-only, so that nothing sets up devices or the kernel. No unit of the machine's
-# administrator starts, and no disk of the machine's is mounted.
+# systemd asks this of a container's manager: the root is a mount, and its cgroup is the topmost.
+# Also, /sys and /proc/sys are read-only, so that nothing sets up devices or the kernel. No unit of
+# the machine's administrator starts, and no disk of the machine's is mounted.
 SCRIPT = """
 set -e
 echo $$ >"$CGROUP/cgroup.procs"

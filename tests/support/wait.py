@@ -19,7 +19,7 @@ def until(
     deadline: float = DEADLINE,
     ignore: tuple[type[Exception], ...] = (),
 ) -> T:
-    """The first truthy value of `condition`. `AssertionError` after `deadline` seconds.
+    """The first truthy value of `condition`. Raises `AssertionError` after `deadline` s.
 
     `what` says what was waited for. A callable is asked only when time is up, so that it can
     show the last state. Exceptions of the types in `ignore` count as not yet.

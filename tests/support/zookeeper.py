@@ -61,7 +61,7 @@ class Backends:
 
 
 def mode(server: ZooKeeper) -> str:
-    """standalone, leader or follower. Empty while it does not serve."""
+    """Its mode: standalone, leader or follower. Empty while it does not serve."""
     try:
         return server.four_letters("srvr").partition("Mode: ")[2].split("\n")[0]
     except OSError:
@@ -165,7 +165,7 @@ def wait_whole(members: Sequence[ZooKeeper]) -> None:
 
 
 def holders(reader: KazooClient, path: str) -> dict[str, int]:
-    """The session that holds each child. Without what vanishes while one looks."""
+    """The session that holds each child. One that vanishes meanwhile is left out."""
     found = {}
     try:
         names = reader.retry(reader.get_children, path)

@@ -52,7 +52,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, engine: Dockerd) -> Iterat
 
 
 def make_wheels(folder: Path) -> Path:
-    """This package and what it needs, as wheels. Built from a copy, since a build writes."""
+    """This package and what it needs, as wheels. They are built from a copy, as a build writes."""
     packages = packages_for(PYTHON)
     for name in ("registrator", "backends"):
         shutil.copytree(ROOT / name, folder / "source" / name)

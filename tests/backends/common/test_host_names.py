@@ -94,7 +94,7 @@ def expect(agent: Agent, world: World, alive: Sequence[Server], *containers: str
 def test_a_name_is_what_it_stands_for_now(
     world: World, names: Names, agent: RunNamed, clean_engine: Dockerd
 ) -> None:
-    """It stands for one member. It stands for the others, and that one dies. Then for all."""
+    """The name stands for one member. Then it stands for the others, and that one dies."""
     members = world.members[:2] if world.name == "consul" else world.members
     first, *others = members
     names.point("registry.test", [first.ip])

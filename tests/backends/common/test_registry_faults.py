@@ -105,7 +105,7 @@ def host() -> Iterator[Namespace]:
 def test_a_member_whose_packets_are_dropped(
     world: World, host: Namespace, clean_engine: Dockerd, tmp_path: Path
 ) -> None:
-    """No FIN, no RST, in the midst of a connection. Each member in turn."""
+    """There is no FIN and no RST, and a connection is in use. Each member has its turn."""
     members = world.members[:2] if world.name in ("consul", "consulkv") else world.members
     ips = [host.another(10 + number) for number in range(len(members))]
     proxies = [TCPProxy(m.address, ip) for m, ip in zip(members, ips, strict=True)]  # type: ignore[attr-defined]

@@ -413,7 +413,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_token_without_the_right_to_write_the_manifest(
     rights: Guarded, caplog: pytest.LogCaptureFixture, rules: str
 ) -> None:
-    """All keys are listed at the start only. What ended goes. One line tells."""
+    """All keys are listed at the start only. Keys that ended go. One line tells."""
     settle(rights.start(f"{ENTRIES} {MANIFESTS % 'write'}")[0], service(1))
     settle(rights.start(rules)[0], service(1), service(2), service(3, id="db"))
     caplog.clear()

@@ -35,7 +35,7 @@ def catalog(server: Consul) -> list[str]:
 def test_no_copy_stays_behind_when_a_consul_agent_returns(
     clean_engine: Dockerd, cluster: tuple[list[Consul], list[Consul]], agent: RunAgent
 ) -> None:
-    """Ten rounds: A dies, the services move to B. A returns with its copies, which go."""
+    """Each round, A dies and the services move to B. A returns with its copies, which go."""
     servers, (a, b) = cluster
     for name in NAMES:
         clean_engine.api.run(name, publish_all=True)

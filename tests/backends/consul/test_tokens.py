@@ -75,7 +75,7 @@ def revoke(consul: Consul, secret: str) -> None:
 
 
 def reconcile(ours: Backend) -> bool:
-    """Whether one round wrote something."""
+    """Do one round. Returns whether it wrote something."""
     desired, _ = by_key([ours.entry(CHECKED)])
     plan = diff(desired, ours.list(), HERE, dangling=lambda _: True)
     assert ours.apply(plan) == {}

@@ -126,7 +126,7 @@ class Agent:
 def agents(
     bound: Sequence[Sequence[ZooKeeper]], base: str, size: int, seconds: int
 ) -> Iterator[list[Agent]]:
-    """Agents of one host, each over these members. Running until the block ends."""
+    """Agents of one host, each over these members. They run until the block ends."""
     running = [Agent(members, base, size, seconds) for members in bound]
     try:
         yield running
