@@ -50,7 +50,12 @@ def guarded_pair(tmp_path: Path) -> Iterator[Pair]:
     """A server with ACLs, and a client agent that joined it."""
     server = Consul(tmp_path / "a", config=ACL, name="a")
     client = Consul(tmp_path / "b", config=ACL, name="b", servers=0, join=[server.serf_address])
-    client.config["acl"] = {**client.config["acl"], "tokens": {"agent": MASTER, "default": MASTER}}
+    client.config["acl"] = {
+        **client.config["acl"],
+        "tokens": {"agent": MASTER, "default": MASTER},
+        # It knows a token for so long after it is revoked. By default this is 30 s.
+        "token_ttl": "10m",
+    }
     try:
         start_all([server, client])
         until(lambda: keeps_tokens(client), "the client to use the servers' kind of ACLs")
