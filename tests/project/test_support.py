@@ -261,6 +261,23 @@ def test_a_closed_proxy_refuses(proxy: TCPProxy, echo: str) -> None:
         _connect(other.address)
 
 
+def test_a_proxy_that_closes_leaves_no_connection_open(echo: str) -> None:
+    """What is accepted just then is closed, too. Otherwise the guard of each test complains."""
+    with contextlib.ExitStack() as clients:
+
+        def knock(address: str) -> None:
+            with contextlib.suppress(OSError):
+                for _ in range(3):
+                    clients.enter_context(_connect(address))
+
+        for _ in range(100):
+            proxy = TCPProxy(echo)
+            client = threading.Thread(target=knock, args=(proxy.address,))
+            client.start()
+            proxy.close()
+            client.join(60)
+
+
 def test_a_proxy_whose_server_is_away_resets() -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         host, port = nobody.getsockname()

@@ -85,6 +85,12 @@ class TCPProxy:
 
     async def _end(self) -> None:
         for listener in self._listeners:
+            for each in listener.sockets:
+                self._loop.remove_reader(each)
+        # What is accepted gets its transport first. A closed server would not take it, and then
+        # asyncio leaves the socket open, and tells nobody.
+        await asyncio.sleep(0)
+        for listener in self._listeners:
             listener.close()
         self._ended = True
         self._flowing.set()
