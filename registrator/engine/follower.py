@@ -75,15 +75,27 @@ class Follower:
             listener.events_lost(str(error))
             return engine_backoff(self._failures)
 
-        while not self._stop.is_set():
-            if self._turn.acquire(blocking=False):
-                retry(lambda: self._read(listener, react), EngineUnavailable, failed, self._stop)
-            else:
-                self._relief.wait()
+        reads = False
+
+        def turns() -> None:
+            nonlocal reads
+            while not self._stop.is_set():
+                reads = reads or self._turn.acquire(blocking=False)
+                if reads:
+                    self._read(listener, react)
+                    reads = False
+                else:
+                    self._relief.wait()
+
+        # Once for all turns: each call leaves a cycle of objects that lives long.
+        retry(turns, EngineUnavailable, failed, self._stop)
         self._relief.set(AT_ONCE)
 
     def _read(self, listener: Listener, react: Callable[[], None]) -> None:
-        """Read events, until the other thread has taken the turn. Raises `EngineUnavailable`."""
+        """Read events, until the other thread has taken the turn.
+
+        Raises `EngineUnavailable`, and keeps the turn then.
+        """
         while True:
             event = self._next()
             if event is None:

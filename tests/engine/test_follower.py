@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import tenacity
 from support.wait import until
 
 from registrator.engine import follower as follower_module
@@ -224,18 +226,35 @@ def test_while_one_thread_acts_on_an_event_for_long_another_one_reads_on() -> No
     assert live.opened == 1, "both read one stream"
 
 
+def change_places(live: Live, times: int) -> None:
+    for _ in range(times):
+        live.held.clear()
+        live.free.clear()
+        marked = list(live.marked)
+        live.tell("hold")
+        assert live.held.wait(60)
+        live.tell("start")
+        live.until(*marked, "hold", "start")
+        live.free.set()
+
+
 def test_the_threads_change_places_as_often_as_it_takes_long() -> None:
     with Live() as live:
-        for _ in range(5):
-            live.held.clear()
-            live.free.clear()
-            marked = list(live.marked)
-            live.tell("hold")
-            assert live.held.wait(60)
-            live.tell("start")
-            live.until(*marked, "hold", "start")
-            live.free.set()
+        change_places(live, 5)
     assert live.opened == 1
+
+
+def test_a_change_of_places_leaves_no_garbage() -> None:
+    """Python would not look for it for hours, since few objects are new on a small host."""
+    gc.collect()
+    gc.disable()
+    try:
+        with Live() as live:
+            change_places(live, 5)
+            retries = [each for each in gc.get_objects() if isinstance(each, tenacity.Retrying)]
+    finally:
+        gc.enable()
+    assert len(retries) <= len(live.threads)
 
 
 def test_a_thread_that_is_done_soon_wakes_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:

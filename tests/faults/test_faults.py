@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from faults.__main__ import run
 from faults.campaign import Campaign, Divergence, Late
 from faults.schedule import SECONDS, schedule
 from faults.usage import Usage, flat
+from faults.watched import within
 from faults.worlds import WORLDS
 
 # The first few, and every one that ever diverged.
@@ -96,3 +98,19 @@ def test_a_leak_is_not_level(leak: tuple[float, float, float], level: bool) -> N
         return Usage(30 + memory, int(11 + files + seed % 5), int(7 + threads))
 
     assert flat([(float(seed), usage(seed)) for seed in range(60)], 60) is level
+
+
+@pytest.mark.parametrize(
+    ("more", "fine"),
+    [
+        (lambda _: 1.9, True),
+        (lambda minute: 2.1 if minute == 9 else 1.0, False),
+        (lambda minute: 1.0 + 0.01 * minute, True),
+        (lambda minute: 1.0 + 0.016 * minute, False),
+    ],
+    ids=["flat", "too much for a moment", "almost flat", "grows"],
+)
+def test_what_watching_adds_is_bounded_and_flat(more: Callable[[int], float], fine: bool) -> None:
+    usages = [(float(minute), Usage(50.0, 20, 10)) for minute in range(61)]
+    added = [(float(minute), more(minute)) for minute in range(61)]
+    assert within(usages, added) is fine

@@ -6,12 +6,14 @@ import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from support.process import Process
 
 # The share of the time after which memory has to be flat, and how flat, in MiB.
 WARM_UP, FLAT = 0.2, 2.0
+
+Value = TypeVar("Value")
 
 ROW = "{:>20}  {:>9}  {:>5}  {:>7}"
 HEADING = "memory", "files", "threads"
@@ -40,18 +42,21 @@ def row(label: str, usage: Usage) -> str:
     return ROW.format(label, f"{usage.memory:.1f} MiB", usage.files, usage.threads)
 
 
+def thirds(values: Sequence[tuple[float, Value]], lasted: float) -> tuple[list[Value], ...]:
+    """The first and the last third of the values after the warm-up, which have moments before."""
+    warm = [value for moment, value in values if moment > WARM_UP * lasted] or [values[-1][1]]
+    third = max(1, len(warm) // 3)
+    return warm[:third], warm[-third:]
+
+
 def flat(usages: Sequence[tuple[float, Usage]], lasted: float, allowed: float = FLAT) -> bool:
     """Whether memory, files and threads stayed level after the warm-up. Prints the figures.
 
     Files and threads come and go with connections: what leaks raises their least number.
     """
-    warm = [usage for moment, usage in usages if moment > WARM_UP * lasted] or [usages[-1][1]]
-    third = max(1, len(warm) // 3)
     early, late = (
         Usage(statistics.median(memory), min(files), min(threads))
-        for memory, files, threads in (
-            zip(*part, strict=True) for part in (warm[:third], warm[-third:])
-        )
+        for memory, files, threads in (zip(*part, strict=True) for part in thirds(usages, lasted))
     )
     print(row("warmed up", early))
     print(row("at the end", late))
