@@ -262,7 +262,7 @@ def test_a_closed_proxy_refuses(proxy: TCPProxy, echo: str) -> None:
 
 
 def test_a_proxy_that_closes_leaves_no_connection_open(echo: str) -> None:
-    """What is accepted just then is closed, too. Otherwise the guard of each test complains."""
+    """It closes a connection that it accepts just then, too. The guard of each test sees others."""
     with contextlib.ExitStack() as clients:
 
         def knock(address: str) -> None:
