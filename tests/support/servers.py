@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -102,10 +103,13 @@ class Server(Process):
 
     def _get(self, address: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
         request = urllib.request.Request(f"http://{address}{path}", headers=dict(headers or {}))
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-            request, None, 30
-        ) as r:
-            return json.load(r)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, None, 30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()  # Python 3.14 warns of one that is left open.
+            raise
 
 
 class Consul(Server):

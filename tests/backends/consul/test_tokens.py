@@ -53,8 +53,9 @@ def guarded_pair(tmp_path: Path) -> Iterator[Pair]:
     client.config["acl"] = {
         **client.config["acl"],
         "tokens": {"agent": MASTER, "default": MASTER},
-        # It knows a token for so long after it is revoked. By default this is 30 s.
+        # It knows a token and its rights for so long after it is revoked. By default it is 30 s.
         "token_ttl": "10m",
+        "policy_ttl": "10m",
     }
     try:
         start_all([server, client])
