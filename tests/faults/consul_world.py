@@ -13,6 +13,7 @@ from typing import Any
 from support.consul import MASTER
 from support.servers import Consul, consul_cluster
 from support.wait import until
+from support.web import fetch
 
 from faults.world import BUSY, READ_ERRORS, STRANGER, STRANGERS_ADDRESS, Record, World, first
 
@@ -75,8 +76,7 @@ class ConsulWorld(World):
             f"http://{member.address}/v1/{path}", data, {"X-Consul-Token": MASTER}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=2) as answer:
-                return json.load(answer)
+            return json.loads(fetch(request, timeout=2))
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise
@@ -128,7 +128,7 @@ class ConsulWorld(World):
     def _put(self, client: Consul, path: str, body: object = None) -> None:
         url = f"http://{client.address}/v1/agent/service/{path}"
         data = b"" if body is None else json.dumps(body).encode()
-        urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), timeout=2).close()
+        fetch(urllib.request.Request(url, data, method="PUT"), timeout=2)
 
     def plant(self) -> None:
         body = {"ID": STRANGER, "Name": STRANGER, "Address": STRANGERS_ADDRESS,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.servers import Etcd, Server, etcd_cluster
+from support.web import fetch
 
 from faults.world import READ_ERRORS, STRANGER, STRANGERS_ADDRESS, Record, World, first
 
@@ -112,15 +113,14 @@ class EtcdWorld(World):
             json.dumps(body).encode(),
             {"Authorization": token} if token else {},
         )
-        with urllib.request.urlopen(request, timeout=2) as answer:
-            return json.load(answer)
+        return json.loads(fetch(request, timeout=2))
 
     def _login(self, member: Server, who: Mapping[str, str] = ROOT) -> str:
         """A token, or nothing while nobody has to log in. May fail."""
         try:
             return str(self._post_to(member, "auth/authenticate", who, login=False)["token"])
         except urllib.error.HTTPError as error:
-            if b"not enabled" not in error.read():
+            if "not enabled" not in error.msg:
                 raise
             return ""
 

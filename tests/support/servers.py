@@ -16,7 +16,6 @@ import re
 import shutil
 import socket
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from support.certificates import Authority
 from support.process import Process
 from support.require import require
 from support.wait import DEADLINE, until
+from support.web import fetch
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
@@ -102,14 +102,8 @@ class Server(Process):
         self.wipe()
 
     def _get(self, address: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        request = urllib.request.Request(f"http://{address}{path}", headers=dict(headers or {}))
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, None, 30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            error.close()  # Python 3.14 warns of one that is left open.
-            raise
+        url = f"http://{address}{path}"
+        return json.loads(fetch(urllib.request.Request(url, headers=dict(headers or {}))))
 
 
 class Consul(Server):
