@@ -137,15 +137,21 @@ class Sockets(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
     def _open(self, address: Address, hostname: str | None) -> socket.socket:
         if self._left:
             raise AuthFailedError
-        plain = socket.create_connection(address, self._timeout)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return plain
+        context = self._tls.handshake() if self._tls else None
+        # kazoo has resolved the name, so there is one answer.
+        family, kind, protocol, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
         try:
-            return self._tls.handshake().wrap_socket(plain, server_hostname=hostname)
+            if context is not None:
+                # Before it is connected: Python leaves a socket open that is reset in between.
+                made = context.wrap_socket(made, server_hostname=hostname)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.settimeout(self._timeout)
+            made.connect(place)
         except BaseException:
-            plain.close()
+            made.close()
             raise
+        return made
 
     def select(
         self, reading: list[Any], writing: list[Any], failing: list[Any], timeout: float | None

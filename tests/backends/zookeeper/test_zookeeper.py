@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import json
+import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NoNodeError
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
-from support.proxy import TCPProxy
+from support.proxy import RESET_ON_CLOSE, TCPProxy
 from support.servers import ZooKeeper
 from support.wait import until
 from support.zookeeper import OWNER, Backends, Watcher, client, writes
@@ -977,6 +983,36 @@ def test_a_member_that_did_not_answer_is_passed_over_once() -> None:
         with pytest.raises(TimeoutError):
             sockets.create_connection(address)
         sockets.create_connection(address).close()
+
+
+class LateContext(ssl.SSLContext):
+    """It takes a socket when the other side has reset the connection, if there is one."""
+
+    wraps = threading.Event()
+
+    def wrap_socket(self, *words: Any, **options: Any) -> ssl.SSLSocket:
+        self.wraps.set()
+        select.select([words[0]], [], [], 60)
+        return super().wrap_socket(*words, **options)
+
+
+def test_a_connection_that_is_reset_before_its_handshake_is_closed() -> None:
+    """Python leaves it open itself, if it was connected before it was made one of TLS."""
+    context = LateContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls: Any = SimpleNamespace(handshake=lambda: context)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def reset() -> None:
+            with listener.accept()[0] as connection:
+                assert context.wraps.wait(60)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+
+        ended = pool.submit(reset)
+        with pytest.raises(OSError, match=r"reset|closed"):
+            Sockets(60, tls).create_connection(listener.getsockname(), "localhost")
+        ended.result(60)
+        made = [each for each in gc.get_objects() if isinstance(each, ssl.SSLSocket)]
+    assert [each for each in made if each.fileno() != -1] == []
 
 
 def test_host_names_that_do_not_resolve() -> None:
