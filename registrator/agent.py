@@ -205,10 +205,9 @@ class Agent:
         try:
             work()
         except GaveUp as error:
-            registry, why = error.args
-            extra = {"registry": registry, "event": "gave_up"}
-            text = f"{registry}: {why}"
-            log.error("giving up, as -retry-attempts are spent: %s", text, extra=extra)
+            extra = {"event": "gave_up", "registry": error.args[0]}
+            why = ": ".join(error.args)
+            log.error("giving up, as -retry-attempts are spent: %s", why, extra=extra)
             self._failed = True
         except (SocketReplaced, ConfigError) as error:
             # A file or folder may have changed between the command's start and the engine's answer.

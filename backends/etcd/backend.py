@@ -112,7 +112,7 @@ class EtcdBackend:
         self._client.close()
 
     def is_originals(self, document: Mapping[str, Any]) -> bool:
-        """Whether gliderlabs/registrator may have written a value. The JSON object in it is given.
+        """Whether gliderlabs/registrator may have written a value, with this JSON object in it.
 
         It wrote ``ip:port``.
         """

@@ -1,4 +1,4 @@
-"""Whatever a container sets changes nothing but its own entry. What is legal comes back whole."""
+"""A container's settings change nothing but its own entry. Legal ones come back whole."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def bench(clean_engine: Dockerd, agent: RunAgent, tmp_path: Path) -> Iterator[Be
 
 
 def test_more_events_missed_than_the_engine_keeps(bench: Bench) -> None:
-    """It keeps 256. What happened before those is found by the full listing."""
+    """It keeps 256 events. The full listing finds what happened before those."""
     api = bench.engine.api
     api.run("goes", publish_all=True)
     stays = api.run("stays", publish_all=True)

@@ -50,7 +50,7 @@ def thirds(values: Sequence[tuple[float, Value]], lasted: float) -> tuple[list[V
 
 
 def flat(usages: Sequence[tuple[float, Usage]], lasted: float, allowed: float = FLAT) -> bool:
-    """Whether memory, files and threads stayed level after the warm-up. Prints the figures.
+    """Print whether memory, files and threads stayed level after the warm-up, and return it.
 
     Files and threads come and go with connections: what leaks raises their least number.
     """

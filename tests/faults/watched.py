@@ -196,7 +196,7 @@ def watch(trial: Trial, open_tab: Open, seconds: float) -> bool:
 
 
 def within(usages: list[tuple[float, Usage]], added: list[tuple[float, float]]) -> bool:
-    """Whether the agent's resources, and what watching adds to them, are in bounds. Prints them.
+    """Print the agent's resources and what watching adds, and return whether both are in bounds.
 
     An agent's memory grows slowly at first, watched or not: `flat` allows for that. What watching
     adds has no such reason.
@@ -213,7 +213,7 @@ def within(usages: list[tuple[float, Usage]], added: list[tuple[float, float]]) 
 
 
 def seen(trial: Trial, tab: Tab) -> bool:
-    """Whether Prometheus, page and containers agree in the end. Prints what each has seen."""
+    """Print what Prometheus, page and containers have seen, and return whether they agree."""
     prometheus, fleet = trial.prometheus, trial.fleet
     registered = 'registrator_registry_entries{state="registered"}'
     until(

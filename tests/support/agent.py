@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support.process import Process
 
-# What the agent reads from its environment. A developer's own must not reach it.
+# The agent reads these variables. A developer's own must not reach it.
 READ_BY_AGENT = re.compile(
     r"(REGISTRATOR|CONSUL|ETCD|ETCDCTL|ZOOKEEPER|DOCKER|GRPC)_|(https?|all|no)_proxy$",
     re.IGNORECASE,

@@ -19,7 +19,7 @@ WHEELS = ROOT / ".cache/wheels"
 DOCKERFILE = ROOT / "Dockerfile"
 LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-build.lock")
 AGENT = "registrator:latest"
-# Programs that Debian lacks. Where one is on the path, its part of an example is tested too.
+# Programs that Debian lacks. If one is on the path, its part of an example is tested, too.
 OPTIONAL = {"coredns/coredns:1.15.0", "hashicorp/consul-template:0.41.1"}
 
 

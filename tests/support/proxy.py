@@ -87,8 +87,8 @@ class TCPProxy:
         for listener in self._listeners:
             for each in listener.sockets:
                 self._loop.remove_reader(each)
-        # What is accepted gets its transport first. A closed server would not take it, and then
-        # asyncio leaves the socket open, and tells nobody.
+        # A connection that is accepted gets its transport first. Once the server is closed, asyncio
+        # makes none. It leaves the socket open, and tells nobody.
         await asyncio.sleep(0)
         for listener in self._listeners:
             listener.close()

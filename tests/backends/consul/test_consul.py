@@ -276,7 +276,7 @@ def guarded(guarded_agent: Consul) -> Iterator[Consul]:
 
 
 def test_acl_rules(guarded: Consul) -> None:
-    """The documented rules are enough. What lacks is told, and stops only what needs it."""
+    """The documented rules are enough. A missing one is told, and stops only what needs it."""
     enough = token(guarded, ENOUGH)
     ours = backend(f"consul://{enough}@{guarded.address}", ttl=30, ttl_refresh=10)
     entries = register(ours, service(1), service(2))

@@ -89,7 +89,7 @@ def test_move_return_and_restart_of_our_agent_fall_together(
 def test_a_host_name_with_several_addresses_and_a_port_by_default(
     clean_engine: Dockerd, agent: RunAgent, tmp_path: Path
 ) -> None:
-    """`localhost` is one or two addresses. What does not answer at one is found at the next."""
+    """`localhost` is one or two addresses. If nothing answers at one, the next one is tried."""
     consul = Consul(tmp_path)
     consul.config["client_addr"] = f"{consul.ip} 127.0.0.1"
     try:
